@@ -1,0 +1,73 @@
+// What the CPU kernels of one instruction set offer to the ATen side. No torch, no C++ library.
+//
+// A kernel works on one contiguous run of elements ("span") and on one thread. Cutting tensors
+// into spans, threads and the order of the sums belong to the caller.
+#pragma once
+
+#include <stdint.h>
+
+#include "../math/terms.h"
+
+namespace ganloss::cpu {
+
+enum class Dtype : int { kFloat, kDouble, kHalf, kBFloat16 };
+
+// The operands of  w * phi(a - b)  over one span. Weights are in the compute type of the dtype:
+// double for double, float for the others.
+struct TermSpan {
+  const void* a;       // [count]
+  const void* b;       // [count], or null: b_scalar serves
+  const void* weight;  // [count] in the compute type, or null: 1
+  double b_scalar;
+  int64_t count;
+};
+
+// The incoming second-order gradients of one span: v = va - vb.
+struct DirectionSpan {
+  const void* va;  // [count] or null: 0
+  const void* vb;  // [count] or null: vb_scalar serves
+  double vb_scalar;
+};
+
+struct Statistics {
+  double sum;             // of x - shift
+  double sum_of_squares;  // of x - shift
+  double sum_of_signs;
+  double nonfinite;
+};
+
+struct Curvature {
+  double contraction;  // sum of w phi'(z) v
+  double sum;          // sum of scale w phi''(z) v
+};
+
+struct Kernels {
+  const char* isa;
+  // Sum of w phi(a - b).
+  double (*term_sum)(Dtype, const math::TermSpec&, const TermSpan&);
+  // Statistics of a around shift.
+  Statistics (*statistics)(Dtype, const void* a, double shift, int64_t count);
+  // grad_a = scale w phi'(a - b), grad_b = -grad_a (each or null); returns the sum of grad_a.
+  double (*term_gradient)(Dtype, const math::TermSpec&, const TermSpan&, double scale, void* grad_a,
+                          void* grad_b);
+  // out_a = scale w phi''(a - b) v, out_b = -out_a (each or null).
+  Curvature (*term_curvature)(Dtype, const math::TermSpec&, const TermSpan&, const DirectionSpan&,
+                              double scale, void* out_a, void* out_b);
+  // out = fake + alpha (real - fake), exact at alpha 0 and 1. alpha: [count] in the compute
+  // type, or null: alpha_scalar serves.
+  void (*interpolate)(Dtype, const void* real, const void* fake, const void* alpha,
+                      double alpha_scalar, void* out, int64_t count);
+  // Sum of x * y.
+  double (*dot)(Dtype, const void* x, const void* y, int64_t count);
+  // out = x_scale x + y_scale y; y may be null.
+  void (*combine)(Dtype, const void* x, double x_scale, const void* y, double y_scale, void* out,
+                  int64_t count);
+};
+
+extern const Kernels kBaseKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+}  // namespace ganloss::cpu

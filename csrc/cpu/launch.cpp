@@ -1,0 +1,182 @@
+#include "launch.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
+#include <c10/util/Exception.h>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace ganloss::cpu {
+
+namespace {
+
+// One piece is 64 KiB of float32: it stays in the second-level cache between the two kernels
+// that may visit it, and a hundred thousand elements still spread over several threads.
+constexpr int64_t kPiece = 16384;
+
+// Waking a second thread costs 10 to 15 microseconds; below this many elements it does not pay.
+constexpr int64_t kWorthThreads = 131072;
+
+// glibc takes blocks above 32 MB fresh from the kernel every time; huge pages make that 512
+// times fewer faults. Below, the hint changes nothing.
+constexpr int64_t kHugePageBytes = int64_t(2) << 20;
+constexpr int64_t kWorthHugePages = int64_t(4) << 20;
+
+std::vector<const Kernels*> supported_kernels() {
+  std::vector<const Kernels*> found = {&kBaseKernels};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c"))
+    found.push_back(&kAvx2Kernels);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    found.push_back(&kAvx512Kernels);
+#endif
+  return found;
+}
+
+const Kernels* find_kernels(const std::string& isa) {
+  std::string names;
+  for (const Kernels* candidate : supported_kernels()) {
+    if (isa == candidate->isa) return candidate;
+    names += (names.empty() ? "" : ", ") + std::string(candidate->isa);
+  }
+  TORCH_CHECK_VALUE(false, "isa: expected one that this processor has (", names, "), got '", isa,
+                    "'");
+}
+
+const Kernels*& current() {
+  static const Kernels* chosen = [] {
+    const char* isa = std::getenv("GANLOSS_FAST_CPU_ISA");
+    return isa && *isa ? find_kernels(isa) : supported_kernels().back();
+  }();
+  return chosen;
+}
+
+bool same_layout(const at::Tensor& x, const at::Tensor& y) {
+  for (int64_t d = 0; d < x.dim(); ++d)
+    if (x.size(d) > 1 && x.stride(d) != y.stride(d)) return false;
+  return true;
+}
+
+void append_row(std::vector<Piece>& pieces, int64_t row, int64_t length) {
+  for (int64_t offset = 0; offset < length; offset += kPiece)
+    pieces.push_back({row, offset, std::min(kPiece, length - offset)});
+}
+
+}  // namespace
+
+const Kernels& kernels() { return *current(); }
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Kernels* candidate : supported_kernels()) names.emplace_back(candidate->isa);
+  return names;
+}
+
+void select_isa(const std::string& isa) { current() = find_kernels(isa); }
+
+Dtype dtype_of(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kDouble:
+      return Dtype::kDouble;
+    case at::kHalf:
+      return Dtype::kHalf;
+    case at::kBFloat16:
+      return Dtype::kBFloat16;
+    default:
+      return Dtype::kFloat;
+  }
+}
+
+std::vector<Piece> cut_rows(at::IntArrayRef lengths) {
+  std::vector<Piece> pieces;
+  pieces.reserve(lengths.size());
+  for (size_t row = 0; row < lengths.size(); ++row)
+    append_row(pieces, static_cast<int64_t>(row), lengths[row]);
+  return pieces;
+}
+
+std::vector<Piece> cut_batch(int64_t rows, int64_t length) {
+  std::vector<Piece> pieces;
+  pieces.reserve(rows * ((length + kPiece - 1) / kPiece));
+  for (int64_t row = 0; row < rows; ++row) append_row(pieces, row, length);
+  return pieces;
+}
+
+void for_each_piece(const std::vector<Piece>& pieces, const std::function<void(int64_t)>& body) {
+  const auto count = static_cast<int64_t>(pieces.size());
+  int64_t elements = 0;
+  for (const Piece& piece : pieces) elements += piece.count;
+  if (elements < kWorthThreads) {
+    for (int64_t index = 0; index < count; ++index) body(index);
+    return;
+  }
+  const int64_t grain = std::max<int64_t>(1, count * (kWorthThreads / 2) / elements);
+  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) body(index);
+  });
+}
+
+at::Tensor dense(const at::Tensor& tensor) {
+  if (tensor.is_non_overlapping_and_dense()) return tensor;
+  return at::empty_like(tensor).copy_(tensor);
+}
+
+at::Tensor dense_by_sample(const at::Tensor& tensor) {
+  const bool by_sample = tensor.size(0) <= 1 || tensor.numel() == 0 ||
+                         tensor.stride(0) == tensor.numel() / tensor.size(0);
+  return by_sample && tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous();
+}
+
+at::Tensor in_layout_of(const at::Tensor& tensor, const at::Tensor& like) {
+  if (same_layout(tensor, like)) return tensor;
+  return at::empty_strided(like.sizes(), like.strides(), tensor.options()).copy_(tensor);
+}
+
+at::Tensor restore_layout(const at::Tensor& result, const at::Tensor& used,
+                          const at::Tensor& original) {
+  if (used.is_same(original)) return result;
+  return at::empty_like(original).copy_(result);
+}
+
+at::Tensor empty_output(const at::Tensor& like) {
+  at::Tensor output = at::empty_strided(like.sizes(), like.strides(), like.options());
+#if defined(__linux__)
+  const auto bytes = static_cast<int64_t>(output.nbytes());
+  if (bytes >= kWorthHugePages) {
+    const auto begin = reinterpret_cast<uintptr_t>(output.data_ptr());
+    const uintptr_t first = (begin + kHugePageBytes - 1) & ~uintptr_t(kHugePageBytes - 1);
+    const uintptr_t last = (begin + bytes) & ~uintptr_t(kHugePageBytes - 1);
+    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  }
+#endif
+  return output;
+}
+
+const void* at_offset(const at::Tensor& tensor, int64_t offset) {
+  return static_cast<const char*>(tensor.const_data_ptr()) + offset * tensor.element_size();
+}
+
+void* at_offset_mutable(const at::Tensor& tensor, int64_t offset) {
+  return static_cast<char*>(tensor.data_ptr()) + offset * tensor.element_size();
+}
+
+double scalar_value(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat:
+      return *tensor.const_data_ptr<float>();
+    case at::kDouble:
+      return *tensor.const_data_ptr<double>();
+    default:
+      return tensor.item<double>();
+  }
+}
+
+}  // namespace ganloss::cpu

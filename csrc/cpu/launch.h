@@ -1,0 +1,58 @@
+// What the CPU ops share: the kernels of this machine, spans and threads, memory layout.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace ganloss::cpu {
+
+// The kernels in use: the best that the processor runs, or those that GANLOSS_FAST_CPU_ISA names.
+const Kernels& kernels();
+std::vector<std::string> available_isas();
+void select_isa(const std::string& isa);
+
+Dtype dtype_of(const at::Tensor& tensor);
+
+// A run of elements within one row (a segment, or a sample of a batch).
+struct Piece {
+  int64_t row;
+  int64_t offset;
+  int64_t count;
+};
+
+// Rows cut into pieces of a fixed length, in order. The cut depends on the lengths alone, so a
+// sum over pieces in index order is the same for any number of threads.
+std::vector<Piece> cut_rows(at::IntArrayRef lengths);
+std::vector<Piece> cut_batch(int64_t rows, int64_t length);
+
+// Calls body(index) for every piece, on several threads where that pays.
+void for_each_piece(const std::vector<Piece>& pieces, const std::function<void(int64_t)>& body);
+
+// A tensor whose elements fill one block of memory: itself, or a copy.
+at::Tensor dense(const at::Tensor& tensor);
+// Dense, and every sample is one block of memory.
+at::Tensor dense_by_sample(const at::Tensor& tensor);
+// The elements of `tensor` in the memory order of `like`: itself, or a copy.
+at::Tensor in_layout_of(const at::Tensor& tensor, const at::Tensor& like);
+
+// An output in the memory order and dtype of `like`, a dense tensor.
+at::Tensor empty_output(const at::Tensor& like);
+// The result of a kernel that ran on `used`, a reordered copy of `original` or itself, with the
+// strides that empty_like(original) has, which is what the fake kernels promise.
+at::Tensor restore_layout(const at::Tensor& result, const at::Tensor& used,
+                          const at::Tensor& original);
+
+// Byte address of element `offset`.
+const void* at_offset(const at::Tensor& tensor, int64_t offset);
+void* at_offset_mutable(const at::Tensor& tensor, int64_t offset);
+
+// The value of a one-element tensor of any floating dtype.
+double scalar_value(const at::Tensor& tensor);
+
+}  // namespace ganloss::cpu

@@ -1,0 +1,118 @@
+// Terms: the elementwise functions that every GAN loss is a weighted mean of.
+//
+// Each term gives its value and its first two derivatives in z. They are the only statement
+// of these formulas in C++: the CPU and the CUDA kernels are templates over them. scalar_t is
+// float (for half, bfloat16 and float input), double (for double), or a SIMD vector of either.
+#pragma once
+
+#include "functions.h"
+
+namespace ganloss::math {
+
+// log(1 + exp(x)) without overflow, keeping the tail: at x = -100 it is 3.8e-44, not 0.
+template <typename scalar_t>
+HOST_DEVICE scalar_t softplus(scalar_t x) {
+  return positive_part(x) + log1p_unit(exp_minus_absolute(x));
+}
+
+// 1 / (1 + exp(-x)); both branches divide a number in (0, 1] by one in (1, 2].
+template <typename scalar_t>
+HOST_DEVICE scalar_t sigmoid(scalar_t x) {
+  scalar_t z = exp_minus_absolute(x);
+  return select(x < scalar_t(0), z, scalar_t(1)) / (scalar_t(1) + z);
+}
+
+// sigmoid(x) * sigmoid(-x), even in x. NaN at NaN, 0 at both infinities.
+template <typename scalar_t>
+HOST_DEVICE scalar_t sigmoid_slope(scalar_t x) {
+  scalar_t z = exp_minus_absolute(x);
+  scalar_t denominator = scalar_t(1) + z;
+  return z / (denominator * denominator);
+}
+
+// Softplus with sign s:  log(1 + exp(s z)).
+//
+// Binary cross-entropy on a logit is softplus(-z) for target 1 and softplus(z) for target 0.
+// Written this way it keeps its tail: z - log(sigmoid(z)) cancels to 0 at z = -15 in float32,
+// and (1 - t) * softplus(z) is 0 * inf = NaN at z = +inf.
+template <typename scalar_t>
+struct Softplus {
+  scalar_t sign;
+
+  HOST_DEVICE scalar_t value(scalar_t z) const { return softplus(sign * z); }
+  HOST_DEVICE scalar_t slope(scalar_t z) const { return sign * sigmoid(sign * z); }
+  HOST_DEVICE scalar_t curvature(scalar_t z) const { return sigmoid_slope(z); }
+};
+
+// Hinge with sign s and margin m:  max(0, m - s z).  The slope follows torch.relu: 0 at the
+// kink, passed through at NaN.
+template <typename scalar_t>
+struct Hinge {
+  scalar_t sign;
+  scalar_t margin;
+
+  HOST_DEVICE scalar_t value(scalar_t z) const { return positive_part(margin - sign * z); }
+  HOST_DEVICE scalar_t slope(scalar_t z) const {
+    return select(margin - sign * z <= scalar_t(0), scalar_t(0), -sign);
+  }
+  HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(0); }
+};
+
+// Squared distance to c:  (z - c)^2.
+template <typename scalar_t>
+struct Squared {
+  scalar_t center;
+
+  HOST_DEVICE scalar_t value(scalar_t z) const { return (z - center) * (z - center); }
+  HOST_DEVICE scalar_t slope(scalar_t z) const { return scalar_t(2) * (z - center); }
+  HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(2); }
+};
+
+// z itself: Wasserstein losses, the hinge generator loss, means of logits.
+template <typename scalar_t>
+struct Linear {
+  HOST_DEVICE scalar_t value(scalar_t z) const { return z; }
+  HOST_DEVICE scalar_t slope(scalar_t) const { return scalar_t(1); }
+  HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(0); }
+};
+
+// |z|, slope 0 at 0 and NaN at NaN, as torch.abs and its sign.
+template <typename scalar_t>
+struct Absolute {
+  HOST_DEVICE scalar_t value(scalar_t z) const { return absolute(z); }
+  HOST_DEVICE scalar_t slope(scalar_t z) const {
+    return select(z < scalar_t(0), scalar_t(-1), select(z > scalar_t(0), scalar_t(1), z));
+  }
+  HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(0); }
+};
+
+// The table of terms. A code is an index into kTermNames; ganloss_fast/terms.py holds the same
+// list and a test compares the two.
+inline constexpr const char* kTermNames[] = {"softplus", "hinge", "squared", "linear", "abs"};
+inline constexpr int kTermCount = sizeof(kTermNames) / sizeof(kTermNames[0]);
+
+// A term chosen at run time: its code and its parameters in the order of its fields.
+struct TermSpec {
+  int code;
+  double first;
+  double second;
+};
+
+// Calls visitor(term) with the term that the code names.
+template <typename scalar_t, typename Visitor>
+HOST_DEVICE auto visit_term(const TermSpec& spec, Visitor&& visitor) {
+  switch (spec.code) {
+    case 0:
+      return visitor(Softplus<scalar_t>{scalar_t(spec.first)});
+    case 1:
+      return visitor(Hinge<scalar_t>{scalar_t(spec.first), scalar_t(spec.second)});
+    case 2:
+      return visitor(Squared<scalar_t>{scalar_t(spec.first)});
+    case 3:
+      return visitor(Linear<scalar_t>{});
+    default:
+      return visitor(Absolute<scalar_t>{});
+  }
+}
+
+}  // namespace ganloss::math

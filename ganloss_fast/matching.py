@@ -1,0 +1,144 @@
+"""Feature matching, and freezing a discriminator while the generator learns from it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ganloss_fast import ops, terms
+from ganloss_fast.checks import (
+    Weight,
+    as_outputs,
+    check_choice,
+    check_same_device,
+    check_weight,
+    describe,
+)
+from ganloss_fast.losses import REDUCTIONS, Reduction
+from ganloss_fast.terms import Segment
+
+Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
+
+CRITERIA = {"l1": terms.ABSOLUTE, "mse": terms.squared(0.0)}
+
+
+def _by_discriminator(name: str, features: object) -> list[list[Tensor]]:
+    """One list of maps, or one list for each discriminator, as the latter."""
+    if not isinstance(features, (list, tuple)):
+        raise TypeError(
+            f"{name}: expected a sequence of feature maps, or one sequence for each "
+            f"discriminator, got {describe(features)}."
+        )
+    if features and isinstance(features[0], (list, tuple)):
+        return [as_outputs(f"{name}[{k}]", maps) for k, maps in enumerate(features)]
+    return [as_outputs(name, features)]
+
+
+def _check_alike(reals: list[list[Tensor]], fakes: list[list[Tensor]]) -> None:
+    if [len(maps) for maps in reals] != [len(maps) for maps in fakes]:
+        raise ValueError(
+            "real_features and fake_features must hold the same number of maps for each "
+            f"discriminator: got {[len(m) for m in reals]} real and {[len(m) for m in fakes]} fake."
+        )
+    for d, (real_maps, fake_maps) in enumerate(zip(reals, fakes)):
+        for k, (r, f) in enumerate(zip(real_maps, fake_maps)):
+            if r.shape != f.shape or r.dtype != f.dtype:
+                raise ValueError(
+                    f"feature map {k} of discriminator {d}: real is {list(r.shape)} {r.dtype} "
+                    f"and fake is {list(f.shape)} {f.dtype}; they must be alike."
+                )
+            check_same_device("fake_features", f, "real_features", reals[0][0])
+
+
+def feature_matching_loss(
+    real_features: Features,
+    fake_features: Features,
+    *,
+    criterion: Literal["l1", "mse"] = "l1",
+    detach_real: bool = True,
+    include_last: bool = True,
+    layer_reduction: Reduction = "sum",
+    discriminator_reduction: Reduction = "sum",
+    weight: Weight = 1.0,
+) -> Tensor:
+    """Distance between a discriminator's feature maps on real and fake samples, in one call.
+
+    .. math:: weight \\cdot \\sum_d \\sum_l E[|R_{dl} - F_{dl}|]
+
+    (Salimans et al., 2016; Wang et al., 2018). Codebases differ in the factors: HiFi-GAN is
+    ``weight=2``, both sums; pix2pixHD is ``include_last=False`` with the mean over
+    discriminators and ``weight=40 / number of layers``.
+
+    Args:
+        real_features: feature maps on real samples: one sequence of tensors, or one sequence
+            for each discriminator. Any shapes and floating dtypes.
+        fake_features: feature maps on generated samples, alike in structure, shape and dtype.
+        criterion: ``"l1"`` for the mean absolute difference, ``"mse"`` for the squared one.
+        detach_real: let no gradient into the real maps. The generator needs none there; with
+            it, autograd skips the discriminator's pass on real samples.
+        include_last: whether the last map of every discriminator, usually its logits, counts.
+        layer_reduction: ``"sum"`` or ``"mean"`` over the maps of a discriminator.
+        discriminator_reduction: ``"sum"`` or ``"mean"`` over discriminators.
+        weight: factor of the result; a number or a 0-d tensor.
+
+    Returns:
+        0-d tensor, float32 (float64 if a map is float64).
+
+    Raises:
+        ValueError: if the two are not alike, or no map is left.
+        TypeError: if a map is not a floating-point tensor.
+    """
+    check_choice("criterion", criterion, tuple(CRITERIA))
+    check_choice("layer_reduction", layer_reduction, REDUCTIONS)
+    check_choice("discriminator_reduction", discriminator_reduction, REDUCTIONS)
+    check_weight("weight", weight)
+    reals = _by_discriminator("real_features", real_features)
+    fakes = _by_discriminator("fake_features", fake_features)
+    _check_alike(reals, fakes)
+
+    term = CRITERIA[criterion]
+    factor = 1.0 if isinstance(weight, Tensor) else float(weight)
+    if discriminator_reduction == "mean":
+        factor /= len(reals)
+    segments = []
+    for d, (real_maps, fake_maps) in enumerate(zip(reals, fakes)):
+        if not include_last:
+            real_maps, fake_maps = real_maps[:-1], fake_maps[:-1]
+        if not real_maps:
+            raise ValueError(
+                f"real_features: discriminator {d} has no feature map left without its last."
+            )
+        scale = factor / len(real_maps) if layer_reduction == "mean" else factor
+        for r, f in zip(real_maps, fake_maps):
+            segments.append(Segment(f, term, scale, r.detach() if detach_real else r))
+    total = ops.multi_tensor_loss(segments).total
+    return weight * total if isinstance(weight, Tensor) else total
+
+
+@contextlib.contextmanager
+def frozen(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """Within the block, the parameters of ``module`` need no gradient.
+
+    In a generator step the discriminator is only passed through: its own weight gradients are
+    computed for nothing and thrown away by the next ``zero_grad``. Freezing it skips them; the
+    generator's gradient is the same to the bit. Build the graph inside the block; the backward
+    may run inside or after it, but with ``torch.utils.checkpoint`` it must run inside. Works on
+    a DistributedDataParallel module too, but must not surround its construction.
+
+    Raises:
+        TypeError: if ``module`` is not a module.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module: expected a torch.nn.Module, got {describe(module)}.")
+    thawed = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in thawed:
+        parameter.requires_grad_(False)
+    try:
+        yield module
+    finally:
+        for parameter in thawed:
+            parameter.requires_grad_(True)

@@ -1,0 +1,149 @@
+"""The ops: one function for each, bound once to the backend that serves it.
+
+A reader goes from here to the schema in ``csrc/registration.cpp`` and greps the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ganloss_fast import backends, reference
+from ganloss_fast.terms import LossOutputs, Segment
+
+PENALTY_MODES = reference.PENALTY_MODES
+
+if backends.HAS_NATIVE:
+    _multi_tensor_loss = torch.ops.ganloss_fast.multi_tensor_loss.default
+    _interpolate = torch.ops.ganloss_fast.interpolate.default
+    _gradient_penalty_loss = torch.ops.ganloss_fast.gradient_penalty_loss.default
+
+
+def multi_tensor_loss(segments: Sequence[Segment], with_statistics: bool = False) -> LossOutputs:
+    """Sum of ``scale * mean(weight * term(a - b))`` over segments, in one call.
+
+    See :mod:`ganloss_fast.terms`. Gradients flow to every ``a`` and ``b``, to second order.
+    """
+    if not backends.is_native(segments[0].a):
+        return reference.multi_tensor_loss(segments, with_statistics)
+    a: list[Tensor] = []
+    b: list[Tensor] = []
+    weights: list[Tensor] = []
+    operands: list[int] = []
+    codes: list[int] = []
+    parameters: list[float] = []
+    scales: list[float] = []
+    for tensor, (code, first, second), scale, other, weight in segments:
+        a.append(tensor)
+        codes.append(code)
+        parameters.append(first)
+        parameters.append(second)
+        scales.append(scale)
+        taken = 0
+        if other is not None:
+            b.append(other)
+            taken = 1
+        if weight is not None:
+            weights.append(weight)
+            taken += 2
+        operands.append(taken)
+    return LossOutputs(
+        *_multi_tensor_loss(a, b, weights, operands, codes, parameters, scales, with_statistics)
+    )
+
+
+def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    """``fake + alpha * (real - fake)``; alpha is 0-d, [B], or shaped like the images."""
+    if not backends.is_native(real):
+        return reference.lerp(real, fake, alpha)
+    return _interpolate(real, fake, alpha)
+
+
+def gradient_penalty_loss(
+    gradient: Tensor, mode: str, target: float, scale: float
+) -> tuple[Tensor, Tensor]:
+    """``scale * mean_i penalty(||g_i||)`` and the detached norms [B] of a gradient [B, ...]."""
+    if not backends.is_native(gradient):
+        return reference.gradient_penalty_loss(gradient, mode, target, scale)
+    return _gradient_penalty_loss(gradient, PENALTY_MODES.index(mode), target, scale)
+
+
+# ---- fake kernels: shapes, dtypes and strides without data -----------------------------------
+
+
+def _loss_dtype(a: Sequence[Tensor]) -> torch.dtype:
+    return torch.float64 if any(t.dtype == torch.float64 for t in a) else torch.float32
+
+
+def _fake_multi_tensor_loss(a, b, weights, operands, terms, parameters, scale, with_statistics):
+    dtype = _loss_dtype(a)
+    return (
+        a[0].new_empty((), dtype=dtype),
+        a[0].new_empty((len(a),), dtype=dtype),
+        a[0].new_empty((len(a) if with_statistics else 0, 4), dtype=dtype),
+    )
+
+
+def _fake_gradients(a, b, operands, wanted):
+    """Gradients of ``wanted`` of a ++ b: a b shaped like its a takes the layout of a."""
+    with_b = [s for s, taken in enumerate(operands) if taken & 1]
+    gradients = []
+    for index in wanted:
+        if index < len(a):
+            gradients.append(torch.empty_like(a[index]))
+        elif b[index - len(a)].dim() == 0:
+            gradients.append(torch.empty_like(b[index - len(a)]))
+        else:
+            gradients.append(torch.empty_like(a[with_b[index - len(a)]]))
+    return gradients
+
+
+def _fake_multi_tensor_loss_backward(
+    grad_total, grad_values, a, b, weights, operands, terms, parameters, scale, wanted
+):
+    return _fake_gradients(a, b, operands, wanted)
+
+
+def _fake_multi_tensor_loss_double_backward(
+    directions,
+    grad_total,
+    grad_values,
+    a,
+    b,
+    weights,
+    operands,
+    terms,
+    parameters,
+    scale,
+    wanted,
+    wanted_second,
+):
+    dtype = _loss_dtype(a)
+    total, values = a[0].new_empty((), dtype=dtype), a[0].new_empty((len(a),), dtype=dtype)
+    return total, values, _fake_gradients(a, b, operands, wanted_second)
+
+
+def _fake_gradient_penalty_loss(gradient, mode, target, scale):
+    dtype = _loss_dtype([gradient])
+    return (
+        gradient.new_empty((), dtype=dtype),
+        gradient.new_empty((gradient.shape[0],), dtype=dtype),
+    )
+
+
+if backends.HAS_NATIVE:
+    for _name, _fake in {
+        "multi_tensor_loss": _fake_multi_tensor_loss,
+        "multi_tensor_loss_backward": _fake_multi_tensor_loss_backward,
+        "multi_tensor_loss_double_backward": _fake_multi_tensor_loss_double_backward,
+        "interpolate": lambda real, fake, alpha: torch.empty_like(real),
+        "gradient_penalty_loss": _fake_gradient_penalty_loss,
+        "gradient_penalty_loss_backward": lambda grad, gradient, *_: torch.empty_like(gradient),
+        "gradient_penalty_loss_double_backward": lambda direction, grad, gradient, *_: (
+            torch.empty_like(grad),
+            torch.empty_like(gradient),
+        ),
+    }.items():
+        torch.library.register_fake(f"ganloss_fast::{_name}", _fake)

@@ -1,0 +1,67 @@
+"""The one idea of the package: every logit loss is a short list of weighted means.
+
+.. math:: total = \\sum_s scale_s \\cdot mean( w_s \\cdot \\phi_s(a_s - b_s) )
+
+A :class:`Segment` is one summand and a :class:`Term` is its :math:`\\phi`. Losses build
+segments, :func:`ganloss_fast.ops.multi_tensor_loss` computes them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+# A term's code is its index here. The same list stands in csrc/math/terms.h (kTermNames) and in
+# reference.TERM_FUNCTIONS; a test compares them.
+TERM_NAMES = ("softplus", "hinge", "squared", "linear", "abs")
+
+
+class Term(NamedTuple):
+    """An elementwise function: its code and up to two parameters."""
+
+    code: int
+    first: float = 0.0
+    second: float = 0.0
+
+
+def softplus(sign: float) -> Term:
+    """``log(1 + exp(sign * z))``: BCE for target 1 (sign -1) and target 0 (sign +1)."""
+    return Term(0, sign)
+
+
+def hinge(sign: float, margin: float) -> Term:
+    """``max(0, margin - sign * z)``, slope 0 at the kink."""
+    return Term(1, sign, margin)
+
+
+def squared(center: float) -> Term:
+    """``(z - center)^2``."""
+    return Term(2, center)
+
+
+LINEAR = Term(3)
+ABSOLUTE = Term(4)
+
+
+class Segment(NamedTuple):
+    """``scale * mean(weight * term(a - b))``.
+
+    ``a`` has any shape; ``b`` is absent, shaped like ``a``, or 0-d; ``weight`` is absent or
+    shaped like ``a``, and no gradient flows to it.
+    """
+
+    a: Tensor
+    term: Term
+    scale: float = 1.0
+    b: Tensor | None = None
+    weight: Tensor | None = None
+
+
+class LossOutputs(NamedTuple):
+    """What ``multi_tensor_loss`` gives for S segments; float32, or float64 if a segment is."""
+
+    total: Tensor  # []
+    values: Tensor  # [S], unscaled means; differentiable
+    statistics: Tensor  # [S, 4] mean, standard deviation, mean sign, non-finite count of a;
+    # [0, 4] unless asked for; detached

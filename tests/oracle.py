@@ -88,7 +88,7 @@ OPERANDS = ("a", "a - b", "a - mean", "w, a", "w, a - b", "w, a - mean")
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 2.0) -> Tensor:
-    return (scale * torch.randn(*shape, dtype=torch.float64)).to(dtype)
+    return (scale * torch.randn(shape, dtype=torch.float64)).to(dtype)
 
 
 def draw_segment(
@@ -102,7 +102,7 @@ def draw_segment(
     elif "mean" in operands:
         b = draw(dtype=dtype).requires_grad_()
     if "w" in operands:
-        weight = torch.rand(*shape, dtype=torch.float64).to(dtype)
+        weight = torch.rand(shape, dtype=torch.float64).to(dtype)
     return Segment(a, term, scale, b, weight)
 
 

@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "cpu/launch.h"
+#include "eager_entry.h"
 #include "math/penalty.h"
 #include "math/terms.h"
 
@@ -44,6 +45,7 @@ std::vector<std::string> names(const char* const (&list)[count]) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of ganloss_fast. Importing it registers the ops.";
+  ganloss::define_eager_entry(m);
   m.def("term_names", [] { return names(ganloss::math::kTermNames); });
   m.def("penalty_mode_names", [] { return names(ganloss::math::kPenaltyModeNames); });
   m.def("available_cpu_isas", &ganloss::cpu::available_isas);

@@ -88,6 +88,8 @@ def check_number(name: str, value: object) -> float:
 
 def check_weight(name: str, value: object) -> None:
     """A finite number, or a 0-d floating-point tensor (which may change per step)."""
+    if type(value) is float and math.isfinite(value):
+        return
     if isinstance(value, Tensor):
         if value.dim() != 0 or not value.dtype.is_floating_point:
             raise ValueError(

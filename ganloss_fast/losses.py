@@ -337,44 +337,40 @@ class LossDetails(NamedTuple):
     stats: LossStatistics
 
 
-class _Side:
-    """The segments that one side of a loss contributes, an equal number for every output."""
+Sides = dict[str, list[Segment]]
+"""The segments of each side of a loss, output by output, as many for every output."""
 
-    def __init__(self, segments_per_output: list[list[Segment]]) -> None:
-        self.count = len(segments_per_output[0])
-        self.segments = [segment for group in segments_per_output for segment in group]
 
-    def terms(self, values: Tensor) -> Tensor:
-        """[K]: the term of every output from the values of this side's segments."""
-        columns = values.view(-1, self.count).unbind(1)
-        scaled = [s.scale * column for s, column in zip(self.segments, columns)]
-        return scaled[0] if self.count == 1 else torch.stack(scaled).sum(0)
+def _side_terms(segments: list[Segment], values: Tensor, outputs: int) -> Tensor:
+    """[K]: the term of every output from the values of one side's segments."""
+    per_output = len(segments) // outputs
+    columns = values.view(outputs, per_output).unbind(1)
+    scaled = [segment.scale * column for segment, column in zip(segments, columns)]
+    return scaled[0] if per_output == 1 else torch.stack(scaled).sum(0)
 
-    def statistics(self, rows: Tensor) -> LogitStatistics:
-        return LogitStatistics(*rows[:: self.count].unbind(1))
+
+def _side_statistics(rows: Tensor, outputs: int) -> LogitStatistics:
+    """The first segment of every output sees its logits."""
+    return LogitStatistics(*rows[:: len(rows) // outputs].unbind(1))
 
 
 def _details(
-    sides: dict[str, _Side],
-    weights: dict[str, Weight],
-    reduction: Reduction,
+    sides: Sides, outputs: int, weights: dict[str, Weight], reduction: Reduction
 ) -> LossDetails:
     """Computes all sides in one call and puts the parts together.
 
     ``sides`` may hold "real", "fake" and "paired" (one term for both) and, with scale 0,
     "real_logits" and "fake_logits", which are there for their statistics only.
     """
-    outputs = ops.multi_tensor_loss(
-        [segment for side in sides.values() for segment in side.segments], with_statistics=True
-    )
+    computed = ops.multi_tensor_loss(_flatten(sides), with_statistics=True)
     parts: dict[str, Tensor] = {}
     statistics: dict[str, LogitStatistics] = {}
     first = 0
-    for name, side in sides.items():
-        last = first + len(side.segments)
-        statistics[name] = side.statistics(outputs.statistics[first:last])
+    for name, segments in sides.items():
+        last = first + len(segments)
+        statistics[name] = _side_statistics(computed.statistics[first:last], outputs)
         if not name.endswith("_logits"):
-            parts[name] = side.terms(outputs.values[first:last])
+            parts[name] = _side_terms(segments, computed.values[first:last], outputs)
         first = last
     weighted = [weights.get(name, 1.0) * part for name, part in parts.items()]
     per_output = weighted[0] if len(weighted) == 1 else weighted[0] + weighted[1]
@@ -428,59 +424,57 @@ def _means(reals: list[Tensor], fakes: list[Tensor]) -> tuple[list[Tensor], list
     return list(means[: len(reals)]), list(means[len(reals) :])
 
 
-class _Opposed(NamedTuple):
-    """One side of an average relativistic loss: logits, less the other side's mean."""
-
-    logits: list[Tensor]
-    means: list[Tensor]
-    term: Term
-
-    def segments(self, scale: float) -> list[list[Segment]]:
-        return [[Segment(a, self.term, scale, b)] for a, b in zip(self.logits, self.means)]
+def _less(logits: list[Tensor], others: list[Tensor], term: Term, scale: float) -> list[Segment]:
+    """``scale * mean term(logit - other)`` for every output; other is a map or a mean."""
+    return [Segment(a, term, scale, b) for a, b in zip(logits, others)]
 
 
 def _discriminator_sides(
     reals: list[Tensor], fakes: list[Tensor], loss: Loss, real_scale: float, fake_scale: float
-) -> dict[str, list[list[Segment]]]:
+) -> Sides:
     if loss.relativistic is None:
         return {
-            "real": [loss.real_segments(r, real_scale) for r in reals],
-            "fake": [loss.fake_segments(f, fake_scale) for f in fakes],
+            "real": [s for r in reals for s in loss.real_segments(r, real_scale)],
+            "fake": [s for f in fakes for s in loss.fake_segments(f, fake_scale)],
         }
     forward, backward = loss.relativistic_terms()
     if loss.relativistic == "paired":
-        return {"paired": [[Segment(r, forward, real_scale, f)] for r, f in zip(reals, fakes)]}
+        return {"paired": _less(reals, fakes, forward, real_scale)}
     real_means, fake_means = _means(reals, fakes)
     return {
-        "real": _Opposed(reals, fake_means, forward).segments(real_scale),
-        "fake": _Opposed(fakes, real_means, backward).segments(fake_scale),
+        "real": _less(reals, fake_means, forward, real_scale),
+        "fake": _less(fakes, real_means, backward, fake_scale),
     }
 
 
 def _generator_sides(
     fakes: list[Tensor], reals: list[Tensor] | None, loss: Loss, scale: float
-) -> dict[str, list[list[Segment]]]:
+) -> Sides:
     if reals is None:
-        return {"fake": [loss.generator_segments(f, scale) for f in fakes]}
+        return {"fake": [s for f in fakes for s in loss.generator_segments(f, scale)]}
     forward, backward = loss.relativistic_terms()
     if loss.relativistic == "paired":
-        return {"paired": [[Segment(f, forward, scale, r)] for f, r in zip(fakes, reals)]}
+        return {"paired": _less(fakes, reals, forward, scale)}
     real_means, fake_means = _means(reals, fakes)
     return {
-        "fake": _Opposed(fakes, real_means, forward).segments(scale),
-        "real": _Opposed(reals, fake_means, backward).segments(scale),
+        "fake": _less(fakes, real_means, forward, scale),
+        "real": _less(reals, fake_means, backward, scale),
     }
 
 
-def _with_logits(
-    sides: dict[str, list[list[Segment]]], reals: list[Tensor], fakes: list[Tensor]
-) -> dict[str, _Side]:
+def _with_logits(sides: Sides, reals: list[Tensor], fakes: list[Tensor]) -> Sides:
     """The sides, and for a paired loss the logits themselves, for their statistics."""
-    built = {name: _Side(groups) for name, groups in sides.items()}
-    if "paired" in built:
-        for name, logits in (("real_logits", reals), ("fake_logits", fakes)):
-            built[name] = _Side([[Segment(t.detach(), terms.LINEAR, 0.0)] for t in logits])
-    return built
+    if "paired" not in sides:
+        return sides
+    logits = {"real_logits": reals, "fake_logits": fakes}
+    return sides | {
+        name: [Segment(t.detach(), terms.LINEAR, 0.0) for t in tensors]
+        for name, tensors in logits.items()
+    }
+
+
+def _flatten(sides: Sides) -> list[Segment]:
+    return [segment for segments in sides.values() for segment in segments]
 
 
 def _check_weights(loss: Loss, real_weight: Weight, fake_weight: Weight) -> bool:
@@ -494,10 +488,6 @@ def _check_weights(loss: Loss, real_weight: Weight, fake_weight: Weight) -> bool
             "one term for both sides. Multiply the result instead."
         )
     return has_tensor
-
-
-def _flatten(sides: dict[str, list[list[Segment]]]) -> list[Segment]:
-    return [segment for groups in sides.values() for group in groups for segment in group]
 
 
 # ---- public functions --------------------------------------------------------------------------
@@ -577,7 +567,7 @@ def discriminator_loss_details(
     check_choice("output_reduction", output_reduction, REDUCTIONS)
     sides = _discriminator_sides(reals, fakes, loss, 1.0, 1.0)
     weights = {"real": real_weight, "fake": fake_weight}
-    return _details(_with_logits(sides, reals, fakes), weights, output_reduction)
+    return _details(_with_logits(sides, reals, fakes), len(reals), weights, output_reduction)
 
 
 def _generator_outputs(
@@ -649,7 +639,7 @@ def generator_loss_details(
     fakes, reals = _generator_outputs(fake, real, loss)
     check_choice("output_reduction", output_reduction, REDUCTIONS)
     sides = _generator_sides(fakes, reals, loss, 1.0)
-    return _details(_with_logits(sides, reals or [], fakes), {}, output_reduction)
+    return _details(_with_logits(sides, reals or [], fakes), len(fakes), {}, output_reduction)
 
 
 def split_outputs(outputs: Sequence[Tensor] | Tensor) -> tuple[list[Tensor], list[Tensor]]:

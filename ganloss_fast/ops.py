@@ -16,41 +16,39 @@ from ganloss_fast.terms import LossOutputs, Segment
 PENALTY_MODES = reference.PENALTY_MODES
 
 if backends.HAS_NATIVE:
+    from ganloss_fast._C import multi_tensor_loss as _multi_tensor_loss_eager
+
     _multi_tensor_loss = torch.ops.ganloss_fast.multi_tensor_loss.default
     _interpolate = torch.ops.ganloss_fast.interpolate.default
     _gradient_penalty_loss = torch.ops.ganloss_fast.gradient_penalty_loss.default
 
 
-def multi_tensor_loss(segments: Sequence[Segment], with_statistics: bool = False) -> LossOutputs:
+def multi_tensor_loss(segments: list[Segment], with_statistics: bool = False) -> LossOutputs:
     """Sum of ``scale * mean(weight * term(a - b))`` over segments, in one call.
 
     See :mod:`ganloss_fast.terms`. Gradients flow to every ``a`` and ``b``, to second order.
     """
     if not backends.is_native(segments[0].a):
         return reference.multi_tensor_loss(segments, with_statistics)
-    a: list[Tensor] = []
-    b: list[Tensor] = []
-    weights: list[Tensor] = []
-    operands: list[int] = []
-    codes: list[int] = []
-    parameters: list[float] = []
-    scales: list[float] = []
-    for tensor, (code, first, second), scale, other, weight in segments:
-        a.append(tensor)
-        codes.append(code)
-        parameters.append(first)
-        parameters.append(second)
-        scales.append(scale)
-        taken = 0
-        if other is not None:
-            b.append(other)
-            taken = 1
-        if weight is not None:
-            weights.append(weight)
-            taken += 2
-        operands.append(taken)
-    return LossOutputs(
-        *_multi_tensor_loss(a, b, weights, operands, codes, parameters, scales, with_statistics)
+    if torch.compiler.is_compiling():
+        return LossOutputs(*_multi_tensor_loss(*flatten_segments(segments), with_statistics))
+    return LossOutputs._make(_multi_tensor_loss_eager(segments, with_statistics))
+
+
+def flatten_segments(segments: Sequence[Segment]) -> tuple[list, list, list, list, list, list, list]:
+    """The segments as the op's schema takes them: dense lists, and which operands are there."""
+    others = [s.b for s in segments if s.b is not None]
+    weights = [s.weight for s in segments if s.weight is not None]
+    operands = [(s.b is not None) + 2 * (s.weight is not None) for s in segments]
+    parameters = [p for s in segments for p in (s.term.first, s.term.second)]
+    return (
+        [s.a for s in segments],
+        others,
+        weights,
+        operands,
+        [s.term.code for s in segments],
+        parameters,
+        [s.scale for s in segments],
     )
 
 

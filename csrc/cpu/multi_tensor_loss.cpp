@@ -1,5 +1,4 @@
 // multi_tensor_loss on the CPU: segments to pieces, kernels over pieces, sums in piece order.
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -120,7 +119,7 @@ Tensors allocate(const Segments& segments, const std::vector<Resolved>& resolved
   by_segment.resize(resolved.size());
   for_each_wanted(segments, wanted, [&](size_t k, int64_t s, bool is_b) {
     const Resolved& segment = resolved[s];
-    list[k] = is_b && segment.has_scalar_b() ? at::empty({}, segment.b.options())
+    list[k] = is_b && segment.has_scalar_b() ? empty_small({}, segment.b.scalar_type())
                                              : empty_output(segment.a);
     (is_b ? by_segment[s].b : by_segment[s].a) = list[k];
   });
@@ -198,10 +197,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss(GANLOSS_SEGMENT
   for (size_t index = 0; index < pieces.size(); ++index)
     means[pieces[index].row] += partial[index];
 
-  const auto options = segments.a[0].options().dtype(segments.loss_dtype());
-  at::Tensor values = at::empty({segments.size()}, options);
-  at::Tensor total = at::empty({}, options);
-  at::Tensor statistics = at::empty({with_statistics ? segments.size() : 0, 4}, options);
+  const at::ScalarType dtype = segments.loss_dtype();
+  at::Tensor values = empty_small({segments.size()}, dtype);
+  at::Tensor total = empty_small({}, dtype);
+  at::Tensor statistics = empty_small({with_statistics ? segments.size() : 0, 4}, dtype);
   double sum = 0.0;
   for (int64_t s = 0; s < segments.size(); ++s) {
     means[s] *= resolved[s].inverse_count();
@@ -284,9 +283,9 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
   }
   fill_scalar_b(outputs, sums);
 
-  const auto options = segments.a[0].options().dtype(segments.loss_dtype());
-  at::Tensor grad_grad_values = at::empty({segments.size()}, options);
-  at::Tensor grad_grad_total = at::empty({}, options);
+  const at::ScalarType dtype = segments.loss_dtype();
+  at::Tensor grad_grad_values = empty_small({segments.size()}, dtype);
+  at::Tensor grad_grad_total = empty_small({}, dtype);
   double total = 0.0;
   for (int64_t s = 0; s < segments.size(); ++s) {
     const double mean = contractions[s] * resolved[s].inverse_count();

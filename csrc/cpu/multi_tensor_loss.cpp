@@ -26,8 +26,7 @@ struct Resolved {
   double inverse_count() const { return 1.0 / static_cast<double>(a.numel()); }
 
   TermSpan span(const Piece& piece) const {
-    return {at_offset(a, piece.offset),
-            is_pair() ? at_offset(b, piece.offset) : nullptr,
+    return {at_offset(a, piece.offset), is_pair() ? at_offset(b, piece.offset) : nullptr,
             weight.defined() ? at_offset(weight, piece.offset) : nullptr, b_scalar, piece.count};
   }
 };
@@ -68,8 +67,7 @@ std::vector<double> incoming(const Segments& segments, const std::vector<Resolve
   if (grad_values) check_shape("grad_values", *grad_values, {segments.size()}, segments.a[0]);
   std::vector<double> factors(resolved.size(), 0.0);
   const double total = grad_total ? scalar_value(*grad_total) : 0.0;
-  const at::Tensor values =
-      grad_values ? grad_values->to(at::kDouble).contiguous() : at::Tensor();
+  const at::Tensor values = grad_values ? grad_values->to(at::kDouble).contiguous() : at::Tensor();
   for (size_t s = 0; s < resolved.size(); ++s) {
     if (grad_total) factors[s] += total * segments.scale[s];
     if (values.defined()) factors[s] += values.const_data_ptr<double>()[s];
@@ -100,8 +98,8 @@ std::vector<int64_t> segments_with_b(const Segments& segments) {
 void check_wanted(const char* name, const Segments& segments, at::IntArrayRef wanted) {
   const int64_t limit = segments.size() + static_cast<int64_t>(segments.b.size());
   for (int64_t index : wanted)
-    TORCH_CHECK_VALUE(0 <= index && index < limit, name, ": expected indices from 0 to ",
-                      limit - 1, ", got ", index);
+    TORCH_CHECK_VALUE(0 <= index && index < limit, name, ": expected indices from 0 to ", limit - 1,
+                      ", got ", index);
 }
 
 // Calls visitor(position in wanted, segment, whether it is the segment's b).
@@ -149,8 +147,7 @@ void fill_statistics(const at::Tensor& statistics, const std::vector<Resolved>& 
                      const std::vector<Piece>& pieces) {
   std::vector<double> shifts(segments.size(), 0.0);
   for (size_t s = 0; s < segments.size(); ++s)
-    if (segments[s].a.numel() > 0)
-      shifts[s] = scalar_value(segments[s].a.as_strided({}, {}));
+    if (segments[s].a.numel() > 0) shifts[s] = scalar_value(segments[s].a.as_strided({}, {}));
   std::vector<Statistics> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const Piece& piece = pieces[index];
@@ -192,12 +189,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss(GANLOSS_SEGMENT
   std::vector<double> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const Resolved& segment = resolved[pieces[index].row];
-    partial[index] =
-        kernels().term_sum(segment.dtype, segment.term, segment.span(pieces[index]));
+    partial[index] = kernels().term_sum(segment.dtype, segment.term, segment.span(pieces[index]));
   });
   std::vector<double> means(resolved.size(), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index)
-    means[pieces[index].row] += partial[index];
+  for (size_t index = 0; index < pieces.size(); ++index) means[pieces[index].row] += partial[index];
 
   const at::ScalarType dtype = segments.loss_dtype();
   at::Tensor values = empty_small({segments.size()}, dtype);
@@ -230,13 +225,12 @@ Tensors multi_tensor_loss_backward(const std::optional<at::Tensor>& grad_total,
     const Resolved& segment = resolved[piece.row];
     const Outputs& to = outputs[piece.row];
     if (!to.a.defined() && !to.b.defined()) return;
-    partial[index] = kernels().term_gradient(segment.dtype, segment.term, segment.span(piece),
-                                             factors[piece.row], to.a_at(piece.offset),
-                                             to.b_at(piece.offset));
+    partial[index] =
+        kernels().term_gradient(segment.dtype, segment.term, segment.span(piece),
+                                factors[piece.row], to.a_at(piece.offset), to.b_at(piece.offset));
   });
   std::vector<double> sums(resolved.size(), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index)
-    sums[pieces[index].row] += partial[index];
+  for (size_t index = 0; index < pieces.size(); ++index) sums[pieces[index].row] += partial[index];
   fill_scalar_b(outputs, sums);
   return gradients;
 }

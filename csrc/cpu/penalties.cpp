@@ -25,12 +25,11 @@ std::vector<double> row_dots(const at::Tensor& x, const at::Tensor& y) {
   std::vector<double> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const int64_t first = first_element(pieces[index], length);
-    partial[index] = kernels().dot(dtype_of(x), at_offset(x, first), at_offset(y, first),
-                                   pieces[index].count);
+    partial[index] =
+        kernels().dot(dtype_of(x), at_offset(x, first), at_offset(y, first), pieces[index].count);
   });
   std::vector<double> dots(x.size(0), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index)
-    dots[pieces[index].row] += partial[index];
+  for (size_t index = 0; index < pieces.size(); ++index) dots[pieces[index].row] += partial[index];
   return dots;
 }
 

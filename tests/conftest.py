@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: which implementation runs, how many threads, what a warning is."""
+"""Fixtures of the whole suite: which implementation runs, and on how many threads."""
 
 from __future__ import annotations
 
@@ -18,14 +18,6 @@ IMPLEMENTATIONS = ["reference", *(f"native-{isa}" for isa in ISAS)]
 needs_native = pytest.mark.skipif(
     not backends.HAS_NATIVE, reason=f"no native kernels: {backends.NATIVE_MISSING}"
 )
-
-
-def pytest_configure(config):
-    config.addinivalue_line("filterwarnings", "error")
-    # torch's own, raised while its compiler is imported or runs.
-    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:torch")
-    config.addinivalue_line("filterwarnings", "ignore::FutureWarning:torch")
-    config.addinivalue_line("markers", "slow: takes more than ten seconds")
 
 
 def pytest_collection_modifyitems(items):

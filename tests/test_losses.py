@@ -317,13 +317,6 @@ def test_an_empty_output_gives_nan_as_torch_mean_does(implementation):
     assert gf.generator_loss(draw(0, 3), "bce").isnan()
 
 
-def test_split_outputs_halves_every_output_along_its_batch():
-    both = [draw(6, 2), draw(6, 1, 3)]
-    reals, fakes = gf.split_outputs(both)
-    for tensor, r, f in zip(both, reals, fakes):
-        assert torch.equal(r, tensor[:3]) and torch.equal(f, tensor[3:])
-
-
 # ---- details -----------------------------------------------------------------------------------
 
 EVERY_LOSS = [formula.loss for formula in FORMULAS.values()] + [

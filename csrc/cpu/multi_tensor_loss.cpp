@@ -65,6 +65,8 @@ std::vector<Piece> cut(const std::vector<Resolved>& segments) {
 std::vector<double> incoming(const Segments& segments, const std::vector<Resolved>& resolved,
                              const std::optional<at::Tensor>& grad_total,
                              const std::optional<at::Tensor>& grad_values) {
+  if (grad_total) check_shape("grad_total", *grad_total, {}, segments.a[0]);
+  if (grad_values) check_shape("grad_values", *grad_values, {segments.size()}, segments.a[0]);
   std::vector<double> factors(resolved.size(), 0.0);
   const double total = grad_total ? scalar_value(*grad_total) : 0.0;
   const at::Tensor values = grad_values ? grad_values->to(at::kDouble).contiguous() : at::Tensor();
@@ -302,6 +304,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
   std::vector<double> vb_scalars(resolved.size(), 0.0);
   for_each_wanted(segments, wanted, [&](size_t k, int64_t s, bool is_b) {
     if (is_b && resolved[s].has_scalar_b()) {
+      check_shape("directions", directions[k], {}, resolved[s].a);
       vb_scalars[s] = scalar_value(directions[k]);
     } else {
       check_same("directions", directions[k], resolved[s].a);

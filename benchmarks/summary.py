@@ -1,0 +1,150 @@
+"""What a finished or interrupted demo has shown, as numbers and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.training import StepRecord
+
+WARM_UP_STEPS = 3  # first calls allocate and choose convolution kernels
+COMPARED_STEPS = 10  # before rounding has had time to grow
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Medians over the steps of one run."""
+
+    name: str
+    critic_milliseconds: float
+    generator_milliseconds: float
+    images_per_second: float
+    peak_megabytes: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How closely the two runs compute the same thing."""
+
+    first_steps: float  # largest |loss difference| of both losses over the first steps
+    same_weights_loss: float  # largest |critic loss difference| at equal weights and batches
+    same_weights_gradient: float  # largest relative difference of the critic's gradient there
+
+
+def summarise_run(
+    name: str, steps: Sequence[StepRecord], batch: int, peak_bytes: int
+) -> RunSummary:
+    timed = steps[WARM_UP_STEPS:] or steps
+    critic = median(step.critic_seconds for step in timed)
+    generator = median(step.generator_seconds for step in timed)
+    return RunSummary(
+        name=name,
+        critic_milliseconds=1e3 * critic,
+        generator_milliseconds=1e3 * generator,
+        images_per_second=batch / (critic + generator),
+        peak_megabytes=peak_bytes / 1e6,
+    )
+
+
+def summarise_agreement(
+    records: Mapping[str, Sequence[StepRecord]], checks: Sequence[tuple[float, float]]
+) -> Agreement:
+    first, second = records.values()
+    pairs = list(zip(first, second))[:COMPARED_STEPS]
+    return Agreement(
+        first_steps=max(
+            max(abs(a.critic_loss - b.critic_loss), abs(a.generator_loss - b.generator_loss))
+            for a, b in pairs
+        ),
+        same_weights_loss=max(loss for loss, _ in checks),
+        same_weights_gradient=max(gradient for _, gradient in checks),
+    )
+
+
+def paired_ratio(
+    slow: Sequence[StepRecord], fast: Sequence[StepRecord], seconds: Callable[[StepRecord], float]
+) -> float:
+    """Median of the ratios of neighbouring steps, which a drifting machine leaves alone."""
+    pairs = list(zip(slow, fast))
+    pairs = pairs[WARM_UP_STEPS:] or pairs
+    return median(seconds(a) / seconds(b) for a, b in pairs)
+
+
+def summarise_ratios(records: Mapping[str, Sequence[StepRecord]]) -> dict[str, float]:
+    """How many times faster the second run is."""
+    slow, fast = records.values()
+    return {
+        "critic_step": paired_ratio(slow, fast, lambda step: step.critic_seconds),
+        "generator_step": paired_ratio(slow, fast, lambda step: step.generator_seconds),
+        "whole_step": paired_ratio(
+            slow, fast, lambda step: step.critic_seconds + step.generator_seconds
+        ),
+    }
+
+
+def table(
+    runs: Sequence[RunSummary], ratios: Mapping[str, float], agreement: Agreement, title: str
+) -> Table:
+    """For the terminal."""
+    plain, fast = runs
+    result = Table(title=title, title_justify="left", caption_justify="left")
+    result.add_column("")
+    result.add_column(plain.name, justify="right")
+    result.add_column(fast.name, justify="right")
+    result.add_column("speed-up", justify="right")
+    rows: list[tuple[str, float, float, float]] = [
+        (
+            "critic step, ms",
+            plain.critic_milliseconds,
+            fast.critic_milliseconds,
+            ratios["critic_step"],
+        ),
+        (
+            "generator step, ms",
+            plain.generator_milliseconds,
+            fast.generator_milliseconds,
+            ratios["generator_step"],
+        ),
+        (
+            "images per second",
+            plain.images_per_second,
+            fast.images_per_second,
+            ratios["whole_step"],
+        ),
+    ]
+    for label, slow, quick, ratio in rows:
+        result.add_row(label, f"{slow:.1f}", f"{quick:.1f}", f"{ratio:.2f}x")
+    if plain.peak_megabytes:
+        result.add_row(
+            "peak memory of a run alone, MB",
+            f"{plain.peak_megabytes:.0f}",
+            f"{fast.peak_megabytes:.0f}",
+            "",
+        )
+    result.add_section()
+    result.add_row(
+        f"losses of the first {COMPARED_STEPS} steps",
+        "",
+        f"differ by <= {agreement.first_steps:.1e}",
+    )
+    result.add_row(
+        "critic loss at equal weights", "", f"differs by <= {agreement.same_weights_loss:.1e}"
+    )
+    result.add_row(
+        "its gradient, relative", "", f"differs by <= {agreement.same_weights_gradient:.1e}"
+    )
+    return result
+
+
+def as_json(
+    runs: Sequence[RunSummary], ratios: Mapping[str, float], agreement: Agreement
+) -> dict[str, Any]:
+    return {
+        "runs": [asdict(run) for run in runs],
+        "speed_up": dict(ratios),
+        "agreement": asdict(agreement),
+    }

@@ -1,1 +1,1 @@
-"""The training demo (``python -m benchmarks.train``) and the benchmark (``python -m benchmarks.run``)."""
+"""The training demo (``benchmarks.train``) and the benchmark (``benchmarks.run``)."""

@@ -55,16 +55,3 @@ def facts(device: torch.device | str = "cpu") -> dict[str, str | int]:
     if torch.device(device).type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
-
-
-def peak_memory() -> int:
-    """The most memory this process has held so far, in bytes; 0 where the system does not say.
-
-    VmHWM, not getrusage: a spawned process inherits the maximum of its parent in the latter.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0

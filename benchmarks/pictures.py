@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -19,10 +20,12 @@ GRID_COLUMNS = 8
 
 
 def _tile(images: Tensor) -> np.ndarray:
-    """[N, 3, S, S] in [-1, 1] to one picture [rows * S, columns * S, 3] in [0, 1]."""
+    """[N, 3, S, S] in [-1, 1] to one picture [rows * (S + 2), columns * (S + 2), 3] in [0, 1]."""
     count, channels, height, width = images.shape
     rows = count // GRID_COLUMNS
-    tiles = images[: rows * GRID_COLUMNS].reshape(rows, GRID_COLUMNS, channels, height, width)
+    framed = F.pad(images[: rows * GRID_COLUMNS], (1, 1, 1, 1), value=1.0)  # white lines between
+    height, width = height + 2, width + 2
+    tiles = framed.reshape(rows, GRID_COLUMNS, channels, height, width)
     picture = tiles.permute(0, 3, 1, 4, 2).reshape(rows * height, GRID_COLUMNS * width, channels)
     return ((picture + 1) / 2).clamp(0, 1).numpy()
 
@@ -31,7 +34,7 @@ def draw_samples(path: Path, photographs: Tensor, samples: Mapping[str, Tensor],
     """Photographs next to what each run generates from the same latents."""
     panels = {"photographs (training data)": photographs}
     panels |= {f"{name}: samples after {step} steps": images for name, images in samples.items()}
-    figure = Figure(figsize=(4.6 * len(panels), 5.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels))
     for axis, (title, images) in zip(axes, panels.items()):
         axis.imshow(_tile(images), interpolation="nearest")

@@ -108,9 +108,7 @@ def list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tensor]) ->
     return loss
 
 
-def list_discriminator_loss_with_logging(
-    reals: Sequence[Tensor], fakes: Sequence[Tensor]
-) -> Tensor:
+def logged_list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tensor]) -> Tensor:
     """The same, keeping each part as a Python number for the log."""
     loss = 0
     real_losses, fake_losses = [], []

@@ -7,7 +7,6 @@ one process, so that a busy machine slows both alike.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from benchmarks import machine, pictures, summary
+from benchmarks.memory import measure_peaks
 from benchmarks.networks import SIZES, draw_latents
 from benchmarks.objectives import LOSSES, OBJECTIVES
 from benchmarks.photographs import load_crops
@@ -32,7 +32,6 @@ CROPS = 4096
 SAMPLES = 48
 AGREEMENT_CHECKS = 12
 SNAPSHOTS = 6
-MEMORY_STEPS = 3
 
 
 def positive(text: str) -> int:
@@ -161,34 +160,9 @@ class Demo:
         console.print(f"{outcome.capitalize()}. Results and pictures are in {self.out}")
 
     def _shown(self) -> Tensor:
-        """Crops for the picture, spread over all photographs."""
-        return torch.linspace(0, len(self.crops) - 1, SAMPLES).long()
-
-
-def _measure_peak(index: int, settings: Settings, threads: int, queue) -> None:
-    """In a process of its own: the peak memory of a few steps of one run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    crops = torch.zeros(settings.batch, 3, settings.size, settings.size)
-    trainer = Trainer(OBJECTIVES[index](settings.loss), settings, crops)
-    before = machine.peak_memory()
-    for _ in range(MEMORY_STEPS):
-        trainer.step()
-    queue.put(machine.peak_memory() - before)
-
-
-def measure_peaks(settings: Settings) -> list[int]:
-    """Bytes that the steps of each run need beyond the imports and the networks."""
-    context = multiprocessing.get_context("spawn")
-    peaks = []
-    for index in range(len(OBJECTIVES)):
-        queue = context.SimpleQueue()
-        arguments = (index, settings, torch.get_num_threads(), queue)
-        process = context.Process(target=_measure_peak, args=arguments)
-        process.start()
-        process.join()
-        peaks.append(queue.get() if process.exitcode == 0 else 0)
-    return peaks
+        """Crops for the picture: an equal share of every photograph, mixed."""
+        spread = torch.linspace(0, len(self.crops) - 1, SAMPLES).long()
+        return spread[torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(0))]
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:

@@ -41,6 +41,13 @@ def positive(text: str) -> int:
     return value
 
 
+def positive_minutes(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected a time above 0, got {text}")
+    return value
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
     parser.add_argument("--loss", choices=LOSSES, default="wasserstein-gp")
@@ -50,7 +57,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=positive, help="default: as many as torch chooses")
     parser.add_argument(
-        "--minutes", type=float, default=8.0, help="stop training after this time (default: 8)"
+        "--minutes", type=positive_minutes, default=8.0, help="end the training then (default: 8)"
     )
     parser.add_argument("--data", type=Path, help="folder of pictures instead of scikit-image's")
     parser.add_argument("--out", type=Path, default=Path("demo-results"), help="folder of results")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
-import skimage.io
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
 
 # Colour photographs of scikit-image that are files of the wheel itself. Its other pictures are
@@ -52,21 +52,14 @@ def read_photograph(path: Path) -> Tensor:
     """[3, H, W] in [-1, 1].
 
     Raises:
-        ValueError: if the file is not a grey or colour picture.
+        ValueError: if the file cannot be read as a picture.
     """
     try:
-        pixels = np.asarray(skimage.io.imread(path))
-    except Exception as error:  # every decoder has its own
+        with Image.open(path) as picture:
+            pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))  # [H, W, 3]
+    except OSError as error:
         raise ValueError(f"--data: {path} cannot be read as a picture: {error}") from error
-    if pixels.ndim == 2:
-        pixels = np.stack([pixels] * 3, axis=-1)
-    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
-        raise ValueError(
-            f"--data: {path} is not an 8-bit grey or colour picture: it holds {pixels.dtype} "
-            f"{list(pixels.shape)}."
-        )
-    chosen = torch.from_numpy(np.ascontiguousarray(pixels[:, :, :3])).permute(2, 0, 1)
-    return chosen.float() / 127.5 - 1.0
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1.0
 
 
 def shrink(photograph: Tensor, shortest: int) -> Tensor:

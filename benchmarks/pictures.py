@@ -66,6 +66,13 @@ def _smooth(values: Sequence[float], window: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """A range that holds all but single spikes."""
+    low, high = np.percentile(values, [0.5, 99.5])
+    margin = 0.05 * max(high - low, 1e-6)
+    return low - margin, high + margin
+
+
 def draw_losses(path: Path, records: Mapping[str, Sequence[StepRecord]], loss: str) -> None:
     """Loss curves of both runs: raw faint, smoothed strong."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -77,6 +84,8 @@ def draw_losses(path: Path, records: Mapping[str, Sequence[StepRecord]], loss: s
             smooth = _smooth(values, max(1, len(values) // 40))
             axis.plot(values, color=colour, alpha=0.18, linewidth=0.8)
             axis.plot(smooth, color=colour, linewidth=1.9, linestyle=style, label=name)
+        raw = [getattr(record, field) for steps in records.values() for record in steps]
+        axis.set_ylim(*_limits(raw))
         axis.set_title(title, fontsize=11, color=INK)
         axis.set_xlabel("training step")
         _tidy(axis)

@@ -16,7 +16,7 @@ WARM_UP_STEPS = 3  # first calls allocate and choose convolution kernels
 
 @dataclass(frozen=True)
 class RunSummary:
-    """Medians over the steps of one run, and its mean losses over the last quarter."""
+    """Medians of one run's times, and its mean losses over the last quarter of its steps."""
 
     name: str
     critic_loss: float

@@ -38,7 +38,8 @@ def points() -> torch.Tensor:
 
 def _ours(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """softplus and its slope through the op that every loss uses."""
-    values, slopes = [], []
+    values: list[torch.Tensor] = []
+    slopes: list[torch.Tensor] = []
     for chunk in x.split(SEGMENTS):
         elements = [element.clone().requires_grad_() for element in chunk]
         result = ops.multi_tensor_loss([Segment(e, terms.softplus(1.0)) for e in elements]).values

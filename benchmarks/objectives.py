@@ -23,7 +23,9 @@ LOSSES = ("bce", "hinge", "least_squares", "wasserstein", "wasserstein-gp")
 class Objective(Protocol):
     """What a training step asks for."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For tables and files."""
 
     def critic_loss(
         self, critic: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator

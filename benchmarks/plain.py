@@ -7,6 +7,7 @@ tuned up or down; it knows nothing of ganloss_fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,7 @@ def gradient_penalty(
 
 def list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tensor]) -> Tensor:
     """Least squares summed over discriminators."""
-    loss = 0
+    loss: Any = 0
     for real, fake in zip(reals, fakes):
         loss = loss + (torch.mean((1 - real) ** 2) + torch.mean(fake**2))
     return loss
@@ -110,7 +111,7 @@ def list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tensor]) ->
 
 def logged_list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tensor]) -> Tensor:
     """The same, keeping each part as a Python number for the log."""
-    loss = 0
+    loss: Any = 0
     real_losses, fake_losses = [], []
     for real, fake in zip(reals, fakes):
         real_loss = torch.mean((1 - real) ** 2)
@@ -122,7 +123,7 @@ def logged_list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tens
 
 
 def list_generator_loss(fakes: Sequence[Tensor]) -> Tensor:
-    loss = 0
+    loss: Any = 0
     for fake in fakes:
         loss = loss + torch.mean((1 - fake) ** 2)
     return loss
@@ -130,7 +131,7 @@ def list_generator_loss(fakes: Sequence[Tensor]) -> Tensor:
 
 def feature_loss(real_maps: Sequence[Tensor], fake_maps: Sequence[Tensor]) -> Tensor:
     """Mean absolute differences of a flat list of feature maps, times 2."""
-    loss = 0
+    loss: Any = 0
     for real, fake in zip(real_maps, fake_maps):
         loss = loss + torch.mean(torch.abs(real - fake))
     return loss * 2

@@ -121,25 +121,28 @@ def _cell(comparison: Comparison | None) -> str:
 
 
 def speed_table(comparisons: Sequence[Comparison]) -> Table:
-    table = Table(title="Times faster than ... (floor)", title_justify="left")
+    table = Table(
+        title="Times faster than ... (floor), medians of interleaved rounds", title_justify="left"
+    )
     table.add_column("forward + backward")
     table.add_column(OURS, justify="right")
     for baseline in BASELINES:
         table.add_column(baseline, justify="right")
-    section = comparisons[0].section
+    section = None
     for name in dict.fromkeys(comparison.workload for comparison in comparisons):
         row = {c.baseline: c for c in comparisons if c.workload == name}
         first = next(iter(row.values()))
         if first.section != section:
-            table.add_section()
             section = first.section
+            table.add_section()
+            table.add_row(f"[dim]{section}[/]")
         cells = [_cell(row.get(baseline)) for baseline in BASELINES]
         table.add_row(name, _time(first.ours_microseconds), *cells)
     return table
 
 
 def accuracy_table(rows: Sequence[accuracy.Accuracy]) -> Table:
-    table = Table(title="Largest error over [-1e4, 1e4], float32, in ulp", title_justify="left")
+    table = Table(title="Largest error in ulp, [-1e4, 1e4]", title_justify="left")
     for column in ("function", OURS, "torch", "floor"):
         table.add_column(column)
     for row in rows:
@@ -175,16 +178,25 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0 also where a floor is missed, which the table says."""
+    """Returns the exit status: 130 when interrupted; a missed floor is the table's to say."""
     options = parse_arguments(arguments)
     torch.set_num_threads(options.threads)
-    console = Console(width=120)
-    facts = machine.facts(options.device)
-    console.print(f"{facts['cpu']}, {facts['threads']} thread, torch {facts['torch']}")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    facts = machine.facts(options.device) | {"clock": timing.clock_name(options.device)}
+    console.print(
+        f"{facts['cpu']}, threads: {facts['threads']}, torch {facts['torch']}, {facts['clock']}"
+    )
 
     comparisons: list[Comparison] = []
-    for workload in track(options.workloads, "measuring", console=console):
-        comparisons += compare(workload, options.device, options.rounds, not options.no_compile)
+    status = 0
+    try:
+        for workload in track(options.workloads, "measuring", console=console):
+            comparisons += compare(workload, options.device, options.rounds, not options.no_compile)
+    except KeyboardInterrupt:
+        console.print("Interrupted: what was measured so far follows.")
+        status = 130
+    if not comparisons:
+        return status
     errors = accuracy.measure() if options.device.type == "cpu" else []
 
     console.print(speed_table(comparisons))
@@ -203,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {"machine": facts, "speed": rows, "accuracy": [asdict(error) for error in errors]},
     )
     console.print(f"Recorded in {options.out}")
-    return 0
+    return status
 
 
 if __name__ == "__main__":

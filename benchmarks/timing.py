@@ -46,18 +46,21 @@ def raise_trim_threshold() -> None:
     torch.empty(30 * 2**20, dtype=torch.uint8).fill_(0)
 
 
-def _clock(device: torch.device) -> Callable[[], float]:
-    """Processor time where all the work is one thread's: other programs do not count in it.
+def _counts_processor_time(device: torch.device) -> bool:
+    """Whether all the work is one thread's, whose processor time leaves other programs out.
 
     Where threads wait for each other or for a GPU, only the wall clock sees the waiting.
     """
-    if device.type == "cpu" and torch.get_num_threads() == 1:
-        return time.process_time
-    return time.perf_counter
+    return device.type == "cpu" and torch.get_num_threads() == 1
+
+
+def clock_name(device: torch.device) -> str:
+    """For the record."""
+    return "processor time" if _counts_processor_time(device) else "wall time"
 
 
 def _seconds_per_call(work: Work, calls: int, device: torch.device) -> float:
-    clock = _clock(device)
+    clock = time.process_time if _counts_processor_time(device) else time.perf_counter
     started = clock()
     for _ in range(calls):
         work()

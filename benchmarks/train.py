@@ -156,9 +156,9 @@ class Demo:
         pictures.draw_losses(self.out / "losses.png", records, self.settings.loss)
         title = (
             f"{self.settings.loss}, {self.settings.size}x{self.settings.size}, batch "
-            f"{self.settings.batch}, {steps} steps, {torch.get_num_threads()} threads"
+            f"{self.settings.batch}, {steps} steps, threads: {torch.get_num_threads()}"
         )
-        pictures.draw_throughput(self.out / "throughput.png", runs, title)
+        pictures.draw_throughput(self.out / "throughput.png", runs, ratios, title)
         console.print(summary.table(runs, ratios, agreement, title))
         console.print(
             "The generator step gains because the critic is frozen in it. Outside the losses "

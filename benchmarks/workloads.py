@@ -100,7 +100,7 @@ def _logit_workloads() -> list[Workload]:
             if size == "1e6 logits" and loss == "least_squares":
                 asked[COMPILE] = 1.1  # compiled, this one is already at memory speed
             build = _discriminator(loss, shape, with_built_in=BUILT_IN in floors)
-            rows.append(Workload(f"{loss}, {size}", "discriminator loss", build, asked))
+            rows.append(Workload(f"{loss}, {size}", "discriminator loss, one output", build, asked))
     return rows
 
 
@@ -141,7 +141,7 @@ def _hifigan_generator_step(device: torch.device) -> dict[str, Contender]:
 
     def finish(loss: Tensor) -> Sequence[Tensor]:
         loss.backward()
-        gradients = [parameter.grad for parameter in generator.parameters()]
+        gradients = [p.grad for p in generator.parameters() if p.grad is not None]
         generator.zero_grad(set_to_none=True)
         discriminators.zero_grad(set_to_none=True)
         return [loss.detach(), *gradients]
@@ -181,26 +181,29 @@ def _gradient_penalty_loss(device: torch.device) -> dict[str, Contender]:
     )
 
 
+HIFIGAN = "HiFi-GAN discriminators"
+PENALTY = "gradient penalty (interpolate: forward only)"
+
 WORKLOADS: tuple[Workload, ...] = (
     *_logit_workloads(),
     Workload(
-        "discriminator loss, 8 outputs, B=16",
-        "HiFi-GAN",
+        "8 outputs, B=16",
+        HIFIGAN,
         _hifigan_discriminator,
         {EAGER: 5.5, COMPILE: 2.3},
     ),
     Workload(
-        "feature matching, 54 maps, B=1, gradient to fake",
-        "HiFi-GAN",
+        "feature matching, 54 maps, B=1",
+        HIFIGAN,
         _hifigan_feature_matching,
         {EAGER: 3.5, COMPILE: 1.4},
     ),
     Workload(
-        "generator step, frozen + detach_real, B=1",
-        "HiFi-GAN",
+        "generator step, frozen, B=1",
+        HIFIGAN,
         _hifigan_generator_step,
         {EAGER: 2.0},
     ),
-    Workload("interpolate 16x3x256x256, forward", "gradient penalty", _interpolate),
-    Workload("penalty of a 16x3x256x256 gradient", "gradient penalty", _gradient_penalty_loss),
+    Workload("interpolate 16x3x256x256", PENALTY, _interpolate),
+    Workload("norm penalty, 16x3x256x256", PENALTY, _gradient_penalty_loss),
 )

@@ -215,6 +215,22 @@ def test_benchmark_records_every_comparison(tmp_path, capsys):
     assert "floors reached" in capsys.readouterr().out
 
 
+def test_interrupted_benchmark_records_what_it_has(tmp_path, monkeypatch):
+    measured = []
+    compare = run.compare
+
+    def compare_once(*arguments):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(arguments)
+        return compare(*arguments)
+
+    monkeypatch.setattr(run, "compare", compare_once)
+    arguments = ["--only", "64", "--no-compile", "--rounds", "5", "--out", str(tmp_path)]
+    assert run.main(arguments) == 130
+    assert {row["workload"] for row in read_rows(tmp_path / "cpu.csv")} == {"hinge, 64 logits"}
+
+
 def test_benchmark_names_its_workloads_when_none_is_meant(capsys):
     with pytest.raises(SystemExit):
         run.main(["--only", "no such workload"])

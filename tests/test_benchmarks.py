@@ -123,7 +123,7 @@ def test_interrupted_demo_keeps_what_it_has(stop, tmp_path):
         time.sleep(0.1)
     process.send_signal(stop)
 
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=120) == 130
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["outcome"] == "interrupted"
     assert 0 < summary["steps"] <= len(read_rows(steps)) // 2

@@ -65,6 +65,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.batch < 2:
         parser.error("--batch: batch norm in the generator needs at least 2 images")
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out: {options.out} is a file, not a folder")
     return options
 
 

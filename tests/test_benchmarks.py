@@ -158,6 +158,7 @@ def test_demo_writes_tensorboard_scalars(tmp_path, no_memory_run):
         (["--batch", "1"], "at least 2"),
         (["--size", "33"], "invalid choice: 33"),
         (["--minutes", "0"], "above 0"),
+        (["--out", __file__], "is a file"),
     ],
 )
 def test_bad_arguments_are_explained(arguments, complaint, capsys):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("skimage", reason="benchmarks/requirements.txt is not installed")
-pytest.importorskip("matplotlib", reason="benchmarks/requirements.txt is not installed")
-pytest.importorskip("rich", reason="benchmarks/requirements.txt is not installed")
+pytest.importorskip("skimage", reason="the bench extras are not installed")
+pytest.importorskip("matplotlib", reason="the bench extras are not installed")
+pytest.importorskip("rich", reason="the bench extras are not installed")
 
 import numpy as np
 from PIL import Image

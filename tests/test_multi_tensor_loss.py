@@ -498,6 +498,7 @@ def test_a_third_derivative_raises(native):
         torch.autograd.grad(second.sum(), a)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # inside forward_ad
 def test_forward_mode_raises(native):
     def loss(a):
         return total([Segment(a, SOFTPLUS)])

@@ -40,7 +40,7 @@ ALPHAS = {
 
 def spread(alpha: float | Tensor) -> Tensor:
     """alpha in float64, so that it broadcasts against samples."""
-    alpha = torch.as_tensor(alpha).double()
+    alpha = torch.as_tensor(alpha, dtype=torch.float64)
     return alpha.view(-1, 1, 1, 1) if alpha.dim() == 1 else alpha
 
 
@@ -120,7 +120,7 @@ def test_gradients_of_interpolate_have_the_dtype_of_their_input(implementation, 
         gf.interpolate(real, fake, alpha).sum(), (real, fake, alpha)
     )
     assert [g.dtype for g in gradients] == [dtype, dtype, torch.float32]
-    assert_close(gradients[2], (real - fake).detach().double().sum(1), 1e-5)
+    assert_close(gradients[2], (real.double() - fake.double()).sum(1), 1e-6)
 
 
 def test_alpha_is_drawn_for_each_sample_from_the_generator_given():
@@ -269,6 +269,7 @@ def test_the_penalty_refuses_a_third_derivative(native):
         torch.autograd.grad(second.sum(), g)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # inside forward_ad
 @pytest.mark.parametrize("op", ["interpolate", "gradient_penalty_loss"])
 def test_forward_mode_and_vmap_are_refused(native, op):
     compute = {
@@ -315,8 +316,9 @@ def plain_gradient_penalty(
 
 def assert_same_for(parameters, actual: Tensor, truth: Tensor, tolerance: float = 1e-11) -> None:
     assert_close(actual, truth, tolerance)
+    parameters = list(parameters)
     gradients = (
-        torch.autograd.grad(x, list(parameters), materialize_grads=True) for x in (actual, truth)
+        torch.autograd.grad(x, parameters, materialize_grads=True) for x in (actual, truth)
     )
     for gradient, expected in zip(*gradients):
         assert_close(gradient, expected, tolerance)
@@ -430,7 +432,7 @@ def test_half_precision_gradients_are_summed_in_float32(implementation, dtype):
     x = torch.zeros(2, 4096, dtype=dtype)
     penalty = gf.gradient_penalty(lambda z: (z * scale).sum(1), x, x, target=0.0, weight=1.0)
     assert penalty.dtype == torch.float32
-    assert_close(penalty, 4096 * scale.double().square(), 1e-6)
+    assert_close(penalty, 4096 * scale.double().square(), 4e-6)
 
 
 def test_it_works_under_no_grad_as_a_number_to_log(public):

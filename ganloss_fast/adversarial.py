@@ -139,7 +139,8 @@ def _output_share(reduction: Reduction, count: int) -> float:
 
 def _means(reals: list[Tensor], fakes: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """The mean logit of every output, real and fake, as 0-d tensors that carry gradients."""
-    values = ops.multi_tensor_loss([Segment(t, terms.LINEAR) for t in reals + fakes]).values
+    segments = [Segment(t, terms.LINEAR, scale=0.0) for t in reals + fakes]
+    values = ops.multi_tensor_loss(segments).values
     means = values.unbind()
     return list(means[: len(reals)]), list(means[len(reals) :])
 

@@ -25,7 +25,9 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def assert_compiles(function, inputs, backend: str = "aot_eager", tolerance: float = 1e-6, **options):
+def assert_compiles(
+    function, inputs, backend: str = "aot_eager", tolerance: float = 1e-6, **options
+):
     """The same value and gradients as in eager, in one graph."""
     compiled = torch.compile(function, fullgraph=True, backend=backend, **options)
     learned = [t for t in inputs if t.requires_grad]

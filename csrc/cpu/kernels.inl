@@ -18,10 +18,11 @@ using ganloss::cpu::TermSpan;
 using ganloss::cpu::TermSums;
 using ganloss::math::TermSpec;
 
-// Float accumulators are emptied into double after this many elements, so the rounding error of
-// a sum does not grow with its length.
-constexpr int64_t kBlock = 4096;
 constexpr int kUnroll = 4;  // independent accumulators, to hide the latency of the adder
+
+// Accumulators are emptied into double after this many additions to each lane, so the rounding
+// error of a sum does not grow with its length.
+constexpr int kAdditions = 64;
 
 // A sum over a span. Accumulator u takes every kUnroll-th vector.
 template <typename T>
@@ -55,6 +56,7 @@ struct Part {
 template <typename T, typename Body, typename EndBlock>
 HOST_DEVICE void for_each_vector(int64_t count, Body&& body, EndBlock&& end_block) {
   constexpr int kLanes = Vector<T>::kLanes;
+  constexpr int64_t kBlock = kAdditions * kUnroll * kLanes;
   int64_t offset = 0;
   while (count - offset >= kLanes) {
     int64_t stop = offset + kBlock < count ? offset + kBlock : count;

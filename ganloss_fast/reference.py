@@ -298,9 +298,11 @@ def gradient_penalty(
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.gradient_penalty`."""
     x_hat = interpolate(real, fake, alpha, rng=rng)
-    if not x_hat.requires_grad:
-        x_hat.requires_grad_(True)
-    logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
-    (gradient,) = torch.autograd.grad(logits, x_hat, torch.ones_like(logits), create_graph=True)
+    with torch.enable_grad():
+        if not x_hat.requires_grad:
+            x_hat.requires_grad_(True)
+        logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
+        ones = torch.ones_like(logits)
+        (gradient,) = torch.autograd.grad(logits, x_hat, ones, create_graph=True)
     mode = "one_sided" if one_sided else "two_sided"
     return weight * gradient_penalty_loss(gradient, mode, target, 1.0)[0]

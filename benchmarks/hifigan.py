@@ -8,6 +8,8 @@ two passes over the same weights differ.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ class PeriodDiscriminator(nn.Module):
         channels = (1, 32, 128, 512, 1024)
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, (5, 1), stride=(3, 1), padding=(2, 0))
-            for before, after in zip(channels, channels[1:])
+            for before, after in itertools.pairwise(channels)
         )
         self.layers.append(nn.Conv2d(1024, 1024, (5, 1), padding=(2, 0)))
         self.last = nn.Conv2d(1024, 1, (3, 1), padding=(1, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -31,7 +32,7 @@ def build_generator(size: int, width: int) -> nn.Sequential:
         nn.BatchNorm2d(channels[0]),
         nn.ReLU(),
     ]
-    for before, after in zip(channels, channels[1:]):
+    for before, after in itertools.pairwise(channels):
         layers += [
             nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(after),
@@ -48,7 +49,7 @@ def build_critic(size: int, width: int) -> nn.Sequential:
     """
     channels = [3, *_widths(size, width)]
     layers: list[nn.Module] = []
-    for before, after in zip(channels, channels[1:]):
+    for before, after in itertools.pairwise(channels):
         layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
     layers += [nn.Conv2d(channels[-1], 1, 4), nn.Flatten(0)]
     return nn.Sequential(*layers)

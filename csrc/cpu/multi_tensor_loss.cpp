@@ -242,7 +242,7 @@ OnePass multi_tensor_loss_and_gradients(GANLOSS_SEGMENT_PARAMETERS, at::IntArray
   }
   fill_scalar_b(outputs, gradient_sums);
   auto [total, values] = means_of(segments, resolved, sums);
-  return {total, values, gradients};
+  return {total, values, empty_small({0, 4}, segments.loss_dtype()), gradients};
 }
 
 bool is_plain(const at::Tensor& tensor) {

@@ -172,8 +172,11 @@ void write_statistics(scalar_t* row, const Statistics& sums, double shift, doubl
 void fill_statistics(const at::Tensor& statistics, const std::vector<Resolved>& segments,
                      const std::vector<Piece>& pieces) {
   std::vector<double> shifts(segments.size(), 0.0);
-  for (size_t s = 0; s < segments.size(); ++s)
-    if (segments[s].a.numel() > 0) shifts[s] = scalar_value(segments[s].a.as_strided({}, {}));
+  for (size_t s = 0; s < segments.size(); ++s) {
+    if (segments[s].a.numel() == 0) continue;
+    const double first = scalar_value(segments[s].a.as_strided({}, {}));
+    if (std::isfinite(first)) shifts[s] = first;
+  }
   std::vector<Statistics> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const Piece& piece = pieces[index];

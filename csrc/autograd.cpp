@@ -106,8 +106,9 @@ auto run_below_autograd(Op&& op) {
 // Forward-mode AD would silently give 0 here.
 void refuse_forward_mode(const char* op, at::TensorList tensors) {
   for (const at::Tensor& tensor : tensors)
-    TORCH_CHECK_NOT_IMPLEMENTED(!tensor.defined() || !tensor._fw_grad(0).defined(), "ganloss_fast::",
-                                op, " has no forward-mode derivative (torch.func.jvp, dual "
+    TORCH_CHECK_NOT_IMPLEMENTED(!tensor.defined() || !tensor._fw_grad(0).defined(),
+                                "ganloss_fast::", op,
+                                " has no forward-mode derivative (torch.func.jvp, dual "
                                 "tensors). Use reverse mode, or ganloss_fast.reference.");
 }
 
@@ -188,17 +189,16 @@ struct MultiTensorLossBackwardNode : torch::autograd::TraceableFunction {
       if (task_should_compute_output(k)) wanted_second.push_back(static_cast<int64_t>(k) - 2);
 
     const at::Tensor total = grad_total.unpack(), values = grad_values.unpack();
-    auto [grad_grad_total, grad_grad_values, second] =
-        segments.apply_to([&](at::TensorList a, at::TensorList b, auto&&... rest) {
-          for (size_t k = 0; k < wanted.size(); ++k) {
-            const auto index = static_cast<size_t>(wanted[k]);
-            if (!directions[k].defined())
-              directions[k] = at::zeros_like(index < a.size() ? a[index] : b[index - a.size()]);
-          }
-          return multi_tensor_loss_double_backward(directions, if_defined(total),
-                                                   if_defined(values), a, b, rest..., wanted,
-                                                   wanted_second);
-        });
+    auto [grad_grad_total, grad_grad_values,
+          second] = segments.apply_to([&](at::TensorList a, at::TensorList b, auto&&... rest) {
+      for (size_t k = 0; k < wanted.size(); ++k) {
+        const auto index = static_cast<size_t>(wanted[k]);
+        if (!directions[k].defined())
+          directions[k] = at::zeros_like(index < a.size() ? a[index] : b[index - a.size()]);
+      }
+      return multi_tensor_loss_double_backward(directions, if_defined(total), if_defined(values), a,
+                                               b, rest..., wanted, wanted_second);
+    });
     if (total.defined()) gradients[0] = grad_grad_total;
     if (values.defined()) gradients[1] = grad_grad_values;
     for (size_t k = 0; k < wanted_second.size(); ++k) gradients[2 + wanted_second[k]] = second[k];
@@ -299,8 +299,8 @@ struct GradientPenaltyLossNode : torch::autograd::TraceableFunction {
 
   variable_list apply(variable_list&& incoming) override {
     if (!incoming[0].defined()) return variable_list(1);
-    return {gradient_penalty_loss_backward(incoming[0], gradient.unpack(),
-                                           norms.unpack(), mode, target, scale)};
+    return {gradient_penalty_loss_backward(incoming[0], gradient.unpack(), norms.unpack(), mode,
+                                           target, scale)};
   }
   void release_variables() override {
     gradient.reset_data();
@@ -370,9 +370,9 @@ struct InterpolateNode : torch::autograd::TraceableFunction {
     if (task_should_compute_output(0)) gradients[0] = (g * weight).to(image_dtype);
     if (task_should_compute_output(1)) gradients[1] = (g * (1 - weight)).to(image_dtype);
     if (task_should_compute_output(2)) {
-      const at::ScalarType compute =
-          image_dtype == at::kDouble ? at::kDouble : at::kFloat;
-      at::Tensor per_element = g.to(compute) * (real.unpack().to(compute) - fake.unpack().to(compute));
+      const at::ScalarType compute = image_dtype == at::kDouble ? at::kDouble : at::kFloat;
+      at::Tensor per_element =
+          g.to(compute) * (real.unpack().to(compute) - fake.unpack().to(compute));
       gradients[2] = per_element.sum_to_size(weight.sizes()).view_as(a).to(alpha_dtype);
     }
     return gradients;

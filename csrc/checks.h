@@ -19,8 +19,7 @@ inline void check_operand(const char* name, const at::Tensor& tensor, const at::
   TORCH_CHECK_VALUE(tensor.device() == like.device(), name, ": expected device ", like.device(),
                     ", got ", tensor.device());
   TORCH_CHECK_TYPE(is_supported(tensor.scalar_type()), name,
-                   ": expected float16, bfloat16, float32 or float64, got ",
-                   tensor.scalar_type());
+                   ": expected float16, bfloat16, float32 or float64, got ", tensor.scalar_type());
 }
 
 // `tensor` runs beside `like`: same device, shape and dtype.

@@ -30,7 +30,7 @@ def can_serve(tensor: Tensor) -> bool:
     return (
         type(tensor) in (Tensor, torch.nn.Parameter)
         and not torch.compiler.is_compiling()
-        and not torch._C._functorch.maybe_current_level()
+        and not torch._C._are_functorch_transforms_active()
         and torch._C._len_torch_dispatch_stack() == 0
     )
 
@@ -263,7 +263,8 @@ class Interpolate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kernels, real, fake, alpha):
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*([real, fake] if alpha.requires_grad else [None, None]), alpha)
+        samples = (real, fake) if ctx.needs_input_grad[3] else (None, None)
+        ctx.save_for_backward(*samples, alpha)
         ctx.dtype = real.dtype
         return kernels.interpolate(real, fake, alpha)
 

@@ -138,10 +138,10 @@ def row_dots_kernel(
             for start in range(0, batch, SAMPLES):
                 samples = start + tl.arange(0, SAMPLES)
                 is_sample = samples < batch
-                inside = is_sample[:, None] & (parts < splits)[None, :]
+                is_part = is_sample[:, None] & (parts < splits)[None, :]
                 index = samples[:, None] * splits + parts[None, :]
-                dots = tl.sum(tl.load(partials + index, mask=inside, other=0.0), 1)
-                shares += finish_rows(dots, samples, is_sample, norms, results, target, MODE)
+                totals = tl.sum(tl.load(partials + index, mask=is_part, other=0.0), 1)
+                shares += finish_rows(totals, samples, is_sample, norms, results, target, MODE)
             sum_of_shares = tl.sum(shares, 0)
         else:
             sum_of_shares = sum_partials(partials, 0, PARTIALS_BLOCK)

@@ -64,7 +64,6 @@ TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "on
 REGISTERS_TRITON = HAS_NATIVE and TRITON_MISSING is None and BUILD_FACTS["built"] != "cuda"
 
 
-@torch.compiler.assume_constant_result
 @functools.cache
 def _triton_failure() -> str | None:
     """Why Triton does not start on this machine, or None. Asked once, at the first CUDA tensor.

@@ -28,8 +28,8 @@ Kernels = Any  # a module or another namespace of op-level functions
 def can_serve(tensor: Tensor) -> bool:
     """Whether this is plain eager PyTorch, where the classes are right."""
     return (
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
+        and type(tensor) in (Tensor, torch.nn.Parameter)
         and not torch._C._are_functorch_transforms_active()
         and torch._C._len_torch_dispatch_stack() == 0
     )

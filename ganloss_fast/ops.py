@@ -72,6 +72,8 @@ def gradient_penalty_loss(
 
 
 # ---- where no native kernel serves: Triton, then the reference ---------------------------------
+#
+# Under torch.compile the reference: Inductor makes Triton kernels of it, fused with what is around.
 
 
 def _triton_launchers() -> Any:
@@ -83,12 +85,17 @@ def _triton_launchers() -> Any:
 
 def _is_triton_op(tensor: Tensor) -> bool:
     """Whether the registered op serves ``tensor`` with the Triton kernels, and C++ autograd."""
-    return backends.REGISTERS_TRITON and tensor.is_cuda and backends.is_triton(tensor)
+    return (
+        backends.REGISTERS_TRITON
+        and tensor.is_cuda
+        and not torch.compiler.is_compiling()
+        and backends.is_triton(tensor)
+    )
 
 
 def _is_triton_function(tensor: Tensor) -> bool:
     """Whether functions.py serves ``tensor``, with Python autograd: in plain eager alone."""
-    return backends.is_triton(tensor) and functions.can_serve(tensor)
+    return functions.can_serve(tensor) and backends.is_triton(tensor)
 
 
 def _multi_tensor_loss_elsewhere(segments: list[Segment], with_statistics: bool) -> LossOutputs:

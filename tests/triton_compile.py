@@ -93,7 +93,7 @@ class Compiled(NamedTuple):
     """What a kernel takes and what it consists of."""
 
     registers: int
-    spilled: int  # bytes of stack and local memory for NVIDIA, registers for AMD
+    spilled: int  # what goes to memory: 0, or too much
     instructions: Counter  # by opcode with its modifiers
     text: str  # PTX, or AMD assembly
 
@@ -129,7 +129,8 @@ def _read_amdgcn(assembly: str) -> Compiled:
         return int(re.search(rf"\.{name}:?\s+(\d+)", assembly)[1])  # type: ignore[index]
 
     opcodes = re.findall(r"^\s+([sv]_\w+|(?:global|buffer|flat|scratch)_\w+)", assembly, re.M)
-    spilled = number("vgpr_spill_count") + number("sgpr_spill_count")
+    # A spilled scalar register goes to a lane of a vector register: no memory, not counted.
+    spilled = number("vgpr_spill_count") + number("private_segment_fixed_size")
     return Compiled(number("vgpr_count"), spilled, Counter(opcodes), assembly)
 
 

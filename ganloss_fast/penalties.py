@@ -37,6 +37,8 @@ def _check_images(real: Tensor, fake: Tensor) -> None:
 def _alpha_tensor(alpha: Alpha, like: Tensor, rng: torch.Generator | None) -> Tensor:
     """alpha as the op takes it: 0-d, [B], or shaped like the samples."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    if rng is not None and not isinstance(rng, torch.Generator):
+        raise TypeError(f"rng: expected a torch.Generator, got {describe(rng)}.")
     if alpha is None:
         return torch.rand(like.shape[0], generator=rng, device=like.device, dtype=dtype)
     if rng is not None:
@@ -151,6 +153,12 @@ def gradient_penalty(
             critic's output does not depend on its input.
         TypeError: if the critic does not return one tensor.
     """
+    if not callable(critic):
+        raise TypeError(f"critic: expected a function or a module, got {describe(critic)}.")
+    if not isinstance(critic_args, (list, tuple)):
+        raise TypeError(f"critic_args: expected a tuple or a list, got {describe(critic_args)}.")
+    if not isinstance(critic_kwargs, (Mapping, type(None))):
+        raise TypeError(f"critic_kwargs: expected a dict, got {describe(critic_kwargs)}.")
     check_weight("weight", weight)
     target = check_number("target", target)
     x_hat = interpolate(real, fake, alpha, rng=rng)

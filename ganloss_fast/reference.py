@@ -61,11 +61,13 @@ def segment_value(segment: Segment) -> Tensor:
     if segment.b is not None:
         z = z - segment.b.to(dtype)
     code, first, second = segment.term
-    value = TERM_FUNCTIONS[code](z, first, second)
-    if segment.weight is not None:
-        weight = segment.weight.to(dtype)
-        value = torch.where(weight == 0, 0.0, weight * value)  # a masked inf is not NaN
-    return value.mean()
+    if segment.weight is None:
+        return TERM_FUNCTIONS[code](z, first, second).mean()
+    if torch.is_grad_enabled() and segment.weight.requires_grad:
+        raise NotImplementedError("weights: no gradient flows to the weights of a segment.")
+    weight = segment.weight.to(dtype)
+    z = torch.where(weight == 0, 0.0, z)  # a masked inf is not NaN, nor is its gradient
+    return (weight * TERM_FUNCTIONS[code](z, first, second)).mean()
 
 
 def segment_statistics(a: Tensor) -> Tensor:
@@ -104,8 +106,8 @@ PENALTY_MODES = ("two_sided", "one_sided")
 
 def sample_norms(gradient: Tensor) -> Tensor:
     """[B]: the 2-norm of every sample, with derivatives 0 where it is 0."""
-    g = gradient.to(compute_dtype(gradient.dtype)).flatten(1) if gradient.dim() > 1 else gradient
-    squared_norms = g.square().sum(1) if gradient.dim() > 1 else g.square()
+    g = gradient.to(compute_dtype(gradient.dtype))
+    squared_norms = g.flatten(1).square().sum(1) if g.dim() > 1 else g.square()
     is_zero = squared_norms == 0
     return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared_norms).sqrt())
 
@@ -296,9 +298,11 @@ def gradient_penalty(
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.gradient_penalty`."""
     x_hat = interpolate(real, fake, alpha, rng=rng)
-    if not x_hat.requires_grad:
-        x_hat.requires_grad_(True)
-    logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
-    (gradient,) = torch.autograd.grad(logits, x_hat, torch.ones_like(logits), create_graph=True)
+    with torch.enable_grad():
+        if not x_hat.requires_grad:
+            x_hat.requires_grad_(True)
+        logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
+        ones = torch.ones_like(logits)
+        (gradient,) = torch.autograd.grad(logits, x_hat, ones, create_graph=True)
     mode = "one_sided" if one_sided else "two_sided"
     return weight * gradient_penalty_loss(gradient, mode, target, 1.0)[0]

@@ -38,20 +38,24 @@ def can_serve(tensor: Tensor) -> bool:
 class SegmentList(NamedTuple):
     """What a multi-tensor loss is told besides its tensors: see ``csrc/segments.h``."""
 
-    count: int
+    a_count: int
+    b_count: int
     operands: Sequence[int]  # [S]
     terms: Sequence[int]  # [S]
     parameters: Sequence[float]  # [2 S]
     scale: Sequence[float]  # [S]
-    b_count: int
+
+    @property
+    def differentiable(self) -> int:
+        """How many of the tensors a ++ b ++ weights may have a gradient: the first."""
+        return self.a_count + self.b_count
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple:
         """The segment arguments of an op, from the tensors a ++ b ++ weights."""
-        differentiable = self.count + self.b_count
         return (
-            list(tensors[: self.count]),
-            list(tensors[self.count : differentiable]),
-            list(tensors[differentiable:]),
+            list(tensors[: self.a_count]),
+            list(tensors[self.a_count : self.differentiable]),
+            list(tensors[self.differentiable :]),
             self.operands,
             self.terms,
             self.parameters,
@@ -86,8 +90,7 @@ class MultiTensorLoss(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         gradients: list[Tensor | None] = [None] * len(tensors)
         if grad_total is not None or grad_values is not None:
-            differentiable = ctx.segments.count + ctx.segments.b_count
-            wanted = [k for k in range(differentiable) if needed[k]]
+            wanted = [k for k in range(ctx.segments.differentiable) if needed[k]]
             computed = MultiTensorLossBackward.apply(
                 ctx.kernels, ctx.segments, wanted, grad_total, grad_values, *tensors
             )
@@ -118,8 +121,7 @@ class MultiTensorLossBackward(torch.autograd.Function):
                 for k, direction in zip(ctx.wanted, directions)
             )
             needed = ctx.needs_input_grad[5:]
-            differentiable = ctx.segments.count + ctx.segments.b_count
-            wanted_second = [k for k in range(differentiable) if needed[k]]
+            wanted_second = [k for k in range(ctx.segments.differentiable) if needed[k]]
             grad_grad_total, grad_grad_values, *second = MultiTensorLossDoubleBackward.apply(
                 ctx.kernels,
                 ctx.segments,
@@ -187,7 +189,7 @@ def multi_tensor_loss(
             "weights: no gradient flows to the weights of a segment, but one of them requires "
             "grad. Detach it, or multiply the logits yourself."
         )
-    segments = SegmentList(len(a), operands, terms, parameters, scale, len(b))
+    segments = SegmentList(len(a), len(b), operands, terms, parameters, scale)
     return MultiTensorLoss.apply(kernels, segments, with_statistics, *a, *b, *weights)
 
 

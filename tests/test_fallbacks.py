@@ -1,7 +1,7 @@
 """Which backend serves where the extension, Triton or a compiler is missing, and what it says.
 
 The autograd classes of functions.py, which serve where the extension is missing, run here over the
-extension's own CPU kernels; over the Triton kernels they run in test_triton_kernels.py.
+extension's own CPU kernels; over the Triton kernels they run in test_triton_segments.py.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def test_an_old_gpu_is_left_to_the_reference(monkeypatch):
     backends._triton_failure.cache_clear()
     try:
         assert not backends.is_triton(on_cuda())
-        assert "needs compute capability 8.0, this GPU has 7.5" in backends.why_not("triton", "cuda")
+        assert "needs compute capability 8.0, this GPU has 7.5" in backends.why_not(
+            "triton", "cuda"
+        )
     finally:
         backends._triton_failure.cache_clear()
 
@@ -190,7 +192,8 @@ def working_triton(monkeypatch):
     backends.why_not("native", "cuda") is None, reason="this build has native CUDA kernels"
 )
 def test_cuda_tensors_take_triton_where_there_are_no_native_kernels(working_triton):
-    assert not backends.is_native(on_cuda()) and backends.is_triton(on_cuda())
+    assert not backends.is_native(on_cuda())
+    assert backends.is_triton(on_cuda())
 
 
 def test_cpu_tensors_never_take_triton_unasked(working_triton):
@@ -207,7 +210,8 @@ def test_the_choice_of_triton_is_refused_where_it_cannot_serve(working_triton):
 
 def test_the_choice_of_the_reference_keeps_triton_out(working_triton):
     with backends.use_backend("reference"):
-        assert not backends.is_triton(on_cuda()) and not backends.is_native(on_cuda())
+        assert not backends.is_triton(on_cuda())
+        assert not backends.is_native(on_cuda())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -217,8 +221,11 @@ def test_fake_cuda_tensors_flow_through_every_op_on_a_machine_without_a_gpu():
         outputs = ops.multi_tensor_loss([Segment(a, terms.softplus(1.0))], True)
         penalty, norms = ops.gradient_penalty_loss(a, "two_sided", 1.0, 1.0)
         between = ops.interpolate(a, a, torch.empty(8, device="cuda"))
-    assert outputs.statistics.shape == (1, 4) and outputs.total.device.type == "cuda"
-    assert penalty.shape == () and norms.shape == (8,) and between.shape == (8, 3)
+    assert outputs.statistics.shape == (1, 4)
+    assert outputs.total.device.type == "cuda"
+    assert penalty.shape == ()
+    assert norms.shape == (8,)
+    assert between.shape == (8, 3)
 
 
 # ---- functions.py ------------------------------------------------------------------------------
@@ -317,7 +324,7 @@ def test_functions_raise_for_a_third_derivative(kernels):
 def test_functions_raise_in_forward_mode(kernels):
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(draw(5).detach(), draw(5).detach())
-        with pytest.raises((RuntimeError, NotImplementedError), match="forward|jvp"):
+        with pytest.raises((RuntimeError, NotImplementedError), match=r"forward|jvp"):
             loss_of(kernels, dual, draw(5), draw())
 
 

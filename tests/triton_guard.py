@@ -231,7 +231,9 @@ def guarded(seed: int = 0) -> Iterator[None]:
         launch.access("store", active_addresses(pointers, mask), width_of(pointers))
         return original["create_masked_store"](self, pointers, value, mask, *rest)
 
-    def atomic(self: Any, op: Any, pointer: Any, value: Any, mask: Any, sem: Any, *rest: Any) -> Any:
+    def atomic(
+        self: Any, op: Any, pointer: Any, value: Any, mask: Any, sem: Any, *rest: Any
+    ) -> Any:
         launch.access("atomic", active_addresses(pointer, mask), width_of(pointer))
         launch.synchronise(str(sem).upper())
         return original["create_atomic_rmw"](self, op, pointer, value, mask, sem, *rest)

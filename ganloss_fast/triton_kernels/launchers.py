@@ -49,7 +49,7 @@ HAS_B, HAS_WEIGHT = 1, 2  # the bits of `operands`
 class ResolvedSegment(NamedTuple):
     """One segment with its operands in one memory order."""
 
-    index: int
+    position: int  # in the list
     a: Tensor
     b: Tensor | None  # 0-d, or in the layout of a
     weight: Tensor | None  # in the layout of a, in any dtype
@@ -72,9 +72,7 @@ def check_like(name: str, tensor: Tensor, like: Tensor, dtype: torch.dtype | Non
     if tensor.device != like.device:
         raise ValueError(f"{name}: expected device {like.device}, got {tensor.device}")
     if tensor.shape != like.shape:
-        raise ValueError(
-            f"{name}: expected shape {list(like.shape)}, got {list(tensor.shape)}"
-        )
+        raise ValueError(f"{name}: expected shape {list(like.shape)}, got {list(tensor.shape)}")
     if tensor.dtype not in COMPUTE_DTYPES or (dtype is not None and tensor.dtype != dtype):
         expected = dtype or "float16, bfloat16, float32 or float64"
         raise TypeError(f"{name}: expected dtype {expected}, got {tensor.dtype}")
@@ -167,7 +165,7 @@ def launch(kernel, segment: ResolvedSegment, programs: int, *tensors) -> None:
         segment.b,
         segment.weight,
         *tensors,
-        segment.index,
+        segment.position,
         segment.a.numel(),
         segment.scale,
         segment.first,
@@ -235,8 +233,10 @@ def allocate(
     gradients = []
     for s, is_b in each_wanted(operands, wanted):
         segment = segments[s]
-        scalar = is_b and segment.b_is_scalar
-        gradient = torch.empty_like(segment.b if scalar else segment.a)
+        like = segment.a
+        if is_b and segment.b is not None and segment.b_is_scalar:
+            like = segment.b
+        gradient = torch.empty_like(like)
         by_segment[s] = by_segment[s]._replace(**{"b" if is_b else "a": gradient})
         gradients.append(gradient)
     return gradients, by_segment

@@ -87,9 +87,7 @@ def in_layout_of(tensor: Tensor, like: Tensor) -> Tensor:
         return tensor
     if all(n < 2 or x == y for n, x, y in zip(like.shape, tensor.stride(), like.stride())):
         return tensor
-    out = torch.empty_strided(
-        like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device
-    )
+    out = torch.empty_strided(like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device)
     return out.copy_(tensor)
 
 

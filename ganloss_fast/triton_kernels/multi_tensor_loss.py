@@ -52,7 +52,7 @@ def only(x, mask):
 
 @triton.jit
 def as_scalar(number, T: tl.constexpr):
-    """A float64 argument in the compute dtype: as Triton's own float it would lose digits."""
+    """A float64 argument in the compute dtype. Unannotated, Triton would pass it as float32."""
     return tl.full((), number, T)
 
 
@@ -137,9 +137,9 @@ def term_mean_kernel(
     statistics,  # [S, 4] or None
     segment,
     count,
-    scale: "fp64",
-    first: "fp64",
-    second: "fp64",
+    scale: tl.float64,
+    first: tl.float64,
+    second: tl.float64,
     TERM: tl.constexpr,  # the term's function
     B_IS_SCALAR: tl.constexpr,
     T: tl.constexpr,  # the compute dtype
@@ -227,9 +227,8 @@ def store_pair(
     """Writes x to the gradient of a and -x to the gradient of a tensor b, in their dtypes."""
     if to_a is not None:
         tl.store(to_a + offsets, x.to(to_a.dtype.element_ty), mask=mask)
-    if to_b is not None:
-        if not B_IS_SCALAR:
-            tl.store(to_b + offsets, (-x).to(to_b.dtype.element_ty), mask=mask)
+    if to_b is not None and not B_IS_SCALAR:
+        tl.store(to_b + offsets, (-x).to(to_b.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["segment", "grad_values_stride", "count"])
@@ -246,9 +245,9 @@ def term_gradient_kernel(
     grad_values_stride,
     segment,
     count,
-    scale: "fp64",
-    first: "fp64",
-    second: "fp64",
+    scale: tl.float64,
+    first: tl.float64,
+    second: tl.float64,
     TERM: tl.constexpr,
     B_IS_SCALAR: tl.constexpr,
     T: tl.constexpr,
@@ -325,9 +324,9 @@ def term_curvature_kernel(
     grad_values_stride,
     segment,
     count,
-    scale: "fp64",
-    first: "fp64",
-    second: "fp64",
+    scale: tl.float64,
+    first: tl.float64,
+    second: tl.float64,
     TERM: tl.constexpr,
     B_IS_SCALAR: tl.constexpr,
     T: tl.constexpr,

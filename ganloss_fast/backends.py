@@ -59,9 +59,8 @@ TRITON_MISSING = (
 # Triton's own switch: kernels run in its interpreter, on the CPU, for tests.
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "on", "true", "yes")
 
-
 # An extension without CUDA kernels: the registered ops take the Triton kernels for CUDA tensors.
-REGISTERS_TRITON = HAS_NATIVE and TRITON_MISSING is None and BUILD_FACTS["built"] != "cuda"
+REGISTERS_TRITON = HAS_NATIVE and TRITON_MISSING is None and BUILD_FACTS.get("built") != "cuda"
 
 
 @functools.cache
@@ -70,7 +69,9 @@ def _triton_failure() -> str | None:
 
     It needs a driver, a GPU it supports, and a C compiler with Python's headers for its launcher.
     """
-    if torch.cuda.is_available() and torch.version.hip is None:
+    if not torch.cuda.is_available():
+        return "torch finds no GPU"
+    if torch.version.hip is None:
         capability = torch.cuda.get_device_capability()
         if capability < (8, 0):
             return f"it needs compute capability 8.0, this GPU has {'.'.join(map(str, capability))}"

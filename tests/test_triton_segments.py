@@ -32,6 +32,7 @@ from triton_interpreted import (
 
 from ganloss_fast import ops, reference, terms
 from ganloss_fast.terms import Segment
+from ganloss_fast.triton_kernels.multi_tensor_loss import tile_count
 from ganloss_fast.triton_kernels.terms import CURVATURE, SLOPE, TERM_FUNCTIONS, VALUE
 
 INF, NAN = math.inf, math.nan
@@ -107,6 +108,19 @@ def test_every_term_and_operand_to_second_order(size, dtype):
 def test_every_edge_of_tiles_and_programs(small_blocks, size):
     """16 elements to a tile and at most 4 programs: above 64, programs take several tiles."""
     assert_matches_reference(every_term(size, torch.float32))
+
+
+@triton.jit
+def write_tile_count(out, count, BLOCK: tl.constexpr):
+    tl.store(out, tile_count(count, BLOCK))
+
+
+@pytest.mark.parametrize("count", [0, 1, 1024, 1025, 2**31 - 1, 2**31, 2**33 + 1])
+def test_tiles_are_counted_in_64_bits(count):
+    """2^31 - 1 is passed as 32 bits; rounded up to a multiple of 1024 there, it is negative."""
+    out = torch.zeros((), dtype=torch.int64)
+    write_tile_count[(1,)](out, count, BLOCK=1024)
+    assert out == -(-count // 1024)
 
 
 @pytest.mark.parametrize("size", [0, 1, 40])

@@ -5,8 +5,8 @@ there is no extension. A launcher checks what keeps a kernel inside its tensors,
 one memory order, allocates, and launches; it reads no data and never waits for the device, so a
 CUDA graph can capture it.
 
-A list costs one launch for each segment and direction, because Triton has no pointer arrays: about
-10 microseconds of Python each, where the CUDA C++ kernels launch once for the whole list. A
+A list costs one launch for each segment and direction, because Triton has no pointer arrays:
+10 to 20 microseconds of Python each, where the CUDA C++ kernels launch once for the whole list. A
 segment of more than one tile also shares a zeroed ticket, one small fill for the call.
 """
 

@@ -23,6 +23,12 @@ def first_tile():
 
 
 @triton.jit
+def tile_count(count, BLOCK: tl.constexpr):
+    """Tiles of a segment. In 64 bits: just below 2^31 elements, rounding up would overflow."""
+    return tl.cdiv(count.to(tl.int64), BLOCK)
+
+
+@triton.jit
 def minus_b(x, b, offsets, mask, B_IS_SCALAR: tl.constexpr, T: tl.constexpr):
     """x - b at the offsets, in the compute dtype."""
     if b is not None:
@@ -159,7 +165,7 @@ def term_mean_kernel(
         nonfinite = tl.zeros((BLOCK,), T)
 
     whole = count // BLOCK
-    for tile in range(first_tile(), tl.cdiv(count, BLOCK), tl.num_programs(0)):
+    for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
         if tile < whole:
             x = tl.load(a + offsets).to(T)
@@ -263,7 +269,7 @@ def term_gradient_kernel(
         sums = tl.zeros((BLOCK,), T)
 
     whole = count // BLOCK
-    for tile in range(first_tile(), tl.cdiv(count, BLOCK), tl.num_programs(0)):
+    for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
         if tile < whole:
             z = minus_b(tl.load(a + offsets).to(T), b, offsets, None, B_IS_SCALAR, T)
@@ -347,7 +353,7 @@ def term_curvature_kernel(
         sums = tl.zeros((BLOCK,), T)
 
     whole = count // BLOCK
-    for tile in range(first_tile(), tl.cdiv(count, BLOCK), tl.num_programs(0)):
+    for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
         if tile < whole:
             z = minus_b(tl.load(a + offsets).to(T), b, offsets, None, B_IS_SCALAR, T)

@@ -1,7 +1,7 @@
 """The ops as ``torch.autograd.Function`` classes: autograd for kernels that are no registered ops.
 
-They serve in eager where the extension does not: Triton on a machine without a compiler, or Triton
-by choice. Each op is a chain of nested classes,
+They serve in eager where the extension does not: Triton where it could not be built, or Triton by
+choice. Each op is a chain of nested classes,
 
     MultiTensorLoss -> MultiTensorLossBackward -> MultiTensorLossDoubleBackward
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ganloss_fast import terms
 from ganloss_fast.checks import check_choice, check_number, check_same_device, check_tensor
-from ganloss_fast.reference import compute_dtype
-from ganloss_fast.terms import Segment, Term
+from ganloss_fast.terms import Segment, Term, compute_dtype
 
 Label = float | Tensor
 Relativistic = Literal["paired", "average"] | None

@@ -246,11 +246,14 @@ OnePass multi_tensor_loss_and_gradients(GANLOSS_SEGMENT_PARAMETERS, at::IntArray
 }
 
 bool is_plain(const at::Tensor& tensor) {
-  constexpr c10::DispatchKeySet expected({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
-                                          c10::DispatchKey::AutocastCPU,
-                                          c10::DispatchKey::ADInplaceOrView});
-  const auto active = c10::impl::tls_local_dispatch_key_set().included_ - c10::default_included_set;
-  return (tensor.key_set() - expected).empty() && (active - expected).empty();
+  using c10::DispatchKey;
+  constexpr c10::DispatchKeySet ordinary({DispatchKey::CPU, DispatchKey::AutogradCPU,
+                                          DispatchKey::AutocastCPU, DispatchKey::ADInplaceOrView,
+                                          DispatchKey::BackendSelect});
+  // By bits: the difference of two key sets would leave the backend in.
+  const uint64_t keys =
+      tensor.key_set().raw_repr() | c10::impl::tls_local_dispatch_key_set().included_.raw_repr();
+  return (keys & ~ordinary.raw_repr()) == 0;
 }
 
 bool are_plain(at::TensorList tensors) {

@@ -25,7 +25,13 @@ from triton_interpreted import (
 
 from ganloss_fast import backends, ops, reference, terms
 from ganloss_fast.terms import Segment
-from ganloss_fast.triton_kernels import launchers, multi_tensor_loss, reduction, rows
+from ganloss_fast.triton_kernels import (
+    launchers,
+    multi_tensor_loss,
+    reduction,
+    rows,
+    segment_launchers,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +234,7 @@ def test_the_guard_rounds_bfloat16_to_nearest_even():
 
 def test_memory_that_no_program_writes_is_seen(small_blocks, monkeypatch):
     """One program too few: its tile keeps the NaN of fresh memory."""
-    monkeypatch.setattr(launchers, "programs_of", lambda segment: 1)
+    monkeypatch.setattr(segment_launchers, "programs_of", lambda segment: 1)
     monkeypatch.setattr(multi_tensor_loss, "first_tile", skip_a_tile)
     a = leaf(draw(64))
     (gradient,) = torch.autograd.grad(ops.multi_tensor_loss([Segment(a, terms.LINEAR)]).total, a)

@@ -15,7 +15,7 @@ import triton_guard
 
 from ganloss_fast import backends, ops, reference, terms
 from ganloss_fast.terms import Segment
-from ganloss_fast.triton_kernels import launchers, layout
+from ganloss_fast.triton_kernels import batch_launchers, layout, segment_launchers
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EPSILON = {dtype: torch.finfo(dtype).eps for dtype in DTYPES}
@@ -42,8 +42,9 @@ def triton_under_guard() -> Iterator[None]:
 
 def set_block(monkeypatch, block: int, programs: int) -> None:
     """Small tiles and few programs: every edge of a kernel lies within a few elements."""
-    for module in (layout, launchers):
+    for module in (layout, segment_launchers):
         monkeypatch.setattr(module, "BLOCK", block)
+    for module in (layout, segment_launchers, batch_launchers):
         monkeypatch.setattr(module, "MAX_PROGRAMS", programs)
 
 

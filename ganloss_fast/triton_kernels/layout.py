@@ -1,4 +1,4 @@
-"""Memory layout and geometry for the launchers: what a kernel is told about its tensors."""
+"""What the launchers share: dtypes, the geometry of a launch, memory layout, argument checks."""
 
 from __future__ import annotations
 
@@ -97,3 +97,14 @@ def restore_layout(result: Tensor, used: Tensor, original: Tensor) -> Tensor:
     if used is original:
         return result
     return torch.empty_like(original).copy_(result)
+
+
+def check_like(name: str, tensor: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> None:
+    """A direct call of an op must not make a kernel read what is not there."""
+    if tensor.device != like.device:
+        raise ValueError(f"{name}: expected device {like.device}, got {tensor.device}")
+    if tensor.shape != like.shape:
+        raise ValueError(f"{name}: expected shape {list(like.shape)}, got {list(tensor.shape)}")
+    if tensor.dtype not in COMPUTE_DTYPES or (dtype is not None and tensor.dtype != dtype):
+        expected = dtype or "float16, bfloat16, float32 or float64"
+        raise TypeError(f"{name}: expected dtype {expected}, got {tensor.dtype}")

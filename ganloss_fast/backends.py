@@ -1,21 +1,24 @@
 """Which implementation serves a tensor, and why the others do not.
 
-``native`` is the C++ extension, ``reference`` plain PyTorch. ``auto`` takes the first that
-serves the tensor's device; a choice that cannot be honoured raises.
+``native`` is the C++ extension, ``triton`` the Triton kernels, ``reference`` plain PyTorch.
+``auto`` takes the first that serves the tensor's device; a choice that cannot be honoured raises.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-BACKENDS = ("native", "reference")
+BACKENDS = ("native", "triton", "reference")
 CHOICES = ("auto", *BACKENDS)
 
 _choice = "auto"
@@ -49,11 +52,44 @@ BUILD_FACTS = _read_build_facts()
 NATIVE_MISSING = _load_extension()
 HAS_NATIVE = NATIVE_MISSING is None
 
+# Importing Triton takes a second, so it is looked for here and imported when a tensor needs it.
+TRITON_MISSING = (
+    None if importlib.util.find_spec("triton") else "it is not installed (run: pip install triton)"
+)
+# Triton's own switch: kernels run in its interpreter, on the CPU, for tests.
+TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "on", "true", "yes")
+
+# An extension without CUDA kernels: the registered ops take the Triton kernels for CUDA tensors.
+REGISTERS_TRITON = HAS_NATIVE and TRITON_MISSING is None and BUILD_FACTS.get("built") != "cuda"
+
+
+@functools.cache
+def _triton_failure() -> str | None:
+    """Why Triton does not start on this machine, or None. Asked once, at the first CUDA tensor.
+
+    It needs a driver, a GPU it supports, and a C compiler with Python's headers for its launcher.
+    """
+    if not torch.cuda.is_available():
+        return "torch finds no GPU"
+    if torch.version.hip is None:
+        capability = torch.cuda.get_device_capability()
+        if capability < (8, 0):
+            return f"it needs compute capability 8.0, this GPU has {'.'.join(map(str, capability))}"
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_target()
+    except Exception as error:  # a missing compiler is a CalledProcessError or a RuntimeError
+        return f"it does not start: {error}"
+    return None
+
 
 def why_not(backend: str, device_type: str) -> str | None:
     """The reason why ``backend`` cannot serve tensors of a device type, or None if it can."""
     if backend == "reference":
         return None
+    if backend == "triton":
+        return _why_not_triton(device_type)
     if not HAS_NATIVE:
         return NATIVE_MISSING
     if device_type == "cpu":
@@ -63,22 +99,47 @@ def why_not(backend: str, device_type: str) -> str | None:
     return f"there are no native kernels for {device_type} tensors"
 
 
+def _why_not_triton(device_type: str) -> str | None:
+    if TRITON_MISSING is not None:
+        return TRITON_MISSING
+    if TRITON_INTERPRETED:
+        return None if device_type == "cpu" else "TRITON_INTERPRET=1 runs it on CPU tensors alone"
+    if device_type == "cuda":
+        return _triton_failure()
+    return f"it does not run on {device_type} tensors"
+
+
+def _refuse_choice(device_type: str) -> None:
+    """Raises if the explicit choice cannot serve tensors of a device type."""
+    reason = why_not(_choice, device_type)
+    if reason is not None:
+        raise RuntimeError(
+            f"backend '{_choice}' was chosen but cannot serve {device_type} tensors: {reason}"
+        )
+
+
 def is_native(tensor: Tensor) -> bool:
     """Whether the native op serves ``tensor`` under the current choice."""
     if _choice == "auto":
         return HAS_NATIVE and tensor.is_cpu
-    if _choice == "reference":
+    if _choice != "native":
         return False
-    reason = why_not("native", tensor.device.type)
-    if reason is not None:
-        raise RuntimeError(
-            f"backend 'native' was chosen but cannot serve {tensor.device.type} tensors: {reason}"
-        )
+    _refuse_choice(tensor.device.type)
+    return True
+
+
+def is_triton(tensor: Tensor) -> bool:
+    """Whether the Triton kernels serve ``tensor``, given that the native op does not."""
+    if _choice == "auto":
+        return tensor.is_cuda and why_not("triton", "cuda") is None
+    if _choice != "triton":
+        return False
+    _refuse_choice(tensor.device.type)
     return True
 
 
 def get_backend() -> str:
-    """The current choice: ``"auto"``, ``"native"`` or ``"reference"``."""
+    """The current choice: ``"auto"``, ``"native"``, ``"triton"`` or ``"reference"``."""
     return _choice
 
 
@@ -86,7 +147,7 @@ def set_backend(backend: str) -> None:
     """Chooses the implementation for the whole process.
 
     Args:
-        backend: ``"auto"`` (default), ``"native"`` or ``"reference"``.
+        backend: ``"auto"`` (default), ``"native"``, ``"triton"`` or ``"reference"``.
 
     Raises:
         ValueError: if there is no such backend.
@@ -97,6 +158,8 @@ def set_backend(backend: str) -> None:
         raise ValueError(f"backend: expected one of {', '.join(CHOICES)}, got {backend!r}")
     if backend == "native" and not HAS_NATIVE:
         raise RuntimeError(f"backend 'native' is not available: {NATIVE_MISSING}")
+    if backend == "triton" and TRITON_MISSING is not None:
+        raise RuntimeError(f"backend 'triton' is not available: {TRITON_MISSING}")
     _choice = backend
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast import backends, reference
+from ganloss_fast import backends, functions, reference
 from ganloss_fast.terms import LossOutputs, Segment
 
 PENALTY_MODES = reference.PENALTY_MODES
@@ -30,7 +30,7 @@ def multi_tensor_loss(segments: list[Segment], with_statistics: bool = False) ->
     See :mod:`ganloss_fast.terms`. Gradients flow to every ``a`` and ``b``, to second order.
     """
     if not backends.is_native(segments[0].a):
-        return reference.multi_tensor_loss(segments, with_statistics)
+        return _multi_tensor_loss_elsewhere(segments, with_statistics)
     if torch.compiler.is_compiling():
         return LossOutputs(*_multi_tensor_loss(*flatten_segments(segments), with_statistics))
     return LossOutputs._make(_multi_tensor_loss_eager(segments, with_statistics))
@@ -58,7 +58,7 @@ def flatten_segments(
 def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     """``fake + alpha * (real - fake)``; alpha is 0-d, [B], or shaped like the images."""
     if not backends.is_native(real):
-        return reference.lerp(real, fake, alpha)
+        return _interpolate_elsewhere(real, fake, alpha)
     return _interpolate(real, fake, alpha)
 
 
@@ -67,8 +67,66 @@ def gradient_penalty_loss(
 ) -> tuple[Tensor, Tensor]:
     """``scale * mean_i penalty(||g_i||)`` and the detached norms [B] of a gradient [B, ...]."""
     if not backends.is_native(gradient):
-        return reference.gradient_penalty_loss(gradient, mode, target, scale)
+        return _gradient_penalty_loss_elsewhere(gradient, mode, target, scale)
     return _gradient_penalty_loss(gradient, PENALTY_MODES.index(mode), target, scale)
+
+
+# ---- where no native kernel serves: Triton, then the reference ---------------------------------
+#
+# Under torch.compile the reference: Inductor makes Triton kernels of it, fused with what is around.
+
+
+def _triton_launchers() -> Any:
+    """Imported when a tensor needs it: Triton takes a second to import, and may be missing."""
+    from ganloss_fast.triton_kernels import launchers
+
+    return launchers
+
+
+def _is_triton_op(tensor: Tensor) -> bool:
+    """Whether the registered op serves ``tensor`` with the Triton kernels, and C++ autograd."""
+    return (
+        backends.REGISTERS_TRITON
+        and tensor.is_cuda
+        and not torch.compiler.is_compiling()
+        and backends.is_triton(tensor)
+    )
+
+
+def _is_triton_function(tensor: Tensor) -> bool:
+    """Whether functions.py serves ``tensor``, with Python autograd: in plain eager alone."""
+    return functions.can_serve(tensor) and backends.is_triton(tensor)
+
+
+def _multi_tensor_loss_elsewhere(segments: list[Segment], with_statistics: bool) -> LossOutputs:
+    a = segments[0].a
+    if _is_triton_op(a):
+        return LossOutputs(*_multi_tensor_loss(*flatten_segments(segments), with_statistics))
+    if _is_triton_function(a):
+        arguments = flatten_segments(segments)
+        return LossOutputs(
+            *functions.multi_tensor_loss(_triton_launchers(), *arguments, with_statistics)
+        )
+    return reference.multi_tensor_loss(segments, with_statistics)
+
+
+def _interpolate_elsewhere(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    if _is_triton_op(real):
+        return _interpolate(real, fake, alpha)
+    if _is_triton_function(real):
+        return functions.interpolate(_triton_launchers(), real, fake, alpha)
+    return reference.lerp(real, fake, alpha)
+
+
+def _gradient_penalty_loss_elsewhere(
+    gradient: Tensor, mode: str, target: float, scale: float
+) -> tuple[Tensor, Tensor]:
+    code = PENALTY_MODES.index(mode)
+    if _is_triton_op(gradient):
+        return _gradient_penalty_loss(gradient, code, target, scale)
+    if _is_triton_function(gradient):
+        return functions.gradient_penalty_loss(_triton_launchers(), gradient, code, target, scale)
+    return reference.gradient_penalty_loss(gradient, mode, target, scale)
 
 
 # ---- fake kernels: shapes, dtypes and strides without data -----------------------------------
@@ -160,3 +218,22 @@ FAKE_KERNELS: dict[str, Callable[..., Any]] = {
 if backends.HAS_NATIVE:
     for _name, _fake in FAKE_KERNELS.items():
         torch.library.register_fake(f"ganloss_fast::{_name}", _fake)
+
+
+def register_launchers(device_type: str) -> torch.library.Library:
+    """Makes the Triton launchers the kernels of the registered ops for a device type.
+
+    The registration lasts as long as the library that is returned.
+    """
+
+    def launcher(name: str) -> Callable[..., Any]:
+        return lambda *arguments: getattr(_triton_launchers(), name)(*arguments)
+
+    library = torch.library.Library("ganloss_fast", "IMPL")
+    for name in FAKE_KERNELS:
+        library.impl(name, launcher(name), device_type.upper())
+    return library
+
+
+if backends.REGISTERS_TRITON:
+    _triton_library = register_launchers("cuda")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
+import triton_guard
 
 from ganloss_fast import backends
 
@@ -14,6 +17,8 @@ except ImportError:
 
 ISAS = list(_C.available_cpu_isas()) if backends.HAS_NATIVE else []
 IMPLEMENTATIONS = ["reference", *(f"native-{isa}" for isa in ISAS)]
+if backends.TRITON_INTERPRETED:  # a process of its own: TRITON_INTERPRET=1 pytest -k triton
+    IMPLEMENTATIONS = ["triton"]
 
 needs_native = pytest.mark.skipif(
     not backends.HAS_NATIVE, reason=f"no native kernels: {backends.NATIVE_MISSING}"
@@ -61,7 +66,10 @@ def implementation(request):
     before = _C.cpu_isa() if isa else None
     if isa:
         _C.select_cpu_isa(isa)
-    with backends.use_backend(backend):
+    if backend == "triton" and (reason := triton_guard.why_unavailable()):
+        pytest.skip(reason)
+    guard = triton_guard.guarded() if backend == "triton" else contextlib.nullcontext()
+    with backends.use_backend(backend), guard:
         yield request.param
     if isa:
         _C.select_cpu_isa(before)

@@ -1,0 +1,162 @@
+"""Launchers of interpolate and gradient_penalty_loss: a batch to one or two launches."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from ganloss_fast.triton_kernels import rows as kernels
+from ganloss_fast.triton_kernels.layout import (
+    ACCUMULATORS,
+    COMPUTE_DTYPES,
+    RowGeometry,
+    check_like,
+    dense,
+    dense_by_sample,
+    in_layout_of,
+    restore_layout,
+    row_geometry,
+)
+from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
+
+
+def batch_geometry(batch: Tensor) -> RowGeometry:
+    samples = batch.shape[0]
+    return row_geometry(samples, batch.numel() // max(1, samples))
+
+
+def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    """alpha: [], [B] or the shape of real."""
+    check_like("real", real, real)
+    check_like("fake", fake, real, real.dtype)
+    per_sample = alpha.dim() == 1 and real.dim() >= 1 and alpha.shape[0] == real.shape[0]
+    per_element = not per_sample and alpha.dim() > 0
+    if per_element and alpha.shape != real.shape:
+        raise ValueError(
+            "alpha: expected a 0-d tensor, one value for each of the "
+            f"{real.shape[0] if real.dim() else 1} samples, or shape {list(real.shape)}, got "
+            f"{list(alpha.shape)}"
+        )
+    check_like("alpha", alpha, real if per_element else alpha)
+    r = dense_by_sample(real) if per_sample else dense(real)
+    f = in_layout_of(fake, r)
+    alpha = in_layout_of(alpha, r) if per_element else alpha.resolve_neg().contiguous()
+    out = torch.empty_like(r)
+    geometry = batch_geometry(r) if per_sample else row_geometry(1, r.numel())
+    with torch.cuda.device_of(real):
+        kernels.interpolate_kernel[(geometry.programs,)](
+            r,
+            f,
+            alpha,
+            out,
+            geometry.batch,
+            geometry.length,
+            geometry.splits,
+            PER_ELEMENT=per_element,
+            T=COMPUTE_DTYPES[r.dtype],
+            ROWS=geometry.rows,
+            COLUMNS=geometry.columns,
+        )
+    return restore_layout(out, r, real)
+
+
+def check_batch(gradient: Tensor) -> None:
+    check_like("gradient", gradient, gradient)
+    if gradient.dim() == 0:
+        raise ValueError("gradient: expected a batch dimension, got a 0-d tensor")
+
+
+def launch_row_dots(x, y, norms, results, mean, geometry: RowGeometry, mode, target, scale):
+    """results_i from <x_i, y_i>, and their weighted mean: see row_dots_kernel."""
+    partials = results.new_empty(geometry.programs)
+    ticket = torch.zeros((), dtype=torch.int32, device=x.device)
+    kernels.row_dots_kernel[(geometry.programs,)](
+        x,
+        y,
+        norms,
+        results,
+        mean,
+        partials,
+        ticket,
+        geometry.batch,
+        geometry.length,
+        geometry.splits,
+        float(target),
+        float(scale),
+        MODE=mode,
+        SPLIT=geometry.splits > 1,
+        T=COMPUTE_DTYPES[x.dtype],
+        ROWS=geometry.rows,
+        COLUMNS=geometry.columns,
+        PARTIALS_BLOCK=MAX_PROGRAMS,
+        SPLITS_BLOCK=triton.next_power_of_2(geometry.splits),
+    )
+
+
+def launch_penalty_gradient(
+    x, y, norms, dots, grad_penalty, geometry: RowGeometry, mode, target, scale
+) -> Tensor:
+    out = torch.empty_like(x)
+    kernels.penalty_gradient_kernel[(geometry.programs,)](
+        x,
+        y,
+        norms,
+        dots,
+        grad_penalty,
+        out,
+        geometry.batch,
+        geometry.length,
+        geometry.splits,
+        float(target),
+        float(scale),
+        MODE=mode,
+        T=COMPUTE_DTYPES[x.dtype],
+        ROWS=geometry.rows,
+        COLUMNS=geometry.columns,
+    )
+    return out
+
+
+def gradient_penalty_loss(gradient: Tensor, mode: int, target: float, scale: float):
+    """gradient [B, ...] -> penalty [], norms [B]"""
+    check_batch(gradient)
+    g = dense_by_sample(gradient)
+    accumulator = ACCUMULATORS[COMPUTE_DTYPES[g.dtype]]
+    penalty = g.new_empty((), dtype=accumulator)
+    norms = g.new_empty((g.shape[0],), dtype=accumulator)
+    with torch.cuda.device_of(g):
+        launch_row_dots(g, None, None, norms, penalty, batch_geometry(g), mode, target, scale)
+    return penalty, norms
+
+
+def gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, scale):
+    check_batch(gradient)
+    g = dense_by_sample(gradient)
+    with torch.cuda.device_of(g):
+        out = launch_penalty_gradient(
+            g, None, norms, None, grad_penalty, batch_geometry(g), mode, target, scale
+        )
+    return restore_layout(out, g, gradient)
+
+
+def gradient_penalty_loss_double_backward(
+    direction, grad_penalty, gradient, norms, mode, target, scale
+):
+    """-> grad of grad_penalty [], grad of gradient [B, ...]
+
+    Two launches: a sample's <g, v> must be complete before its first element is written.
+    """
+    check_batch(gradient)
+    check_like("direction", direction, gradient, gradient.dtype)
+    g = dense_by_sample(gradient)
+    v = in_layout_of(direction, g)
+    geometry = batch_geometry(g)
+    dots = torch.empty_like(norms)
+    grad_grad = torch.empty_like(grad_penalty)
+    with torch.cuda.device_of(g):
+        launch_row_dots(g, v, norms, dots, grad_grad, geometry, mode, target, scale)
+        out = launch_penalty_gradient(
+            v, g, norms, dots, grad_penalty, geometry, mode, target, scale
+        )
+    return grad_grad, restore_layout(out, g, gradient)

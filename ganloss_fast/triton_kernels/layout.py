@@ -1,0 +1,110 @@
+"""What the launchers share: dtypes, the geometry of a launch, memory layout, argument checks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
+
+COMPUTE_DTYPES = {
+    torch.float16: tl.float32,
+    torch.bfloat16: tl.float32,
+    torch.float32: tl.float32,
+    torch.float64: tl.float64,
+}
+ACCUMULATORS = {tl.float32: torch.float32, tl.float64: torch.float64}
+
+
+# Elements of a tile: two 16-byte loads for each of 128 threads in float32, one in half. With 2048
+# the statistics' accumulators of a half kernel would take 168 registers, three blocks to a
+# multiprocessor.
+BLOCK = 1024
+
+
+def program_count(elements: int) -> int:
+    """Programs for a run of elements: one for each tile, up to MAX_PROGRAMS, and never none."""
+    return max(1, min(MAX_PROGRAMS, triton.cdiv(elements, BLOCK)))
+
+
+class RowGeometry(NamedTuple):
+    """How a batch of rows is cut for the kernels of rows.py."""
+
+    batch: int
+    length: int
+    rows: int  # rows that a program takes; 1 where a row is long
+    columns: int  # elements of a row that a tile takes
+    splits: int  # programs that share a row
+    programs: int
+
+
+def row_geometry(batch: int, length: int) -> RowGeometry:
+    if length <= BLOCK // 2 or batch == 0:
+        columns = triton.next_power_of_2(min(max(1, length), BLOCK // 2))
+        rows = BLOCK // columns
+        return RowGeometry(batch, length, rows, columns, 1, max(1, triton.cdiv(batch, rows)))
+    splits = max(1, min(triton.cdiv(length, BLOCK), MAX_PROGRAMS // batch))
+    return RowGeometry(batch, length, 1, BLOCK, splits, batch * splits)
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill one block of memory, in any order of the dimensions."""
+    if tensor.is_contiguous():
+        return True
+    expected = 1
+    dimensions = [(k, n) for k, n in zip(tensor.stride(), tensor.shape) if n != 1]
+    for stride, size in sorted(dimensions):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """A tensor whose elements fill one block of memory: itself, or a copy."""
+    tensor = tensor.resolve_neg()
+    if is_dense(tensor):
+        return tensor
+    return torch.empty_like(tensor).copy_(tensor)
+
+
+def dense_by_sample(tensor: Tensor) -> Tensor:
+    """Dense, and every sample is one block of memory."""
+    tensor = tensor.resolve_neg()
+    samples = tensor.shape[0]
+    by_sample = samples <= 1 or tensor.stride(0) == tensor.numel() // samples
+    return tensor if by_sample and is_dense(tensor) else tensor.contiguous()
+
+
+def in_layout_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """The elements of ``tensor`` in the memory order of ``like``: itself, or a copy."""
+    tensor = tensor.resolve_neg()
+    if tensor.stride() == like.stride():
+        return tensor
+    if all(n < 2 or x == y for n, x, y in zip(like.shape, tensor.stride(), like.stride())):
+        return tensor
+    out = torch.empty_strided(like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device)
+    return out.copy_(tensor)
+
+
+def restore_layout(result: Tensor, used: Tensor, original: Tensor) -> Tensor:
+    """The result of a kernel that ran on ``used``, a copy of ``original`` or itself, with the
+    strides of ``empty_like(original)``: what the fake kernels promise."""
+    if used is original:
+        return result
+    return torch.empty_like(original).copy_(result)
+
+
+def check_like(name: str, tensor: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> None:
+    """A direct call of an op must not make a kernel read what is not there."""
+    if tensor.device != like.device:
+        raise ValueError(f"{name}: expected device {like.device}, got {tensor.device}")
+    if tensor.shape != like.shape:
+        raise ValueError(f"{name}: expected shape {list(like.shape)}, got {list(tensor.shape)}")
+    if tensor.dtype not in COMPUTE_DTYPES or (dtype is not None and tensor.dtype != dtype):
+        expected = dtype or "float16, bfloat16, float32 or float64"
+        raise TypeError(f"{name}: expected dtype {expected}, got {tensor.dtype}")

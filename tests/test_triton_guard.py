@@ -1,0 +1,247 @@
+"""The guard catches what it is there for, and the Triton kernels pass it however they run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import triton_guard
+
+if triton_guard.why_unavailable():
+    pytest.skip(f"interpreter: {triton_guard.why_unavailable()}", allow_module_level=True)
+
+import triton
+import triton.language as tl
+from triton_interpreted import (
+    all_orders,
+    assert_matches_reference,
+    assert_near,
+    draw,
+    every_term,
+    leaf,
+    penalty_orders,
+    set_block,
+    triton_under_guard,
+)
+
+from ganloss_fast import backends, ops, reference, terms
+from ganloss_fast.terms import Segment
+from ganloss_fast.triton_kernels import (
+    launchers,
+    multi_tensor_loss,
+    reduction,
+    rows,
+    segment_launchers,
+)
+
+
+@pytest.fixture(autouse=True)
+def under_guard():
+    with triton_under_guard():
+        yield
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """16 elements to a tile and at most 4 programs to a sum."""
+    set_block(monkeypatch, 16, 4)
+
+
+# ---- determinism ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_bitwise_the_same_for_every_order_of_programs(small_blocks, seed):
+    segments, g = every_term(331, torch.bfloat16), leaf(draw(2, 333))
+
+    def compute():
+        orders = all_orders(ops.multi_tensor_loss, segments)
+        statistics = ops.multi_tensor_loss(segments, True).statistics
+        penalty = penalty_orders(ops.gradient_penalty_loss, g, "two_sided")
+        return [*(t for tensors in orders.values() for t in tensors), statistics, *penalty]
+
+    before = compute()
+    with triton_guard.guarded(seed):
+        after = compute()
+    for one, other in zip(before, after):
+        assert torch.equal(one, other)
+
+
+# ---- under the registered ops --------------------------------------------------------------------
+
+
+@pytest.fixture
+def registered():
+    """The launchers as the CPU kernels of the registered ops: their C++ autograd runs Triton."""
+    if not backends.HAS_NATIVE:
+        pytest.skip(f"no extension: {backends.NATIVE_MISSING}")
+    library = ops.register_launchers("cpu")
+    with backends.use_backend("native"):
+        yield
+    library._destroy()
+
+
+@pytest.mark.filterwarnings("ignore:.*verriding a previously registered kernel")
+def test_the_c_plus_plus_autograd_runs_on_the_launchers(registered, small_blocks, monkeypatch):
+    called = []
+    original = launchers.multi_tensor_loss_double_backward
+    monkeypatch.setattr(
+        launchers,
+        "multi_tensor_loss_double_backward",
+        lambda *arguments: called.append(1) or original(*arguments),
+    )
+    assert_matches_reference(every_term(40, torch.float32))
+    assert called
+    g = leaf(draw(2, 37))
+    ours = penalty_orders(ops.gradient_penalty_loss, g, "two_sided")
+    truth = penalty_orders(reference.gradient_penalty_loss, leaf(g.double()), "two_sided")
+    for actual, expected in zip(ours, truth):
+        assert_near(actual, expected, 2e-5)
+
+
+# ---- direct calls are checked --------------------------------------------------------------------
+
+
+def test_a_launcher_refuses_what_would_leave_a_tensor():
+    a, g = draw(8), draw(2, 3)
+
+    def loss(b=(), weights=(), operands=(0,), terms_=(0,), parameters=(1.0, 0.0)):
+        return launchers.multi_tensor_loss(
+            [a],
+            list(b),
+            list(weights),
+            list(operands),
+            list(terms_),
+            list(parameters),
+            [1.0],
+            False,
+        )
+
+    with pytest.raises(ValueError, match="b: expected shape"):
+        loss(b=[draw(7)], operands=[1])
+    with pytest.raises(ValueError, match="weights: expected shape"):
+        loss(weights=[draw(9)], operands=[2])
+    with pytest.raises(ValueError, match="b: expected 1 entries"):
+        loss(operands=[1])
+    with pytest.raises(ValueError, match="terms: expected codes"):
+        loss(terms_=[len(terms.TERM_NAMES)])
+    with pytest.raises(TypeError, match="a: expected dtype"):
+        launchers.multi_tensor_loss([a.int()], [], [], [0], [0], [1.0, 0.0], [1.0], False)
+    with pytest.raises(ValueError, match="wanted: expected indices"):
+        launchers.multi_tensor_loss_backward(
+            a.sum(), None, [a], [], [], [0], [0], [1.0, 0.0], [1.0], [1]
+        )
+    with pytest.raises(ValueError, match="alpha: expected"):
+        launchers.interpolate(g, g, draw(4))
+    with pytest.raises(ValueError, match="fake: expected shape"):
+        launchers.interpolate(g, draw(2, 4), draw(2))
+    with pytest.raises(ValueError, match="direction: expected shape"):
+        launchers.gradient_penalty_loss_double_backward(
+            draw(2, 4), a.sum(), g, draw(2), 0, 1.0, 1.0
+        )
+
+
+# ---- planted bugs --------------------------------------------------------------------------------
+
+
+@triton.jit
+def copy_beyond_the_end(x, out, N: tl.constexpr):
+    offsets = tl.arange(0, N)
+    tl.store(out + offsets, tl.load(x + offsets, mask=offsets < N - 1, other=0.0))
+
+
+@triton.jit
+def read_beyond_the_end(x, out, N: tl.constexpr):
+    tl.store(out, tl.sum(tl.load(x + tl.arange(0, N)), 0))
+
+
+@triton.jit
+def lost_update(x, out, N: tl.constexpr):
+    offsets = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(out, tl.load(out) + tl.sum(tl.load(x + offsets), 0))
+
+
+@triton.jit
+def multiply_in_bfloat16(x, out, N: tl.constexpr):
+    offsets = tl.arange(0, N)
+    loaded = tl.load(x + offsets)
+    tl.store(out + offsets, loaded * loaded)
+
+
+@triton.jit
+def sum_masked_lanes(x, out, n, N: tl.constexpr):
+    offsets = tl.arange(0, N)
+    tl.store(out, tl.sum(tl.load(x + offsets, mask=offsets < n), 0))
+
+
+@triton.jit
+def take_relaxed_ticket(ticket):
+    return tl.atomic_add(ticket, 1, sem="relaxed") == tl.num_programs(0) - 1
+
+
+@triton.jit
+def take_release_only_ticket(ticket):
+    return tl.atomic_add(ticket, 1, sem="release") == tl.num_programs(0) - 1
+
+
+def test_an_access_out_of_bounds_is_caught():
+    with pytest.raises(triton_guard.KernelFault, match="out of bounds: store of 1"):
+        copy_beyond_the_end[(1,)](draw(63), draw(63), N=64)
+    with pytest.raises(triton_guard.KernelFault, match="out of bounds: load of 1"):
+        read_beyond_the_end[(1,)](draw(63), draw(1), N=64)
+
+
+def test_a_lost_update_is_caught():
+    with pytest.raises(triton_guard.KernelFault, match="race"):
+        lost_update[(4,)](draw(64), torch.zeros(1), N=16)
+
+
+def test_arithmetic_in_bfloat16_is_caught():
+    x = draw(16, dtype=torch.bfloat16)
+    with pytest.raises(triton_guard.KernelFault, match="bfloat16 arithmetic"):
+        multiply_in_bfloat16[(1,)](x, torch.empty_like(x), N=16)
+
+
+def test_a_masked_lane_that_is_used_is_caught():
+    out = torch.zeros(1)
+    sum_masked_lanes[(1,)](draw(16), out, 9, N=16)
+    assert out.isnan()
+
+
+@pytest.mark.parametrize("ticket", [take_relaxed_ticket, take_release_only_ticket])
+@pytest.mark.parametrize("module", [multi_tensor_loss, rows], ids=["segments", "rows"])
+def test_a_ticket_that_does_not_acquire_is_caught(monkeypatch, small_blocks, module, ticket):
+    """Planted in the kernels themselves: the sums come out right here, and wrong on a GPU."""
+    monkeypatch.setattr(module, "take_ticket", ticket)
+    call = {
+        multi_tensor_loss: lambda: ops.multi_tensor_loss([Segment(draw(100), terms.LINEAR)]),
+        rows: lambda: ops.gradient_penalty_loss(draw(2, 100), "two_sided", 1.0, 1.0),
+    }[module]
+    with pytest.raises(triton_guard.KernelFault, match="race"):
+        call()
+
+
+def test_the_ticket_as_it_is_passes(small_blocks):
+    assert multi_tensor_loss.take_ticket is rows.take_ticket is reduction.take_ticket
+    ops.multi_tensor_loss([Segment(draw(100), terms.LINEAR)])
+
+
+def test_the_guard_rounds_bfloat16_to_nearest_even():
+    """The interpreter alone truncates: half of all values would be one ulp off."""
+    values = torch.randn(4096).mul(2.0 ** torch.arange(-60, 68).repeat(32)).float()
+    rounded = torch.from_numpy(triton_guard.round_to_bfloat16(values.numpy()).view("int16"))
+    assert torch.equal(rounded.view(torch.bfloat16), values.bfloat16())
+
+
+def test_memory_that_no_program_writes_is_seen(small_blocks, monkeypatch):
+    """One program too few: its tile keeps the NaN of fresh memory."""
+    monkeypatch.setattr(segment_launchers, "programs_of", lambda segment: 1)
+    monkeypatch.setattr(multi_tensor_loss, "first_tile", skip_a_tile)
+    a = leaf(draw(64))
+    (gradient,) = torch.autograd.grad(ops.multi_tensor_loss([Segment(a, terms.LINEAR)]).total, a)
+    assert gradient[:16].isnan().all()
+    assert gradient[16:].isfinite().all()
+
+
+@triton.jit
+def skip_a_tile():
+    return tl.program_id(0) + 1

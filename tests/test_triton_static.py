@@ -1,0 +1,276 @@
+"""What the Triton kernels compile to, on a machine without a GPU: held to triton_budget.toml.
+
+And that the table of terms in Triton is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+triton = pytest.importorskip("triton")
+
+import triton.language as tl
+import triton_compile
+
+from ganloss_fast import terms
+from ganloss_fast.triton_kernels import launchers
+from ganloss_fast.triton_kernels.terms import TERM_FUNCTIONS
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("TRITON_INTERPRET=1: nothing is compiled", allow_module_level=True)
+if not triton.__version__.startswith(triton_compile.SUPPORTED):
+    pytest.skip(
+        f"the budget is for Triton {triton_compile.SUPPORTED}x, not {triton.__version__}",
+        allow_module_level=True,
+    )
+
+BUDGET = tomllib.loads(Path(__file__).with_name("triton_budget.toml").read_text())
+CONVERSIONS = BUDGET.pop("conversions")["at_most"]
+
+COUNT = 1_000_003  # prime: not a multiple of 16, nor of anything
+DOUBLE_ARITHMETIC = r"D(ADD|MUL|FMA|SETP|MNMX)|MUFU\.\w+64H"
+AMD_DOUBLE_ARITHMETIC = r"v_(add|mul|fma|div\w*|sqrt|rcp)_f64"
+
+
+# ---- the calls of the budget -------------------------------------------------------------------
+
+
+def segment(dtype, operands: str, code: int = 0) -> tuple:
+    """The arguments of one segment: a, and of b and the weights what `operands` names."""
+    a = torch.empty(COUNT, dtype=dtype)
+    b = {"pair": a, "scalar": a.new_empty(())}
+    others = [tensor for name, tensor in b.items() if name in operands]
+    weights = [a] if "weight" in operands else []
+    return [a], others, weights, [len(others) + 2 * len(weights)], [code], [1.0, 0.5], [2.0]
+
+
+def accumulator(dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def gradient(dtype, operands, code=0):
+    scalar = torch.empty((), dtype=accumulator(dtype))
+    wanted = [0] if operands == "a" else [0, 1]
+    return launchers.multi_tensor_loss_backward(
+        scalar, None, *segment(dtype, operands, code), wanted
+    )
+
+
+def second_order(dtype, operands, code=0):
+    a, b, *rest = segment(dtype, operands, code)
+    scalar = torch.empty((), dtype=accumulator(dtype))
+    return launchers.multi_tensor_loss_double_backward(
+        [*a, *b], scalar, None, a, b, *rest, [0, 1], [0, 1]
+    )
+
+
+def penalty(dtype, shape, order: int):
+    g, norms = torch.empty(shape, dtype=dtype), torch.empty(shape[0], dtype=accumulator(dtype))
+    scalar, penalised = torch.empty((), dtype=accumulator(dtype)), (0, 1.0, 10.0)
+    if order == 0:
+        return launchers.gradient_penalty_loss(g, *penalised)
+    if order == 1:
+        return launchers.gradient_penalty_loss_backward(scalar, g, norms, *penalised)
+    return launchers.gradient_penalty_loss_double_backward(g, scalar, g, norms, *penalised)
+
+
+def interpolate(dtype, alpha_shape):
+    batch = torch.empty((3, COUNT), dtype=dtype)
+    return launchers.interpolate(batch, batch, torch.empty(alpha_shape, dtype=dtype))
+
+
+LONG, SHORT = (3, COUNT), (1000, 33)
+CALLS = {
+    "loss": lambda dtype: launchers.multi_tensor_loss(*segment(dtype, "a"), False),
+    "loss, with statistics": lambda dtype: launchers.multi_tensor_loss(*segment(dtype, "a"), True),
+    "loss, pair and weights": lambda dtype: launchers.multi_tensor_loss(
+        *segment(dtype, "pair weight"), False
+    ),
+    "gradient": lambda dtype: gradient(dtype, "a"),
+    "gradient, pair": lambda dtype: gradient(dtype, "pair"),
+    "gradient, scalar b": lambda dtype: gradient(dtype, "scalar"),
+    "second order, pair": lambda dtype: second_order(dtype, "pair"),
+    "penalty": lambda dtype: penalty(dtype, LONG, 0),
+    "penalty, gradient": lambda dtype: penalty(dtype, LONG, 1),
+    "penalty, second order": lambda dtype: penalty(dtype, LONG, 2),
+    "interpolate, one alpha for each sample": lambda dtype: interpolate(dtype, LONG[:1]),
+    "interpolate, one alpha for each element": lambda dtype: interpolate(dtype, LONG),
+    "penalty of short samples": lambda dtype: penalty(dtype, SHORT, 0),
+    "penalty of short samples, gradient": lambda dtype: penalty(dtype, SHORT, 1),
+}
+
+
+# ---- the budget --------------------------------------------------------------------------------
+
+
+def assert_no_spills(compiled: triton_compile.Compiled) -> None:
+    assert compiled.spilled == 0
+    assert compiled.count(r"LDL|STL|scratch_") == 0
+
+
+def assert_single_precision(compiled: triton_compile.Compiled) -> None:
+    assert compiled.count(DOUBLE_ARITHMETIC) == 0
+    assert compiled.count(AMD_DOUBLE_ARITHMETIC) == 0
+    assert compiled.count(r"F2F\.\w*64|v_cvt_f32_f64") <= CONVERSIONS
+
+
+def test_the_budget_names_the_calls_that_are_checked():
+    assert set(BUDGET) == set(CALLS)
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype"),
+    [
+        ("sm_80", torch.float32),
+        ("sm_90", torch.float32),
+        ("sm_90", torch.bfloat16),
+        ("sm_100", torch.bfloat16),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", CALLS)
+def test_nvidia(name, target, dtype):
+    budget = BUDGET[name]
+    launches = triton_compile.launches_of(lambda: CALLS[name](dtype), target)
+    assert [launch.name for launch in launches] == budget["launches"]
+    for k, launch in enumerate(launches):
+        compiled = triton_compile.read(launch.kernel)
+        assert_no_spills(compiled)
+        assert_single_precision(compiled)
+        assert compiled.registers <= budget["registers"][k]
+        if "reads" in budget:
+            # A tile is 1024 elements, 128 threads take 16 bytes each at a time.
+            accesses = 1024 * dtype.itemsize // (128 * 16)
+            assert compiled.count(r"LDG\..*128") == accesses * budget["reads"][k]
+            assert compiled.count(r"STG\..*128") == accesses * budget["writes"][k]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", CALLS)
+def test_amd(name, dtype):
+    budget = BUDGET[name]
+    launches = triton_compile.launches_of(lambda: CALLS[name](dtype), "gfx942")
+    assert [launch.name for launch in launches] == budget["launches"]
+    for k, launch in enumerate(launches):
+        compiled = triton_compile.read(launch.kernel)
+        assert_no_spills(compiled)
+        assert_single_precision(compiled)
+        assert compiled.registers <= budget["amd"][k]
+        if "reads" in budget:
+            # A tile is 1024 elements, 256 threads take four each at a time.
+            wide = f"dwordx{dtype.itemsize}"
+            assert compiled.count(rf"(global|buffer)_load_{wide}") >= budget["reads"][k]
+            assert compiled.count(rf"(global|buffer)_store_{wide}") >= budget["writes"][k]
+
+
+@pytest.mark.parametrize("name", terms.TERM_NAMES)
+def test_every_term_keeps_the_budget(name):
+    """Softplus, the heaviest, is what the budget is for; none of the others may exceed it."""
+    code = terms.TERM_NAMES.index(name)
+    for call, budget in (
+        (lambda: gradient(torch.float32, "pair", code), BUDGET["gradient, pair"]),
+        (lambda: second_order(torch.float32, "pair", code), BUDGET["second order, pair"]),
+    ):
+        (launch,) = triton_compile.launches_of(call, "sm_90")
+        compiled = triton_compile.read(launch.kernel)
+        assert_no_spills(compiled)
+        assert_single_precision(compiled)
+        assert compiled.registers <= budget["registers"][0]
+
+
+@pytest.mark.parametrize("name", ["loss, with statistics", "second order, pair", "penalty"])
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_float64_compiles_without_spills(name, target):
+    for launch in triton_compile.launches_of(lambda: CALLS[name](torch.float64), target):
+        assert_no_spills(triton_compile.read(launch.kernel))
+
+
+def test_the_double_precision_check_can_fail():
+    (launch,) = triton_compile.launches_of(lambda: CALLS["loss"](torch.float64), "sm_90")
+    with pytest.raises(AssertionError):
+        assert_single_precision(triton_compile.read(launch.kernel))
+
+
+@triton.jit
+def masked_copy(x, out, count, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + offsets, tl.load(x + offsets, mask=offsets < count), mask=offsets < count)
+
+
+def test_a_mask_on_every_tile_would_cost_the_wide_loads():
+    """Why the kernels split body and tail: the same copy, masked, for an odd and an even count."""
+    x = torch.empty(COUNT)
+
+    def wide_loads(count: int) -> int:
+        (launch,) = triton_compile.launches_of(
+            lambda: masked_copy[(1,)](x, x, count, BLOCK=1024), "sm_90"
+        )
+        return triton_compile.read(launch.kernel).count(r"LDG\..*128")
+
+    assert wide_loads(COUNT) == 0
+    assert wide_loads(COUNT // 16 * 16) == 2
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient, scalar b", "second order, pair", "penalty"])
+def test_the_ticket_acquires_and_releases_at_gpu_scope(name):
+    (launch,) = triton_compile.launches_of(lambda: CALLS[name](torch.float32), "sm_90")
+    compiled = triton_compile.read(launch.kernel)
+    assert re.findall(r"\batom\.\S+", compiled.text) == ["atom.global.gpu.acq_rel.add.u32"]
+    # The acquire invalidates the first-level cache, where stale partials could be.
+    assert compiled.count(r"MEMBAR\..*GPU") == compiled.count(r"CCTL\.IVALL") == 1
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_sum_uses_a_float_atomic(name):
+    for launch in triton_compile.launches_of(lambda: CALLS[name](torch.float32), "sm_90"):
+        compiled = triton_compile.read(launch.kernel)
+        assert compiled.count(r"RED|ATOM\w*\..*F(32|64|P)") == 0
+
+
+# ---- launches ----------------------------------------------------------------------------------
+
+
+def test_a_list_is_one_launch_for_each_segment():
+    segments = [segment(torch.float32, "pair") for _ in range(3)]
+    lists = [[x for s in segments for x in s[field]] for field in range(7)]
+    launches = triton_compile.launches_of(
+        lambda: launchers.multi_tensor_loss(*lists, False), "sm_90"
+    )
+    assert len(launches) == 3
+
+
+def test_lengths_and_label_values_do_not_compile_anew():
+    """One kernel for every length of 32 bits, whatever its divisors, and for every label."""
+    kernels = set()
+    for count, label in ((COUNT, 1.0), (1 << 20, 0.9), (17, 0.0), (1024, -1.0)):
+        a = torch.empty(count)
+        (launch,) = triton_compile.launches_of(
+            lambda a=a, label=label: launchers.multi_tensor_loss_backward(
+                a.new_empty(()), None, [a], [], [], [0], [2], [label, 0.0], [label], [0]
+            ),
+            "sm_90",
+        )
+        kernels.add(id(launch.kernel))
+    assert len(kernels) == 1
+
+
+def test_a_misaligned_tensor_gets_a_kernel_without_wide_loads():
+    a = torch.empty(COUNT + 1)[1:]
+    (launch,) = triton_compile.launches_of(
+        lambda: launchers.multi_tensor_loss([a], [], [], [0], [0], [1.0, 0.0], [1.0], False),
+        "sm_90",
+    )
+    assert triton_compile.read(launch.kernel).count(r"LDG\..*128") == 0
+
+
+# ---- the table of terms ------------------------------------------------------------------------
+
+
+def test_every_term_has_its_triton_function():
+    assert tuple(TERM_FUNCTIONS) == terms.TERM_NAMES

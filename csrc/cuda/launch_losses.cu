@@ -7,10 +7,6 @@ namespace ganloss::cuda {
 
 namespace {
 
-// Enough blocks to fill the device once: 1024 threads on each multiprocessor, each with 32 bytes
-// of every operand under way.
-constexpr int kBlocksPerMultiprocessor = 4;
-
 // A thread adds this many tiles one after another at most, so the rounding error of a sum does
 // not grow with its length.
 constexpr int64_t kMostTilesOfChunk = 64;

@@ -8,8 +8,6 @@ namespace ganloss::cuda {
 
 namespace {
 
-constexpr int kBlocksPerMultiprocessor = 4;
-
 // From this many elements on a row is worth a block; below, a few lanes serve it as well, unless
 // there are so few rows that the device would idle.
 constexpr int64_t kWideRow = 2048;

@@ -225,7 +225,7 @@ constexpr int kLossItems = 32 / sizeof(T);
 // ---- forward ---------------------------------------------------------------------------------
 
 template <typename T, bool kWithStatistics, typename List>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     multi_tensor_loss_kernel(const __grid_constant__ List list,
                              T* total,          // []
                              T* values,         // [segments]
@@ -295,7 +295,7 @@ __global__ void __launch_bounds__(kThreads)
 // The gradient of a 0-d b is minus the sum of the gradients of a: only such segments are summed,
 // and a list without one needs neither partials nor ticket.
 template <typename T, typename List>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     multi_tensor_loss_backward_kernel(const __grid_constant__ List list,
                                       const T* grad_total,   // [] or null
                                       const T* grad_values,  // [segments] or null
@@ -338,7 +338,7 @@ __global__ void __launch_bounds__(kThreads)
 // With v = va - vb the direction of a - b: the gradients  factor w phi''(z) v  of a (and minus
 // that of b), and the contraction  mean(w phi'(z) v), the gradient of a segment's incoming one.
 template <typename T, typename List>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     multi_tensor_loss_double_backward_kernel(const __grid_constant__ List list,
                                              const T* grad_total,   // [] or null
                                              const T* grad_values,  // [segments] or null

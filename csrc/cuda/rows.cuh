@@ -104,7 +104,7 @@ __device__ __forceinline__ void finish_rows(const Rows& batch, const Finish& fin
 }
 
 template <typename T, typename Finish>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     wide_row_sum_kernel(const Rows batch, const Finish finish,
                         const void* x,     // [rows, length]
                         const void* y,     // [rows, length], or null: x
@@ -156,7 +156,7 @@ __device__ __forceinline__ T lanes_sum(T x, int lanes) {
 }
 
 template <typename T, typename Finish>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     narrow_row_sum_kernel(const Rows batch, const Finish finish,
                           const void* x,     // [rows, length]
                           const void* y,     // [rows, length]
@@ -272,7 +272,7 @@ struct InterpolateElements {
 };
 
 template <typename T, typename Pass>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     wide_row_map_kernel(const Rows batch, const Pass pass,
                         const void* x,  // [rows, length]
                         const void* y,  // [rows, length] or null
@@ -302,7 +302,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T, typename Pass>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     narrow_row_map_kernel(const Rows batch, const Pass pass,
                           const void* x,  // [rows, length]
                           const void* y,  // [rows, length] or null

@@ -15,6 +15,12 @@
 namespace ganloss::cuda {
 
 constexpr int kThreads = 256;
+// Blocks that a multiprocessor holds at once: 1024 threads, each with one or two words of every
+// operand under way. It leaves a thread 64 registers. Double, which is there for exactness and
+// not for speed, may take twice as many.
+constexpr int kBlocksPerMultiprocessor = 4;
+template <typename T>
+constexpr int kResidentBlocks = sizeof(T) == 8 ? 2 : kBlocksPerMultiprocessor;
 constexpr int kWarp = 32;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kWordBytes = 16;

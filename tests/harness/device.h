@@ -121,7 +121,7 @@ class Device {
     return device;
   }
 
-  // Runs body(argument) in every thread. With `only_block` >= 0, in that block alone.
+  // Runs body(argument) in every thread; with `only_block` >= 0, in that block alone.
   HARNESS_UNINSTRUMENTED void launch(dim3 grid, dim3 shape, void (*body)(void*), void* argument) {
     const unsigned blocks = grid.x;
     std::vector<unsigned> order;

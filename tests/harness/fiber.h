@@ -24,18 +24,15 @@
 
 namespace harness {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr size_t kStackBytes = 128 << 10;
-#else
-constexpr size_t kStackBytes = 32 << 10;
-#endif
+// A kernel's arguments (up to 32 KiB) lie on the stack; of the rest only touched pages cost.
+constexpr size_t kStackBytes = 192 << 10;
 
 #if defined(__x86_64__)
 // Saves the callee-saved registers on the stack, swaps stacks, restores. Two hundred times faster
 // than swapcontext, which makes a system call for the signal mask.
 extern "C" void harness_switch(void** save_stack_pointer, void* stack_pointer);
 asm(R"(
-.text
+.pushsection .text
 .weak harness_switch
 .type harness_switch, @function
 harness_switch:
@@ -55,6 +52,7 @@ harness_switch:
   popq %rbp
   ret
 .size harness_switch, .-harness_switch
+.popsection
 )");
 #endif
 
@@ -77,7 +75,8 @@ class Fiber {
     if (tsan_ == nullptr) tsan_ = __tsan_create_fiber(0);
 #endif
 #if defined(__x86_64__)
-    auto** top = reinterpret_cast<void**>(stack_ + kStackBytes) - 2;
+    // A function is entered with the stack 8 bytes past a 16-byte boundary.
+    auto** top = reinterpret_cast<void**>(stack_ + kStackBytes) - 3;
     *--top = reinterpret_cast<void*>(&Fiber::enter);  // where `ret` goes
     for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
     stack_pointer_ = top;

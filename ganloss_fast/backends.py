@@ -48,6 +48,7 @@ def _load_extension() -> str | None:
 BUILD_FACTS = _read_build_facts()
 NATIVE_MISSING = _load_extension()
 HAS_NATIVE = NATIVE_MISSING is None
+HAS_CUDA = HAS_NATIVE and BUILD_FACTS["built"] == "cuda"
 
 
 def why_not(backend: str, device_type: str) -> str | None:
@@ -59,14 +60,14 @@ def why_not(backend: str, device_type: str) -> str | None:
     if device_type == "cpu":
         return None
     if device_type == "cuda":
-        return BUILD_FACTS["reasons"].get("cuda", "no CUDA kernels were built")
+        return None if HAS_CUDA else BUILD_FACTS["reasons"].get("cuda", "it has no CUDA kernels")
     return f"there are no native kernels for {device_type} tensors"
 
 
 def is_native(tensor: Tensor) -> bool:
     """Whether the native op serves ``tensor`` under the current choice."""
     if _choice == "auto":
-        return HAS_NATIVE and tensor.is_cpu
+        return (HAS_NATIVE and tensor.is_cpu) or (HAS_CUDA and tensor.is_cuda)
     if _choice == "reference":
         return False
     reason = why_not("native", tensor.device.type)

@@ -21,8 +21,8 @@ KERNEL_SOURCES = ("csrc/cuda/launch_losses.cu", "csrc/cuda/launch_rows.cu")
 
 SANITIZERS = {
     "plain": ["-O2"],
-    "address": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
-    "thread": ["-O1", "-g", "-fsanitize=thread"],
+    "address": ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "thread": ["-O1", "-g1", "-fsanitize=thread"],
 }
 
 
@@ -90,32 +90,30 @@ def build(
 
     ``root`` holds the ``csrc`` that is compiled: the project's, or a changed copy of it.
     """
-    flags = [*flags, *map(str, includes or [])]
-    target = CACHE / f"{name}-{_fingerprint(sources, flags + link_flags, root)}"
+    folders = [HARNESS, *(includes or [])]
+    key = [*flags, *link_flags, *(str(folder) for folder in folders if root != folder.parent)]
+    target = CACHE / f"{name}-{_fingerprint(sources, key, root)}"
     if target.exists():
         return target
     objects = target.with_suffix(".objects")
     objects.mkdir(parents=True, exist_ok=True)
-    options = [flag for flag in flags if flag.startswith("-")]
-    folders = [HARNESS, *(includes or [])]
     with ThreadPoolExecutor(max_workers=2) as pool:
         compiled = list(
             pool.map(
-                lambda source: _compile(source, options, folders, objects / f"{source.name}.o"),
+                lambda source: _compile(source, flags, folders, objects / f"{source.name}.o"),
                 sources,
             )
         )
     linked = target.with_suffix(".partial")
-    command = ["g++", *options, *map(str, compiled), "-o", str(linked), *link_flags]
+    command = ["g++", *flags, *map(str, compiled), "-o", str(linked), *link_flags]
     subprocess.run(command, check=True, capture_output=True)
     linked.rename(target)
     shutil.rmtree(objects)
     return target
 
 
-def build_program(sanitizer: str, root: Path = ROOT) -> Path:
-    """The torch-free test program (check_kernels.cpp) under a sanitizer."""
-    sources = [HARNESS / "check_kernels.cpp", *(root / path for path in KERNEL_SOURCES)]
-    return build(
-        f"check_{sanitizer}", sources, SANITIZERS[sanitizer], [], includes=[root / "csrc"], root=root
-    )
+def build_check(part: str, sanitizer: str, root: Path = ROOT) -> Path:
+    """The torch-free program check_<part>.cpp (losses or rows) under a sanitizer."""
+    sources = [HARNESS / f"check_{part}.cpp", root / "csrc" / "cuda" / f"launch_{part}.cu"]
+    flags = SANITIZERS[sanitizer]
+    return build(f"{part}_{sanitizer}", sources, flags, [], [root / "csrc"], root)

@@ -40,8 +40,8 @@ try:  # an sdist and the metadata need no torch
     import torch
     from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 except ImportError:
-    torch = None
-    from setuptools.command.build_ext import build_ext as BuildExtension
+    torch = None  # type: ignore[assignment]
+    from setuptools.command.build_ext import build_ext as BuildExtension  # type: ignore[no-redef]
 
 ROOT = Path(__file__).parent
 MODES = ("auto", "cpu", "cuda", "none")
@@ -142,7 +142,7 @@ class Build(BuildExtension):
         print(f"ganloss_fast: building {plan}", *(f"; no {k}: {v}" for k, v in reasons.items()))
         self.write_facts({"built": plan, "reasons": reasons, "torch": torch and torch.__version__})
         if plan == "none":
-            self.extensions = []
+            self.extensions: list[Extension] = []
         super().run()
 
     def write_facts(self, facts: dict) -> None:

@@ -19,8 +19,7 @@ inline void check_operand(const char* name, const at::Tensor& tensor, const at::
   TORCH_CHECK_VALUE(tensor.device() == like.device(), name, ": expected device ", like.device(),
                     ", got ", tensor.device());
   TORCH_CHECK_TYPE(is_supported(tensor.scalar_type()), name,
-                   ": expected float16, bfloat16, float32 or float64, got ",
-                   tensor.scalar_type());
+                   ": expected float16, bfloat16, float32 or float64, got ", tensor.scalar_type());
 }
 
 // `tensor` runs beside `like`: same device, shape and dtype.
@@ -30,6 +29,14 @@ inline void check_same(const char* name, const at::Tensor& tensor, const at::Ten
                     ", got ", tensor.sizes());
   TORCH_CHECK_TYPE(tensor.scalar_type() == like.scalar_type(), name, ": expected dtype ",
                    like.scalar_type(), ", got ", tensor.scalar_type());
+}
+
+// A small tensor that goes with `like`, whose values are read one by one.
+inline void check_shape(const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
+                        const at::Tensor& like) {
+  check_operand(name, tensor, like);
+  TORCH_CHECK_VALUE(tensor.sizes() == shape, name, ": expected shape ", shape, ", got ",
+                    tensor.sizes());
 }
 
 inline void check_segments(const Segments& segments) {

@@ -63,8 +63,7 @@ pybind11::tuple multi_tensor_loss_eager(const pybind11::list& segments, bool wit
   std::tuple<at::Tensor, at::Tensor, at::Tensor> outputs;
   {
     pybind11::gil_scoped_release no_gil;
-    outputs = multi_tensor_loss(a, b, weights, operands, terms, parameters, scale,
-                                with_statistics);
+    outputs = multi_tensor_loss(a, b, weights, operands, terms, parameters, scale, with_statistics);
   }
   return pybind11::make_tuple(std::get<0>(outputs), std::get<1>(outputs), std::get<2>(outputs));
 }

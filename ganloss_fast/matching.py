@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast import ops, terms
+from ganloss_fast.adversarial import REDUCTIONS, Reduction
 from ganloss_fast.checks import (
     Weight,
     as_outputs,
@@ -18,7 +19,6 @@ from ganloss_fast.checks import (
     check_weight,
     describe,
 )
-from ganloss_fast.losses import REDUCTIONS, Reduction
 from ganloss_fast.terms import Segment
 
 Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]
@@ -34,6 +34,12 @@ def _by_discriminator(name: str, features: object) -> list[list[Tensor]]:
             f"discriminator, got {describe(features)}."
         )
     if features and isinstance(features[0], (list, tuple)):
+        for k, maps in enumerate(features):
+            if not isinstance(maps, (list, tuple)):
+                raise TypeError(
+                    f"{name}[{k}]: expected a sequence of feature maps like entry 0, got "
+                    f"{describe(maps)}."
+                )
         return [as_outputs(f"{name}[{k}]", maps) for k, maps in enumerate(features)]
     return [as_outputs(name, features)]
 

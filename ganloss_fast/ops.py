@@ -5,7 +5,8 @@ A reader goes from here to the schema in ``csrc/registration.cpp`` and greps the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,9 @@ def multi_tensor_loss(segments: list[Segment], with_statistics: bool = False) ->
     return LossOutputs._make(_multi_tensor_loss_eager(segments, with_statistics))
 
 
-def flatten_segments(segments: Sequence[Segment]) -> tuple[list, list, list, list, list, list, list]:
+def flatten_segments(
+    segments: Sequence[Segment],
+) -> tuple[list, list, list, list, list, list, list]:
     """The segments as the op's schema takes them: dense lists, and which operands are there."""
     others = [s.b for s in segments if s.b is not None]
     weights = [s.weight for s in segments if s.weight is not None]
@@ -131,17 +134,29 @@ def _fake_gradient_penalty_loss(gradient, mode, target, scale):
     )
 
 
+def _fake_gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, scale):
+    return torch.empty_like(gradient)
+
+
+def _fake_gradient_penalty_loss_double_backward(
+    direction, grad_penalty, gradient, norms, mode, target, scale
+):
+    return torch.empty_like(grad_penalty), torch.empty_like(gradient)
+
+
+def _fake_interpolate(real, fake, alpha):
+    return torch.empty_like(real)
+
+
+FAKE_KERNELS: dict[str, Callable[..., Any]] = {
+    "multi_tensor_loss": _fake_multi_tensor_loss,
+    "multi_tensor_loss_backward": _fake_multi_tensor_loss_backward,
+    "multi_tensor_loss_double_backward": _fake_multi_tensor_loss_double_backward,
+    "interpolate": _fake_interpolate,
+    "gradient_penalty_loss": _fake_gradient_penalty_loss,
+    "gradient_penalty_loss_backward": _fake_gradient_penalty_loss_backward,
+    "gradient_penalty_loss_double_backward": _fake_gradient_penalty_loss_double_backward,
+}
 if backends.HAS_NATIVE:
-    for _name, _fake in {
-        "multi_tensor_loss": _fake_multi_tensor_loss,
-        "multi_tensor_loss_backward": _fake_multi_tensor_loss_backward,
-        "multi_tensor_loss_double_backward": _fake_multi_tensor_loss_double_backward,
-        "interpolate": lambda real, fake, alpha: torch.empty_like(real),
-        "gradient_penalty_loss": _fake_gradient_penalty_loss,
-        "gradient_penalty_loss_backward": lambda grad, gradient, *_: torch.empty_like(gradient),
-        "gradient_penalty_loss_double_backward": lambda direction, grad, gradient, *_: (
-            torch.empty_like(grad),
-            torch.empty_like(gradient),
-        ),
-    }.items():
+    for _name, _fake in FAKE_KERNELS.items():
         torch.library.register_fake(f"ganloss_fast::{_name}", _fake)

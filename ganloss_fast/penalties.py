@@ -20,10 +20,9 @@ from ganloss_fast.checks import (
 Alpha = float | Tensor | None
 
 
-def _check_images(real: object, fake: object) -> None:
+def _check_images(real: Tensor, fake: Tensor) -> None:
     check_tensor("real", real)
     check_tensor("fake", fake)
-    assert isinstance(real, Tensor) and isinstance(fake, Tensor)
     if real.dim() == 0:
         raise ValueError("real: expected a batch of samples, got a 0-d tensor.")
     if real.shape != fake.shape:
@@ -38,6 +37,8 @@ def _check_images(real: object, fake: object) -> None:
 def _alpha_tensor(alpha: Alpha, like: Tensor, rng: torch.Generator | None) -> Tensor:
     """alpha as the op takes it: 0-d, [B], or shaped like the samples."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    if rng is not None and not isinstance(rng, torch.Generator):
+        raise TypeError(f"rng: expected a torch.Generator, got {describe(rng)}.")
     if alpha is None:
         return torch.rand(like.shape[0], generator=rng, device=like.device, dtype=dtype)
     if rng is not None:
@@ -152,6 +153,12 @@ def gradient_penalty(
             critic's output does not depend on its input.
         TypeError: if the critic does not return one tensor.
     """
+    if not callable(critic):
+        raise TypeError(f"critic: expected a function or a module, got {describe(critic)}.")
+    if not isinstance(critic_args, (list, tuple)):
+        raise TypeError(f"critic_args: expected a tuple or a list, got {describe(critic_args)}.")
+    if not isinstance(critic_kwargs, (Mapping, type(None))):
+        raise TypeError(f"critic_kwargs: expected a dict, got {describe(critic_kwargs)}.")
     check_weight("weight", weight)
     target = check_number("target", target)
     x_hat = interpolate(real, fake, alpha, rng=rng)

@@ -7,15 +7,12 @@ and the baseline of the benchmarks. Written to be read, not to be fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ganloss_fast.terms import LossOutputs, Segment
-
-if TYPE_CHECKING:
-    from ganloss_fast.losses import Loss, LossLike
 
 # ---- terms -------------------------------------------------------------------------------------
 
@@ -64,11 +61,13 @@ def segment_value(segment: Segment) -> Tensor:
     if segment.b is not None:
         z = z - segment.b.to(dtype)
     code, first, second = segment.term
-    value = TERM_FUNCTIONS[code](z, first, second)
-    if segment.weight is not None:
-        weight = segment.weight.to(dtype)
-        value = torch.where(weight == 0, 0.0, weight * value)  # a masked inf is not NaN
-    return value.mean()
+    if segment.weight is None:
+        return TERM_FUNCTIONS[code](z, first, second).mean()
+    if torch.is_grad_enabled() and segment.weight.requires_grad:
+        raise NotImplementedError("weights: no gradient flows to the weights of a segment.")
+    weight = segment.weight.to(dtype)
+    z = torch.where(weight == 0, 0.0, z)  # a masked inf is not NaN, nor is its gradient
+    return (weight * TERM_FUNCTIONS[code](z, first, second)).mean()
 
 
 def segment_statistics(a: Tensor) -> Tensor:
@@ -85,13 +84,13 @@ def multi_tensor_loss(segments: Sequence[Segment], with_statistics: bool = False
     for segment in segments:
         dtype = torch.promote_types(dtype, compute_dtype(segment.a.dtype))
     values = torch.stack([segment_value(segment).to(dtype) for segment in segments])
-    total = sum(segment.scale * value for segment, value in zip(segments, values.unbind()))
+    scaled = [segment.scale * value for segment, value in zip(segments, values.unbind())]
     if with_statistics:
         rows = [segment_statistics(segment.a).to(dtype) for segment in segments]
         statistics = torch.stack(rows)
     else:
         statistics = values.new_empty((0, 4))
-    return LossOutputs(total, values, statistics)
+    return LossOutputs(torch.stack(scaled).sum(), values, statistics)
 
 
 def lerp(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
@@ -107,8 +106,8 @@ PENALTY_MODES = ("two_sided", "one_sided")
 
 def sample_norms(gradient: Tensor) -> Tensor:
     """[B]: the 2-norm of every sample, with derivatives 0 where it is 0."""
-    g = gradient.to(compute_dtype(gradient.dtype)).flatten(1) if gradient.dim() > 1 else gradient
-    squared_norms = g.square().sum(1) if gradient.dim() > 1 else g.square()
+    g = gradient.to(compute_dtype(gradient.dtype))
+    squared_norms = g.flatten(1).square().sum(1) if g.dim() > 1 else g.square()
     is_zero = squared_norms == 0
     return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared_norms).sqrt())
 
@@ -128,7 +127,7 @@ def gradient_penalty_loss(
 # ---- adversarial losses ------------------------------------------------------------------------
 
 
-def _resolve(loss: LossLike) -> Loss:
+def _resolve(loss: Any) -> Any:
     from ganloss_fast import losses  # losses is built on ops, and ops falls back to this module
 
     return losses.resolve(loss)
@@ -148,14 +147,14 @@ def _bce(z: Tensor, target: float | Tensor) -> Tensor:
     )
 
 
-def _phi(z: Tensor, loss: Loss) -> Tensor:
+def _phi(z: Tensor, loss: Any) -> Tensor:
     """The function of a relativistic loss: small where z is high."""
     if loss.name == "bce":
         return softplus(z, -1.0, 0.0)
     return torch.relu(1 - z) if loss.name == "hinge" else (z - 1).square()
 
 
-def _real_term(r: Tensor, loss: Loss) -> Tensor:
+def _real_term(r: Tensor, loss: Any) -> Tensor:
     if loss.name == "bce":
         return _bce(r, loss.real_label).mean()
     if loss.name == "hinge":
@@ -165,7 +164,7 @@ def _real_term(r: Tensor, loss: Loss) -> Tensor:
     return loss.drift * r.square().mean() - r.mean() if loss.drift else -r.mean()
 
 
-def _fake_term(f: Tensor, loss: Loss) -> Tensor:
+def _fake_term(f: Tensor, loss: Any) -> Tensor:
     if loss.name == "bce":
         return _bce(f, loss.fake_label).mean()
     if loss.name == "hinge":
@@ -175,7 +174,7 @@ def _fake_term(f: Tensor, loss: Loss) -> Tensor:
     return f.mean()
 
 
-def _generator_term(f: Tensor, loss: Loss) -> Tensor:
+def _generator_term(f: Tensor, loss: Any) -> Tensor:
     if loss.name == "bce":
         if loss.saturating:
             return -_bce(f, loss.fake_label).mean()
@@ -195,7 +194,7 @@ def _reduce(per_output: list[Tensor], reduction: str) -> Tensor:
 def discriminator_loss(
     real: Tensor | Sequence[Tensor],
     fake: Tensor | Sequence[Tensor],
-    loss: LossLike,
+    loss: Any,
     *,
     real_weight: float | Tensor = 1.0,
     fake_weight: float | Tensor = 1.0,
@@ -218,7 +217,7 @@ def discriminator_loss(
 
 def generator_loss(
     fake: Tensor | Sequence[Tensor],
-    loss: LossLike,
+    loss: Any,
     *,
     real: Tensor | Sequence[Tensor] | None = None,
     output_reduction: str = "sum",
@@ -302,8 +301,6 @@ def gradient_penalty(
     if not x_hat.requires_grad:
         x_hat.requires_grad_(True)
     logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
-    (gradient,) = torch.autograd.grad(
-        logits, x_hat, torch.ones_like(logits), create_graph=True
-    )
+    (gradient,) = torch.autograd.grad(logits, x_hat, torch.ones_like(logits), create_graph=True)
     mode = "one_sided" if one_sided else "two_sided"
     return weight * gradient_penalty_loss(gradient, mode, target, 1.0)[0]

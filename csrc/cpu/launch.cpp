@@ -68,7 +68,9 @@ void append_row(std::vector<Piece>& pieces, int64_t row, int64_t length) {
 
 }  // namespace
 
-const Kernels& kernels() { return *current(); }
+const Kernels& kernels() {
+  return *current();
+}
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
@@ -76,7 +78,9 @@ std::vector<std::string> available_isas() {
   return names;
 }
 
-void select_isa(const std::string& isa) { current() = find_kernels(isa); }
+void select_isa(const std::string& isa) {
+  current() = find_kernels(isa);
+}
 
 Dtype dtype_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {

@@ -25,12 +25,11 @@ std::vector<double> row_dots(const at::Tensor& x, const at::Tensor& y) {
   std::vector<double> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const int64_t first = first_element(pieces[index], length);
-    partial[index] = kernels().dot(dtype_of(x), at_offset(x, first), at_offset(y, first),
-                                   pieces[index].count);
+    partial[index] =
+        kernels().dot(dtype_of(x), at_offset(x, first), at_offset(y, first), pieces[index].count);
   });
   std::vector<double> dots(x.size(0), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index)
-    dots[pieces[index].row] += partial[index];
+  for (size_t index = 0; index < pieces.size(); ++index) dots[pieces[index].row] += partial[index];
   return dots;
 }
 
@@ -55,6 +54,13 @@ std::vector<double> to_doubles(const at::Tensor& tensor) {
   const at::Tensor values = tensor.to(at::kDouble).contiguous();
   const double* begin = values.const_data_ptr<double>();
   return {begin, begin + values.numel()};
+}
+
+void check_penalty_backward(const at::Tensor& grad_penalty, const at::Tensor& gradient,
+                            const at::Tensor& norms, int64_t mode) {
+  check_penalty(gradient, mode);
+  check_shape("grad_penalty", grad_penalty, {}, gradient);
+  check_shape("norms", norms, {gradient.size(0)}, gradient);
 }
 
 math::NormPenalty<double> penalty_of(int64_t mode, double target) {
@@ -115,7 +121,7 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradi
 at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
                                           const at::Tensor& gradient, const at::Tensor& norms,
                                           int64_t mode, double target, double scale) {
-  check_penalty(gradient, mode);
+  check_penalty_backward(grad_penalty, gradient, norms, mode);
   const at::Tensor g = dense_by_sample(gradient);
   const math::NormPenalty<double> penalty = penalty_of(mode, target);
   const double incoming = scalar_value(grad_penalty) * scale / static_cast<double>(g.size(0));
@@ -127,7 +133,7 @@ at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
 std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
     const at::Tensor& direction, const at::Tensor& grad_penalty, const at::Tensor& gradient,
     const at::Tensor& norms, int64_t mode, double target, double scale) {
-  check_penalty(gradient, mode);
+  check_penalty_backward(grad_penalty, gradient, norms, mode);
   check_same("direction", direction, gradient);
   const at::Tensor g = dense_by_sample(gradient);
   const at::Tensor v = in_layout_of(direction, g);

@@ -188,8 +188,11 @@ class Call {
 };
 
 // An incoming gradient as the kernels read it: contiguous, in the loss dtype.
-at::Tensor incoming(const std::optional<at::Tensor>& gradient, at::ScalarType dtype) {
-  return gradient ? gradient->to(dtype).contiguous() : at::Tensor();
+at::Tensor incoming(const char* name, const std::optional<at::Tensor>& gradient,
+                    at::IntArrayRef shape, const at::Tensor& like, at::ScalarType dtype) {
+  if (!gradient) return {};
+  check_shape(name, *gradient, shape, like);
+  return gradient->to(dtype).contiguous();
 }
 
 // ---- batches ---------------------------------------------------------------------------------
@@ -233,8 +236,9 @@ Tensors multi_tensor_loss_backward(const std::optional<at::Tensor>& grad_total,
   Call call(segments);
   const c10::cuda::OptionalCUDAGuard guard(a[0].device());
   call.allocate("wanted", wanted);
-  const at::Tensor total = incoming(grad_total, call.loss_dtype());
-  const at::Tensor values = incoming(grad_values, call.loss_dtype());
+  const at::Tensor total = incoming("grad_total", grad_total, {}, a[0], call.loss_dtype());
+  const at::Tensor values =
+      incoming("grad_values", grad_values, {call.size()}, a[0], call.loss_dtype());
   call.run([&](const LossCall& launch) {
     cuda::multi_tensor_loss_backward(launch, pointer(total), pointer(values));
   });
@@ -253,6 +257,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
   call.for_each_wanted("wanted", wanted, [&](size_t k, int64_t s, bool is_b) {
     Resolved& segment = call[s];
     if (is_b && segment.has_scalar_b()) {
+      check_shape("directions", directions[k], {}, a[s]);
       segment.vb = directions[k].to(segment.b.scalar_type());
     } else {
       check_same("directions", directions[k], segments.a[s]);
@@ -261,8 +266,9 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
     }
   });
   call.allocate("wanted_second", wanted_second);
-  const at::Tensor total = incoming(grad_total, call.loss_dtype());
-  const at::Tensor values = incoming(grad_values, call.loss_dtype());
+  const at::Tensor total = incoming("grad_total", grad_total, {}, a[0], call.loss_dtype());
+  const at::Tensor values =
+      incoming("grad_values", grad_values, {call.size()}, a[0], call.loss_dtype());
   const at::Tensor grad_grad_total = at::empty({}, call.loss_options());
   const at::Tensor grad_grad_values = at::empty({call.size()}, call.loss_options());
   call.run([&](const LossCall& launch) {
@@ -315,7 +321,7 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradi
 at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
                                           const at::Tensor& gradient, const at::Tensor& norms,
                                           int64_t mode, double target, double scale) {
-  check_penalty(gradient, mode);
+  check_penalty_backward(grad_penalty, gradient, norms, mode);
   const c10::cuda::OptionalCUDAGuard guard(gradient.device());
   const at::Tensor g = dense_by_sample(gradient);
   const at::Tensor incoming = grad_penalty.to(compute_dtype(g));
@@ -331,7 +337,7 @@ at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
 std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
     const at::Tensor& direction, const at::Tensor& grad_penalty, const at::Tensor& gradient,
     const at::Tensor& norms, int64_t mode, double target, double scale) {
-  check_penalty(gradient, mode);
+  check_penalty_backward(grad_penalty, gradient, norms, mode);
   check_same("direction", direction, gradient);
   const c10::cuda::OptionalCUDAGuard guard(gradient.device());
   const at::Tensor g = dense_by_sample(gradient);

@@ -42,10 +42,10 @@
 #define GANLOSS_LAUNCH(kernel, blocks, threads, stream, ...) \
   harness::launch(blocks, threads, [&] { kernel(__VA_ARGS__); })
 
-#define threadIdx (harness::current->position)
-#define blockIdx (harness::current->block->position)
-#define blockDim (harness::current->block->shape)
-#define gridDim (harness::current->block->grid)
+#define threadIdx (harness::thread_position())
+#define blockIdx (harness::block_position())
+#define blockDim (harness::block_size())
+#define gridDim (harness::grid_size())
 
 #define cudaMemsetAsync harness::memset_async
 
@@ -82,7 +82,7 @@ HARNESS_UNINSTRUMENTED T exchange(const char* operation, unsigned mask, T value,
   return result;
 }
 
-inline void before_atomic(void* object) {
+HARNESS_UNINSTRUMENTED inline void before_atomic(void* object) {
   yield(State::kReady);
   if (current->has_fenced) release(object);
   current->has_fenced = false;
@@ -91,14 +91,15 @@ inline void before_atomic(void* object) {
 
 }  // namespace harness
 
-inline void __syncthreads() {
-  char* barrier = &harness::current->block->barrier[harness::current->barrier_turn++ % 2];
+HARNESS_UNINSTRUMENTED inline void __syncthreads() {
+  harness::Thread* self = harness::current;
+  char* barrier = &self->block->barrier[self->barrier_turn++ % 2];
   harness::release(barrier);
   harness::yield(harness::State::kAtBarrier);
   harness::acquire(barrier);
 }
 
-inline void __syncwarp(unsigned mask = 0xffffffffu) {
+HARNESS_UNINSTRUMENTED inline void __syncwarp(unsigned mask = 0xffffffffu) {
   harness::Thread* self = harness::current;
   char* barrier = &self->block->warp_barrier[self->index / harness::kWarpSize];
   harness::release(barrier);
@@ -106,7 +107,7 @@ inline void __syncwarp(unsigned mask = 0xffffffffu) {
   harness::acquire(barrier);
 }
 
-inline void __threadfence() {
+HARNESS_UNINSTRUMENTED inline void __threadfence() {
   harness::Thread* self = harness::current;
   if (self->atomic_read) harness::acquire(self->atomic_read);
   self->atomic_read = nullptr;
@@ -117,7 +118,7 @@ inline void __threadfence() {
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
   return harness::exchange("__shfl_xor_sync", mask, value,
-                           harness::current->lane() ^ static_cast<unsigned>(lane_mask));
+                           harness::this_thread()->lane() ^ static_cast<unsigned>(lane_mask));
 }
 
 inline unsigned atomicAdd(unsigned* address, unsigned value) {

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <memory>
 #include <random>
 #include <vector>
 
@@ -67,16 +68,29 @@ struct Block {
   uint3 position;
   dim3 grid, shape;
   unsigned done;
-  std::vector<char> shared;
+  std::unique_ptr<char[]> shared{new char[kSharedBytes]};
   size_t shared_used;
-  std::vector<std::pair<const void*, void*>> arrays;  // declaration -> its memory
+  // The arrays so far, by their declarations. Plain memory: the harness's own bookkeeping must
+  // not look like a race between the threads that do it.
+  struct {
+    const void* declaration;
+    char* memory;
+  } arrays[16];
+  int array_count;
   char barrier[2];                                    // names for ThreadSanitizer
   std::vector<char> warp_barrier;
   void (*body)(void*);
   void* argument;
 };
 
+// The harness's own state is no part of the memory of the kernels: ThreadSanitizer must not look
+// at it, so it is read and written in uninstrumented functions only.
 inline Thread* current;
+HARNESS_STATE inline Thread* this_thread() { return current; }
+HARNESS_STATE inline uint3 thread_position() { return current->position; }
+HARNESS_STATE inline uint3 block_position() { return current->block->position; }
+HARNESS_STATE inline dim3 grid_size() { return current->block->grid; }
+HARNESS_STATE inline dim3 block_size() { return current->block->shape; }
 
 [[noreturn]] inline void fail(const char* message) {
   std::fprintf(stderr, "harness: ERROR: %s", message);
@@ -101,16 +115,18 @@ HARNESS_UNINSTRUMENTED inline void yield(State state) {
 // arrays under AddressSanitizer.
 HARNESS_UNINSTRUMENTED inline void* shared_array(const void* declaration, size_t bytes) {
   Block& block = *current->block;
-  for (const auto& [known, memory] : block.arrays)
-    if (known == declaration) return memory;
+  for (int i = 0; i < block.array_count; ++i)
+    if (block.arrays[i].declaration == declaration) return block.arrays[i].memory;
   const size_t begin = block.shared_used;
   block.shared_used = (begin + bytes + 15) / 16 * 16 + kSharedRedzone;
-  if (block.shared_used > block.shared.size()) fail("more shared memory than a block has");
-  char* memory = block.shared.data() + begin;
+  if (block.shared_used > kSharedBytes || block.array_count == 16)
+    fail("more shared memory than a block has");
+  char* memory = block.shared.get() + begin;
 #if defined(__SANITIZE_ADDRESS__)
   __asan_poison_memory_region(memory + bytes, block.shared_used - begin - bytes);
 #endif
-  block.arrays.emplace_back(declaration, memory);
+  block.arrays[block.array_count].declaration = declaration;
+  block.arrays[block.array_count++].memory = memory;
   return memory;
 }
 
@@ -128,7 +144,6 @@ class Device {
     for (unsigned i = 0; i < blocks; ++i)
       if (only_block < 0 || i == static_cast<unsigned>(only_block)) order.push_back(i);
     if (seed_ >= 0) std::shuffle(order.begin(), order.end(), random_);
-    release(&launch_order_);
     std::vector<Block*> active;
     size_t next = 0, slot = 0;
     while (next < order.size() || !active.empty()) {
@@ -189,11 +204,11 @@ class Device {
     block.threads.resize(shape.x);
     block.warp_barrier.assign((shape.x + kWarpSize - 1) / kWarpSize, 0);
 #if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(block.shared.data(), block.shared.size());
+    __asan_unpoison_memory_region(block.shared.get(), kSharedBytes);
 #endif
-    block.shared.assign(kSharedBytes, char(0xff));
+    std::memset(block.shared.get(), 0xff, kSharedBytes);
     block.shared_used = 0;
-    block.arrays.clear();
+    block.array_count = 0;
     for (unsigned i = 0; i < shape.x; ++i) {
       Thread& thread = block.threads[i];
       thread.block = &block;
@@ -205,6 +220,7 @@ class Device {
       thread.atomic_read = nullptr;
       thread.fiber.prepare(&Device::run_thread, &thread);
     }
+    release(&launch_order_);  // what the host did so far comes before what the block does
   }
 
   HARNESS_UNINSTRUMENTED static void run_thread(void* argument) {
@@ -238,7 +254,7 @@ class Device {
     }
   }
 
-  bool release_warps(Block& block) {
+  HARNESS_UNINSTRUMENTED bool release_warps(Block& block) {
     bool released = false;
     const unsigned count = static_cast<unsigned>(block.threads.size());
     for (unsigned base = 0; base < count; base += kWarpSize) {
@@ -264,7 +280,7 @@ class Device {
     return released;
   }
 
-  bool release_barrier(Block& block) {
+  HARNESS_UNINSTRUMENTED bool release_barrier(Block& block) {
     unsigned waiting = 0;
     for (const Thread& thread : block.threads) waiting += thread.state == State::kAtBarrier;
     if (waiting == 0 || waiting + block.done < block.threads.size()) return false;

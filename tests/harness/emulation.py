@@ -1,4 +1,4 @@
-"""Runs the ops of CPU tensors on the CUDA kernels, in the harness.
+"""Runs the ops of CPU tensors on the CUDA kernels, compiled for the CPU.
 
     with emulated_cuda():
         loss = ganloss_fast.discriminator_loss(real, fake, "hinge")
@@ -7,25 +7,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import warnings
-from collections.abc import Iterator
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import cpp_extension
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_any
 
-from tests.harness import build
-
-OPS = (
-    "multi_tensor_loss",
-    "multi_tensor_loss_backward",
-    "multi_tensor_loss_double_backward",
-    "interpolate",
-    "gradient_penalty_loss",
-    "gradient_penalty_loss_backward",
-    "gradient_penalty_loss_double_backward",
-)
+from harness import build
 
 
 @functools.cache
@@ -33,32 +23,38 @@ def load() -> None:
     """Builds and loads the emulated ops: torch.ops.ganloss_fast_emulated."""
     sources = [build.ROOT / path for path in (*build.KERNEL_SOURCES, "csrc/cuda/ops.cpp")]
     sources += [build.HARNESS / "emulated_ops.cpp", build.HARNESS / "counters.cpp"]
+    # Not include_paths("cuda"): the harness brings its own c10/cuda headers.
     includes = [build.ROOT / "csrc", *cpp_extension.include_paths()]
-    library_folder = cpp_extension.library_paths()[0]
     library = build.build(
         "emulated_ops",
         sources,
         ["-O1", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"],
-        ["-shared", f"-L{library_folder}", "-ltorch_cpu", "-lc10"],
+        ["-shared", f"-L{cpp_extension.library_paths()[0]}", "-ltorch_cpu", "-lc10"],
         includes=includes,
     )
     torch.ops.load_library(str(library))
 
 
-@contextlib.contextmanager
-def emulated_cuda() -> Iterator[None]:
-    """CPU tensors run on the emulated CUDA kernels inside the block."""
-    load()
-    library = torch.library.Library("ganloss_fast", "IMPL")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a kernel is overridden is the point
-            for name in OPS:
-                op = getattr(torch.ops.ganloss_fast_emulated, name).default
-                library.impl(name, op, "CPU")
-        yield
-    finally:
-        library._destroy()
+class emulated_cuda(TorchDispatchMode):
+    """Inside the block, calls of the ops that reach a backend go to the emulated kernels.
+
+    Autograd lies above, so graphs, double backward and the public functions take their usual way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        load()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function.namespace == "ganloss_fast" and not tree_any(_is_fake, (args, kwargs)):
+            name = function.name().removeprefix("ganloss_fast::")
+            function = getattr(torch.ops.ganloss_fast_emulated, name).default
+        return function(*args, **kwargs)
+
+
+def _is_fake(value: object) -> bool:
+    return isinstance(value, FakeTensor)
 
 
 def launches() -> int:

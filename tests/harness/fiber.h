@@ -18,8 +18,10 @@
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
 #define HARNESS_UNINSTRUMENTED __attribute__((no_sanitize_thread, noinline))
+#define HARNESS_STATE HARNESS_UNINSTRUMENTED
 #else
 #define HARNESS_UNINSTRUMENTED __attribute__((noinline))
+#define HARNESS_STATE
 #endif
 
 namespace harness {

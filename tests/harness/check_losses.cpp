@@ -1,10 +1,15 @@
 // Runs the multi_tensor_loss kernels on the CPU and compares with float64 formulas, element by
 // element. Built plain, under AddressSanitizer + UBSan, and under ThreadSanitizer.
 //
-//   check_losses [small]      small: few blocks, for ThreadSanitizer
+//   check_losses          every operand, dtype and size
+//   check_losses small    few blocks, for ThreadSanitizer
+//   check_losses huge     elements beyond 2^31
+#include <sys/mman.h>
+
 #include <cstring>
 
 #include "check.h"
+#include "device.h"
 
 using namespace check;
 using namespace ganloss;
@@ -215,11 +220,44 @@ void check_sizes(Dtype dtype, std::initializer_list<int64_t> sizes, int offset, 
   check_list(list, dtype == Dtype::kDouble, multiprocessors);
 }
 
+// Gradients of the last elements of a segment of more than 2^31: one block of the launch runs, on
+// memory of which only the pages that it touches exist.
+void check_huge() {
+  const int64_t n = (int64_t(1) << 31) + 5005;
+  const auto reserve = [&] {
+    void* memory = mmap(nullptr, n * 2, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) std::abort();
+    return static_cast<__half*>(memory);
+  };
+  __half* a = reserve();
+  __half* gradient = reserve();
+  const int64_t first = n - 5000;
+  for (int64_t i = first; i < n; ++i) a[i] = __float2half_rn(static_cast<float>(i % 7));
+  const SegmentArguments segment{a,       nullptr, nullptr, gradient, nullptr,
+                                 nullptr, nullptr, n,       {2, 1.0, 0.0}, 1.0,
+                                 Dtype::kHalf, OperandB::kNone, Dtype::kFloat};
+  cuda::LossCall call{&segment, 1, false, 132, nullptr, nullptr};
+  const Buffer workspace = dirty_workspace(cuda::loss_workspace_bytes(call));
+  call.workspace = workspace.data();
+  const float grad_total = static_cast<float>(n);
+  const int64_t chunk = int64_t(64) * 2048;  // of a call this large
+  harness::Device::instance().only_block = (n - 1) / chunk;
+  cuda::multi_tensor_loss_backward(call, &grad_total, nullptr);
+  for (int64_t i = first; i < n; ++i)
+    expect_close("gradient", i, __half2float(gradient[i]), 2.0 * (static_cast<double>(i % 7) - 1.0),
+                 1e-3, 0.0);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
-  const bool small = count > 1 && !std::strcmp(arguments[1], "small");
-  if (small) {
+  const char* mode = count > 1 ? arguments[1] : "all";
+  if (!std::strcmp(mode, "huge")) {
+    check_huge();
+    return report();
+  }
+  if (!std::strcmp(mode, "small")) {
     // One list: several blocks of one segment, and several segments, meet at one ticket.
     std::vector<TestSegment> list;
     list.push_back(make_segment(Dtype::kHalf, 4097, 0, OperandB::kTensor, true, 0, true));

@@ -162,9 +162,15 @@ class Device {
     ++launches;
   }
 
+  // The schedule: negative for turns in order, else a seed.
+  void set_seed(long seed) {
+    seed_ = seed;
+    random_.seed(static_cast<unsigned>(seed + 1));
+  }
+
   long launches = 0;
   long memsets = 0;
-  long only_block = -1;
+  long only_block = -1;  // for tests of offsets that would take all day in full
 
  private:
 #if defined(__SANITIZE_THREAD__)
@@ -176,8 +182,8 @@ class Device {
 #endif
 
   Device() {
-    if (const char* seed = std::getenv("GANLOSS_HARNESS_SEED")) seed_ = std::atol(seed);
-    random_.seed(static_cast<unsigned>(seed_ + 1));
+    const char* seed = std::getenv("GANLOSS_HARNESS_SEED");
+    set_seed(seed ? std::atol(seed) : -1);
   }
 
   Block& block_of(size_t slot) {
@@ -291,7 +297,7 @@ class Device {
 
   std::deque<Block> blocks_;
   std::minstd_rand random_;
-  long seed_ = -1;
+  long seed_;
   size_t turn_ = 0;
   char launch_order_, completion_;  // names for ThreadSanitizer
 };

@@ -9,6 +9,7 @@
 namespace harness {
 long count_launches();
 long count_memsets();
+void set_schedule(long seed);
 }  // namespace harness
 
 #define SEGMENTS                                                                     \
@@ -31,6 +32,7 @@ TORCH_LIBRARY(ganloss_fast_emulated, m) {
   m.def("gradient_penalty_loss_double_backward(Tensor direction, Tensor grad_penalty, "
         "Tensor gradient, Tensor norms, int mode, float target, float scale) -> (Tensor, Tensor)");
   m.def("launches() -> int", [] { return static_cast<int64_t>(harness::count_launches()); });
+  m.def("set_schedule(int seed) -> ()", [](int64_t seed) { harness::set_schedule(seed); });
   m.def("memsets() -> int", [] { return static_cast<int64_t>(harness::count_memsets()); });
 }
 

@@ -65,3 +65,8 @@ def launches() -> int:
 def memsets() -> int:
     """Memory fills of the emulated device so far."""
     return torch.ops.ganloss_fast_emulated.memsets()
+
+
+def set_schedule(seed: int) -> None:
+    """In which order the emulated device runs blocks and threads; -1 is one after another."""
+    torch.ops.ganloss_fast_emulated.set_schedule(seed)

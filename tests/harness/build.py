@@ -90,7 +90,7 @@ def build(
 
     ``root`` holds the ``csrc`` that is compiled: the project's, or a changed copy of it.
     """
-    folders = [HARNESS, *(includes or [])]
+    folders = [HARNESS, *map(Path, includes or [])]
     key = [*flags, *link_flags, *(str(folder) for folder in folders if root != folder.parent)]
     target = CACHE / f"{name}-{_fingerprint(sources, key, root)}"
     if target.exists():

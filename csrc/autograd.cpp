@@ -272,7 +272,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss_autograd(
     });
     total = result.total;
     values = result.values;
-    statistics = result.values.new_empty({0, 4});
+    statistics = result.statistics;
     node->ready = std::move(result.gradients);
   } else {
     std::tie(total, values, statistics) = run_below_autograd(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
@@ -154,10 +155,13 @@ def _discriminator_sides(
     reals: list[Tensor], fakes: list[Tensor], loss: Loss, real_scale: float, fake_scale: float
 ) -> Sides:
     if loss.relativistic is None:
-        return {
-            "real": [s for r in reals for s in loss.real_segments(r, real_scale)],
-            "fake": [s for f in fakes for s in loss.fake_segments(f, fake_scale)],
-        }
+        real: list[Segment] = []
+        for logits in reals:
+            real += loss.real_segments(logits, real_scale)
+        fake: list[Segment] = []
+        for logits in fakes:
+            fake += loss.fake_segments(logits, fake_scale)
+        return {"real": real, "fake": fake}
     forward, backward = loss.relativistic_terms
     if loss.relativistic == "paired":
         return {"paired": _less(reals, fakes, forward, real_scale)}
@@ -195,7 +199,7 @@ def _with_logits(sides: Sides, reals: list[Tensor], fakes: list[Tensor]) -> Side
 
 
 def _flatten(sides: Sides) -> list[Segment]:
-    return [segment for segments in sides.values() for segment in segments]
+    return list(chain.from_iterable(sides.values()))
 
 
 def _check_weights(loss: Loss, real_weight: Weight, fake_weight: Weight) -> bool:

@@ -11,13 +11,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ganloss_fast import terms
 from ganloss_fast.checks import check_choice, check_number, check_same_device, check_tensor
-from ganloss_fast.reference import compute_dtype
-from ganloss_fast.terms import Segment, Term
+from ganloss_fast.terms import Segment, Term, compute_dtype
 
 Label = float | Tensor
 Relativistic = Literal["paired", "average"] | None

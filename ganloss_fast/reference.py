@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.terms import LossOutputs, Segment
+from ganloss_fast.losses import LossLike, resolve
+from ganloss_fast.terms import LossOutputs, Segment, compute_dtype
 
 # ---- terms -------------------------------------------------------------------------------------
 
@@ -47,11 +48,6 @@ TERM_FUNCTIONS = (softplus, hinge, squared, linear, absolute)
 
 
 # ---- ops ---------------------------------------------------------------------------------------
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 is computed in float64, everything else in float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def segment_value(segment: Segment) -> Tensor:
@@ -127,12 +123,6 @@ def gradient_penalty_loss(
 # ---- adversarial losses ------------------------------------------------------------------------
 
 
-def _resolve(loss: Any) -> Any:
-    from ganloss_fast import losses  # losses is built on ops, and ops falls back to this module
-
-    return losses.resolve(loss)
-
-
 def _listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     return [t.to(compute_dtype(t.dtype)) for t in outputs]
@@ -194,14 +184,14 @@ def _reduce(per_output: list[Tensor], reduction: str) -> Tensor:
 def discriminator_loss(
     real: Tensor | Sequence[Tensor],
     fake: Tensor | Sequence[Tensor],
-    loss: Any,
+    loss: LossLike,
     *,
     real_weight: float | Tensor = 1.0,
     fake_weight: float | Tensor = 1.0,
     output_reduction: str = "sum",
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.discriminator_loss`."""
-    loss = _resolve(loss)
+    loss = resolve(loss)
     per_output = []
     for r, f in zip(_listed(real), _listed(fake), strict=True):
         if loss.relativistic == "paired":
@@ -217,13 +207,13 @@ def discriminator_loss(
 
 def generator_loss(
     fake: Tensor | Sequence[Tensor],
-    loss: Any,
+    loss: LossLike,
     *,
     real: Tensor | Sequence[Tensor] | None = None,
     output_reduction: str = "sum",
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.generator_loss`."""
-    loss = _resolve(loss)
+    loss = resolve(loss)
     if real is None:
         return _reduce([_generator_term(f, loss) for f in _listed(fake)], output_reduction)
     per_output = []
@@ -298,9 +288,11 @@ def gradient_penalty(
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.gradient_penalty`."""
     x_hat = interpolate(real, fake, alpha, rng=rng)
-    if not x_hat.requires_grad:
-        x_hat.requires_grad_(True)
-    logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
-    (gradient,) = torch.autograd.grad(logits, x_hat, torch.ones_like(logits), create_graph=True)
+    with torch.enable_grad():
+        if not x_hat.requires_grad:
+            x_hat.requires_grad_(True)
+        logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
+        ones = torch.ones_like(logits)
+        (gradient,) = torch.autograd.grad(logits, x_hat, ones, create_graph=True)
     mode = "one_sided" if one_sided else "two_sided"
     return weight * gradient_penalty_loss(gradient, mode, target, 1.0)[0]

@@ -27,9 +27,7 @@ class Formula(NamedTuple):
 
 
 FORMULAS = {
-    "bce": Formula(
-        "bce", lambda r: softplus(-r), lambda f: softplus(f), lambda f: softplus(-f)
-    ),
+    "bce": Formula("bce", lambda r: softplus(-r), lambda f: softplus(f), lambda f: softplus(-f)),
     "bce with labels": Formula(
         gf.BCE(real_label=0.9, fake_label=0.1, generator_label=1.2),
         lambda r: bce(r, 0.9),
@@ -217,9 +215,7 @@ def test_discriminator_loss_has_a_second_order(public, name):
 def test_a_name_stands_for_the_loss_with_its_defaults(name, loss):
     r, f = logits()
     for argument in (name, loss):
-        assert torch.equal(
-            gf.discriminator_loss(r, f, argument), gf.discriminator_loss(r, f, loss)
-        )
+        assert torch.equal(gf.discriminator_loss(r, f, argument), gf.discriminator_loss(r, f, loss))
         assert torch.equal(gf.generator_loss(f, argument), gf.generator_loss(f, loss))
 
 
@@ -366,7 +362,8 @@ def test_details_of_a_part_are_differentiable(implementation):
 
 def test_a_paired_loss_has_no_separate_terms(implementation):
     details = gf.discriminator_loss_details(*logits(), gf.Hinge(relativistic="paired"))
-    assert details.real is None and details.fake is None
+    assert details.real is None
+    assert details.fake is None
     assert details.per_output.shape == (1,)
 
 
@@ -397,7 +394,8 @@ def test_details_give_detached_statistics_of_the_logits(implementation, loss):
 
 def test_generator_statistics_are_none_for_a_side_that_was_not_given():
     stats = gf.generator_loss_details(draw(3), "hinge").stats
-    assert stats.real is None and stats.fake is not None
+    assert stats.real is None
+    assert stats.fake is not None
 
 
 # ---- modules -----------------------------------------------------------------------------------
@@ -427,5 +425,5 @@ def test_the_modules_show_their_options():
 
 
 def test_an_unknown_loss_is_refused_when_the_module_is_made():
-    with pytest.raises(ValueError, match="^loss:"):
+    with pytest.raises(ValueError, match=r"^loss:"):
         gf.DiscriminatorLoss("hindge")

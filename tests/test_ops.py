@@ -67,7 +67,7 @@ def test_opcheck_without_gradients(calls, name):
 @pytest.mark.parametrize("name", OPS)
 def test_a_fake_kernel_gives_the_strides_of_the_real_one(calls, name):
     """For channels_last inputs too."""
-    images = {key: value for key, value in calls[name].arguments.items()}
+    images = dict(calls[name].arguments.items())
 
     def with_strides(value):
         if isinstance(value, torch.Tensor) and value.dim() == 2:

@@ -40,7 +40,7 @@ ALPHAS = {
 
 def spread(alpha: float | Tensor) -> Tensor:
     """alpha in float64, so that it broadcasts against samples."""
-    alpha = torch.as_tensor(alpha).double()
+    alpha = torch.as_tensor(alpha, dtype=torch.float64)
     return alpha.view(-1, 1, 1, 1) if alpha.dim() == 1 else alpha
 
 
@@ -53,7 +53,8 @@ def blend(real: Tensor, fake: Tensor, alpha: float | Tensor) -> Tensor:
 def test_interpolate_takes_every_form_of_alpha(implementation, form, dtype):
     real, fake, alpha = draw(*SHAPE, dtype=dtype), draw(*SHAPE, dtype=dtype), ALPHAS[form](dtype)
     x_hat = gf.interpolate(real, fake, alpha)
-    assert x_hat.dtype == dtype and x_hat.shape == real.shape
+    assert x_hat.dtype == dtype
+    assert x_hat.shape == real.shape
     assert_close(x_hat, blend(real, fake, alpha), 2 * EPSILON[dtype])
 
 
@@ -69,7 +70,8 @@ def test_both_ends_are_exact(implementation, dtype):
     assert torch.equal(gf.interpolate(real, fake, 1), real)
     assert torch.equal(gf.interpolate(real, fake, 0), fake)
     per_sample = gf.interpolate(real, fake, torch.tensor([1.0, 0.0, 1.0, 0.0]))
-    assert torch.equal(per_sample[::2], real[::2]) and torch.equal(per_sample[1::2], fake[1::2])
+    assert torch.equal(per_sample[::2], real[::2])
+    assert torch.equal(per_sample[1::2], fake[1::2])
 
 
 @pytest.mark.parametrize("layout_of_fake", LAYOUTS)
@@ -116,11 +118,9 @@ def test_interpolate_passes_gradcheck_and_gradgradcheck(implementation, form):
 def test_gradients_of_interpolate_have_the_dtype_of_their_input(implementation, dtype):
     real, fake = (draw(4, 3, dtype=dtype).requires_grad_() for _ in range(2))
     alpha = torch.rand(4).requires_grad_()
-    gradients = torch.autograd.grad(
-        gf.interpolate(real, fake, alpha).sum(), (real, fake, alpha)
-    )
+    gradients = torch.autograd.grad(gf.interpolate(real, fake, alpha).sum(), (real, fake, alpha))
     assert [g.dtype for g in gradients] == [dtype, dtype, torch.float32]
-    assert_close(gradients[2], (real - fake).detach().double().sum(1), 1e-5)
+    assert_close(gradients[2], (real.double() - fake.double()).sum(1), 1e-6)
 
 
 def test_alpha_is_drawn_for_each_sample_from_the_generator_given():
@@ -128,7 +128,9 @@ def test_alpha_is_drawn_for_each_sample_from_the_generator_given():
     drawn = gf.interpolate(real, fake, rng=torch.Generator().manual_seed(3))
     alpha = drawn[:, 0, 0]
     assert torch.equal(drawn, alpha[:, None, None].expand_as(drawn))
-    assert alpha.unique().numel() == 64 and 0 <= alpha.min() and alpha.max() < 1
+    assert alpha.unique().numel() == 64
+    assert alpha.min() >= 0
+    assert alpha.max() < 1
     again = gf.interpolate(real, fake, rng=torch.Generator().manual_seed(3))
     assert torch.equal(drawn, again)
     reference_draw = reference.interpolate(real, fake, rng=torch.Generator().manual_seed(3))
@@ -180,7 +182,8 @@ def test_penalty_norms_and_gradient_are_those_of_the_formula(implementation, mod
     truth = plain_penalty(exact, mode, 1.0, 10.0)
     assert_close(penalty, truth, 16 * compute_epsilon(dtype))
     assert_close(norms, exact.flatten(1).norm(dim=1), 4 * compute_epsilon(dtype))
-    assert not norms.requires_grad and penalty.dtype == norms.dtype
+    assert not norms.requires_grad
+    assert penalty.dtype == norms.dtype
     (gradient,) = torch.autograd.grad(penalty, g)
     (expected,) = torch.autograd.grad(truth, exact)
     assert gradient.dtype == dtype
@@ -223,9 +226,7 @@ def test_norms_of_long_samples_do_not_lose_digits(isa, length):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_zero_gradient_adds_its_penalty_and_no_gradient_of_any_order(
-    implementation, dtype, mode
-):
+def test_a_zero_gradient_adds_its_penalty_and_no_gradient_of_any_order(implementation, dtype, mode):
     """Plain sqrt would make the whole step NaN."""
     g = norm_near_one(4, 6, dtype=dtype)
     g[1] = 0
@@ -234,16 +235,22 @@ def test_a_zero_gradient_adds_its_penalty_and_no_gradient_of_any_order(
     (first,) = torch.autograd.grad(penalty, g, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), g)
     assert norms[1] == 0
-    assert not first[1].any() and not second[1].any()
-    assert first.isfinite().all() and second.isfinite().all() and first[0].any() == (mode != MODES[1])
+    assert not first[1].any()
+    assert not second[1].any()
+    assert first.isfinite().all()
+    assert second.isfinite().all()
+    assert first[0].any() == (mode != MODES[1])
     kept = [plain_penalty(g[k : k + 1].double(), mode, 1.0, 1.0) for k in (0, 2, 3)]
-    assert_close(penalty, sum(kept) + (1.0 if mode == "two_sided" else 0.0), 16 * compute_epsilon(dtype))
+    assert_close(
+        penalty, sum(kept) + (1.0 if mode == "two_sided" else 0.0), 16 * compute_epsilon(dtype)
+    )
 
 
 def test_penalty_of_an_empty_batch_is_nan(implementation):
     g = torch.zeros(0, 3).requires_grad_()
     penalty, norms = ops.gradient_penalty_loss(g, "two_sided", 1.0, 1.0)
-    assert penalty.isnan() and norms.shape == (0,)
+    assert penalty.isnan()
+    assert norms.shape == (0,)
     assert torch.autograd.grad(penalty, g)[0].shape == (0, 3)
 
 
@@ -269,6 +276,7 @@ def test_the_penalty_refuses_a_third_derivative(native):
         torch.autograd.grad(second.sum(), g)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # inside forward_ad
 @pytest.mark.parametrize("op", ["interpolate", "gradient_penalty_loss"])
 def test_forward_mode_and_vmap_are_refused(native, op):
     compute = {
@@ -315,8 +323,9 @@ def plain_gradient_penalty(
 
 def assert_same_for(parameters, actual: Tensor, truth: Tensor, tolerance: float = 1e-11) -> None:
     assert_close(actual, truth, tolerance)
+    parameters = list(parameters)
     gradients = (
-        torch.autograd.grad(x, list(parameters), materialize_grads=True) for x in (actual, truth)
+        torch.autograd.grad(x, parameters, materialize_grads=True) for x in (actual, truth)
     )
     for gradient, expected in zip(*gradients):
         assert_close(gradient, expected, tolerance)
@@ -430,7 +439,7 @@ def test_half_precision_gradients_are_summed_in_float32(implementation, dtype):
     x = torch.zeros(2, 4096, dtype=dtype)
     penalty = gf.gradient_penalty(lambda z: (z * scale).sum(1), x, x, target=0.0, weight=1.0)
     assert penalty.dtype == torch.float32
-    assert_close(penalty, 4096 * scale.double().square(), 1e-6)
+    assert_close(penalty, 4096 * scale.double().square(), 4e-6)
 
 
 def test_it_works_under_no_grad_as_a_number_to_log(public):
@@ -444,5 +453,8 @@ def test_the_inputs_are_left_as_they_are(public):
     critic, (real, fake) = Critic(), samples()
     before = real.clone(), fake.clone()
     public.gradient_penalty(critic, real, fake).backward()
-    assert torch.equal(real, before[0]) and torch.equal(fake, before[1])
-    assert not real.requires_grad and not fake.requires_grad and real.grad is None
+    assert torch.equal(real, before[0])
+    assert torch.equal(fake, before[1])
+    assert not real.requires_grad
+    assert not fake.requires_grad
+    assert real.grad is None

@@ -242,15 +242,17 @@ OnePass multi_tensor_loss_and_gradients(GANLOSS_SEGMENT_PARAMETERS, at::IntArray
   }
   fill_scalar_b(outputs, gradient_sums);
   auto [total, values] = means_of(segments, resolved, sums);
-  return {total, values, gradients};
+  return {total, values, empty_small({0, 4}, segments.loss_dtype()), gradients};
 }
 
 bool is_plain(const at::Tensor& tensor) {
   constexpr c10::DispatchKeySet expected({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
                                           c10::DispatchKey::AutocastCPU,
                                           c10::DispatchKey::ADInplaceOrView});
-  const auto active = c10::impl::tls_local_dispatch_key_set().included_ - c10::default_included_set;
-  return (tensor.key_set() - expected).empty() && (active - expected).empty();
+  // has_all, because a difference of key sets keeps the backend bits and is never empty.
+  const auto active = c10::impl::tls_local_dispatch_key_set().included_;
+  return expected.has_all(tensor.key_set()) &&
+         (expected | c10::default_included_set).has_all(active);
 }
 
 bool are_plain(at::TensorList tensors) {

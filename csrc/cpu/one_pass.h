@@ -12,9 +12,10 @@
 namespace ganloss::cpu {
 
 struct OnePass {
-  at::Tensor total;   // []
-  at::Tensor values;  // [S]
-  Tensors gradients;  // of total, for the `wanted` of  a ++ b
+  at::Tensor total;       // []
+  at::Tensor values;      // [S]
+  at::Tensor statistics;  // [0, 4]: not computed
+  Tensors gradients;      // of total, for the `wanted` of  a ++ b
 };
 
 OnePass multi_tensor_loss_and_gradients(GANLOSS_SEGMENT_PARAMETERS, at::IntArrayRef wanted);

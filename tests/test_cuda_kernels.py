@@ -148,6 +148,7 @@ def emulated():
 @pytest.fixture
 def segments() -> list[Segment]:
     """Segments of every kind and dtype that one loss may hold, of which two span blocks."""
+
     def draw(*shape, dtype=torch.float32):
         return torch.randn(shape).to(dtype).requires_grad_()
 

@@ -218,8 +218,7 @@ def test_no_synchronisation(device):
 
 
 @pytest.mark.skipif(
-    torch.cuda.is_available()
-    and torch.cuda.get_device_properties(0).total_memory < 24 * 2**30,
+    torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory < 24 * 2**30,
     reason="needs 24 GB of GPU memory",
 )
 def test_more_than_2_to_the_31_elements(device):

@@ -80,9 +80,9 @@ int64_t batch_workspace_bytes(const BatchCall& call);
 
 // out = fake + alpha (real - fake).
 void interpolate(const BatchCall& call,
-                 const void* fake,         // [rows, length]
-                 const void* real,         // [rows, length]
-                 const void* alpha,        // T [rows], or [rows, length]
+                 const void* fake,                    // [rows, length]
+                 const void* real,                    // [rows, length]
+                 const void* alpha,                   // T [rows], or [rows, length]
                  bool alpha_per_element, void* out);  // [rows, length]
 
 struct Penalty {

@@ -13,8 +13,12 @@ constexpr int64_t kMostTilesOfChunk = 64;
 
 constexpr int64_t kAlignment = 256;  // of the parts of the workspace
 
-int64_t divide_up(int64_t x, int64_t y) { return (x + y - 1) / y; }
-int64_t round_up(int64_t x, int64_t y) { return divide_up(x, y) * y; }
+int64_t divide_up(int64_t x, int64_t y) {
+  return (x + y - 1) / y;
+}
+int64_t round_up(int64_t x, int64_t y) {
+  return divide_up(x, y) * y;
+}
 
 template <typename T>
 int64_t chunk_length(const LossCall& call) {
@@ -126,8 +130,7 @@ void for_each_list(const LossCall& call, Takes&& takes, Launch&& launch) {
   unsigned* ticket = static_cast<unsigned*>(call.workspace);
   bool is_first = true;
   int next = 0;
-  int left = static_cast<int>(
-      std::count_if(call.segments, call.segments + call.size, takes));
+  int left = static_cast<int>(std::count_if(call.segments, call.segments + call.size, takes));
   const auto fill_and_launch = [&](auto& list) {
     list.size = 0;
     list.blocks = 0;
@@ -156,10 +159,16 @@ void for_each_list(const LossCall& call, Takes&& takes, Launch&& launch) {
   }
 }
 
-int grid_of(int blocks) { return std::max(1, blocks); }
+int grid_of(int blocks) {
+  return std::max(1, blocks);
+}
 
-bool takes_all(const SegmentArguments&) { return true; }
-bool takes_wanted(const SegmentArguments& segment) { return segment.grad_a || segment.grad_b; }
+bool takes_all(const SegmentArguments&) {
+  return true;
+}
+bool takes_wanted(const SegmentArguments& segment) {
+  return segment.grad_a || segment.grad_b;
+}
 
 template <typename T>
 void forward(const LossCall& call, void* total, void* values, void* statistics) {
@@ -170,8 +179,8 @@ void forward(const LossCall& call, void* total, void* values, void* statistics) 
     const int grid = grid_of(list.blocks);
     if (statistics != nullptr)
       GANLOSS_LAUNCH((multi_tensor_loss_kernel<T, true, List>), grid, kThreads, call.stream, list,
-                     static_cast<T*>(total), static_cast<T*>(values),
-                     static_cast<T*>(statistics), workspace.partials, ticket);
+                     static_cast<T*>(total), static_cast<T*>(values), static_cast<T*>(statistics),
+                     workspace.partials, ticket);
     else
       GANLOSS_LAUNCH((multi_tensor_loss_kernel<T, false, List>), grid, kThreads, call.stream, list,
                      static_cast<T*>(total), static_cast<T*>(values), static_cast<T*>(nullptr),
@@ -187,14 +196,13 @@ void backward(const LossCall& call, const void* grad_total, const void* grad_val
   };
   const bool any_sum = std::any_of(call.segments, call.segments + call.size, sums_b);
   if (any_sum) workspace.clear_tickets(call.stream);
-  for_each_list<T, GradientSegment<T>>(
-      call, takes_wanted, [&](const auto& list, unsigned* ticket) {
-        using List = std::remove_cvref_t<decltype(list)>;
-        GANLOSS_LAUNCH((multi_tensor_loss_backward_kernel<T, List>), grid_of(list.blocks),
-                       kThreads, call.stream, list, static_cast<const T*>(grad_total),
-                       static_cast<const T*>(grad_values), any_sum ? workspace.partials : nullptr,
-                       any_sum ? ticket : nullptr);
-      });
+  for_each_list<T, GradientSegment<T>>(call, takes_wanted, [&](const auto& list, unsigned* ticket) {
+    using List = std::remove_cvref_t<decltype(list)>;
+    GANLOSS_LAUNCH((multi_tensor_loss_backward_kernel<T, List>), grid_of(list.blocks), kThreads,
+                   call.stream, list, static_cast<const T*>(grad_total),
+                   static_cast<const T*>(grad_values), any_sum ? workspace.partials : nullptr,
+                   any_sum ? ticket : nullptr);
+  });
 }
 
 template <typename T>
@@ -202,14 +210,13 @@ void double_backward(const LossCall& call, const void* grad_total, const void* g
                      void* grad_grad_total, void* grad_grad_values) {
   const Workspace<T> workspace(call);
   workspace.clear_tickets(call.stream);
-  for_each_list<T, CurvatureSegment<T>>(
-      call, takes_all, [&](const auto& list, unsigned* ticket) {
-        using List = std::remove_cvref_t<decltype(list)>;
-        GANLOSS_LAUNCH((multi_tensor_loss_double_backward_kernel<T, List>), grid_of(list.blocks),
-                       kThreads, call.stream, list, static_cast<const T*>(grad_total),
-                       static_cast<const T*>(grad_values), static_cast<T*>(grad_grad_total),
-                       static_cast<T*>(grad_grad_values), workspace.partials, ticket);
-      });
+  for_each_list<T, CurvatureSegment<T>>(call, takes_all, [&](const auto& list, unsigned* ticket) {
+    using List = std::remove_cvref_t<decltype(list)>;
+    GANLOSS_LAUNCH((multi_tensor_loss_double_backward_kernel<T, List>), grid_of(list.blocks),
+                   kThreads, call.stream, list, static_cast<const T*>(grad_total),
+                   static_cast<const T*>(grad_values), static_cast<T*>(grad_grad_total),
+                   static_cast<T*>(grad_grad_values), workspace.partials, ticket);
+  });
 }
 
 }  // namespace
@@ -230,8 +237,9 @@ void multi_tensor_loss_backward(const LossCall& call, const void* grad_total,
 void multi_tensor_loss_double_backward(const LossCall& call, const void* grad_total,
                                        const void* grad_values, void* grad_grad_total,
                                        void* grad_grad_values) {
-  (call.is_double ? double_backward<double> : double_backward<float>)(
-      call, grad_total, grad_values, grad_grad_total, grad_grad_values);
+  (call.is_double ? double_backward<double> : double_backward<float>)(call, grad_total, grad_values,
+                                                                      grad_grad_total,
+                                                                      grad_grad_values);
 }
 
 }  // namespace ganloss::cuda

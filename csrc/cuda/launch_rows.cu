@@ -17,7 +17,9 @@ constexpr int64_t kMostOfPiece = int64_t(1) << 30;  // offsets within a piece ar
 
 constexpr int64_t kTicketBytes = 256;
 
-int64_t divide_up(int64_t x, int64_t y) { return (x + y - 1) / y; }
+int64_t divide_up(int64_t x, int64_t y) {
+  return (x + y - 1) / y;
+}
 
 int64_t target_blocks(const BatchCall& call) {
   return int64_t(kBlocksPerMultiprocessor) * std::max(1, call.multiprocessors);
@@ -54,8 +56,8 @@ struct Alignment {
 
 template <typename T>
 Rows rows_of(const BatchCall& call, const Alignment& alignment) {
-  Rows batch{call.rows, call.length, 1, 0, kWarp, alignment.is_aligned, alignment.has_words,
-             call.dtype};
+  Rows batch{call.rows,           call.length, 1, 0, kWarp, alignment.is_aligned,
+             alignment.has_words, call.dtype};
   if (is_wide(call)) {
     constexpr int64_t kTile = int64_t(kThreads) * kRowItems<T>;
     // Pieces only where rows alone would leave multiprocessors idle, or a row is very long.
@@ -64,8 +66,8 @@ Rows rows_of(const BatchCall& call, const Alignment& alignment) {
     batch.piece = static_cast<int>(std::min(piece, kMostOfPiece));
     batch.pieces = divide_up(call.length, batch.piece);
   } else {
-    const int64_t steps = alignment.has_words ? call.length * bytes_of(call.dtype) / kWordBytes
-                                              : call.length;
+    const int64_t steps =
+        alignment.has_words ? call.length * bytes_of(call.dtype) / kWordBytes : call.length;
     batch.lanes = 1;
     while (batch.lanes < kWarp && batch.lanes < steps) batch.lanes *= 2;
   }
@@ -93,8 +95,8 @@ void launch_row_sum(const BatchCall& call, const Finish& finish, const void* x, 
     GANLOSS_LAUNCH((wide_row_sum_kernel<T, Finish>), blocks, kThreads, call.stream, batch, finish,
                    x, x == y ? nullptr : y, factor, static_cast<T*>(result), partials, ticket);
   else
-    GANLOSS_LAUNCH((narrow_row_sum_kernel<T, Finish>), blocks, kThreads, call.stream, batch,
-                   finish, x, y, factor, static_cast<T*>(result), partials, ticket);
+    GANLOSS_LAUNCH((narrow_row_sum_kernel<T, Finish>), blocks, kThreads, call.stream, batch, finish,
+                   x, y, factor, static_cast<T*>(result), partials, ticket);
 }
 
 template <typename T, typename Pass>
@@ -142,8 +144,8 @@ void backward(const BatchCall& call, const Penalty& penalty, const void* grad_pe
 
 template <typename T>
 void double_backward(const BatchCall& call, const Penalty& penalty, const void* direction,
-                     const void* grad_penalty, const void* gradient, const void* norms,
-                     void* dots, void* grad_grad, void* out) {
+                     const void* grad_penalty, const void* gradient, const void* norms, void* dots,
+                     void* grad_grad, void* out) {
   const T scale = scale_of_sample<T>(call, penalty);
   const PenaltyAlongDirection<T> finish{norm_penalty<T>(penalty), static_cast<const T*>(norms),
                                         static_cast<T*>(dots)};
@@ -163,7 +165,9 @@ void interpolate_in(const BatchCall& call, const void* fake, const void* real, c
                       out);
 }
 
-bool is_double(const BatchCall& call) { return call.dtype == Dtype::kDouble; }
+bool is_double(const BatchCall& call) {
+  return call.dtype == Dtype::kDouble;
+}
 
 }  // namespace
 
@@ -197,8 +201,9 @@ void gradient_penalty_loss_double_backward(const BatchCall& call, const Penalty&
                                            const void* direction, const void* grad_penalty,
                                            const void* gradient, const void* norms, void* dots,
                                            void* grad_grad, void* out) {
-  (is_double(call) ? double_backward<double> : double_backward<float>)(
-      call, penalty, direction, grad_penalty, gradient, norms, dots, grad_grad, out);
+  (is_double(call) ? double_backward<double> : double_backward<float>)(call, penalty, direction,
+                                                                       grad_penalty, gradient,
+                                                                       norms, dots, grad_grad, out);
 }
 
 }  // namespace ganloss::cuda

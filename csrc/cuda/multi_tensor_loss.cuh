@@ -27,15 +27,15 @@ struct Segment {
   int64_t count;
   T first, second;  // parameters of the term
   T scale;
-  T inverse_count;   // 1 / count: infinite for an empty segment, whose mean is NaN
-  int first_block;   // the block that owns its first chunk
-  int index;         // its row in the outputs
+  T inverse_count;  // 1 / count: infinite for an empty segment, whose mean is NaN
+  int first_block;  // the block that owns its first chunk
+  int index;        // its row in the outputs
   Dtype dtype;
   OperandB b_kind;
   Dtype b_dtype;
   uint8_t term;
-  uint8_t head;      // elements before the first 16-byte boundary
-  bool is_aligned;   // all operands reach a boundary at the same element
+  uint8_t head;     // elements before the first 16-byte boundary
+  bool is_aligned;  // all operands reach a boundary at the same element
 };
 
 template <typename T>
@@ -141,8 +141,7 @@ __device__ __forceinline__ void apply_weights(const Segment<T>& segment, int64_t
   else
     load_tile_beside<T>(segment.weight + begin, tile, weight);
 #pragma unroll
-  for (int k = 0; k < kItems; ++k)
-    x[k] = math::select(weight[k] == T(0), T(0), weight[k] * x[k]);
+  for (int k = 0; k < kItems; ++k) x[k] = math::select(weight[k] == T(0), T(0), weight[k] * x[k]);
 }
 
 template <typename T, typename Visitor>

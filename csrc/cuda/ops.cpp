@@ -46,7 +46,9 @@ int multiprocessors() {
   return count.load(std::memory_order_relaxed);
 }
 
-cudaStream_t current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+cudaStream_t current_stream() {
+  return c10::cuda::getCurrentCUDAStream().stream();
+}
 
 // Per call, from the caching allocator: shared workspace would race between streams, and this
 // one belongs to the graph that captures it.
@@ -90,7 +92,9 @@ struct Resolved {
             term,
             scale,
             dtype_of(a),
-            !b.defined() ? OperandB::kNone : has_scalar_b() ? OperandB::kScalar : OperandB::kTensor,
+            !b.defined()     ? OperandB::kNone
+            : has_scalar_b() ? OperandB::kScalar
+                             : OperandB::kTensor,
             b.defined() ? dtype_of(b) : Dtype::kFloat};
   }
 };
@@ -115,17 +119,14 @@ class Call {
         segment.b = b->dim() == 0 ? *b : in_layout_of(in_dtype(*b), segment.a);
         ++b;
       }
-      if (segments.has_weight(s))
-        segment.weight = in_layout_of((weight++)->to(loss), segment.a);
+      if (segments.has_weight(s)) segment.weight = in_layout_of((weight++)->to(loss), segment.a);
     }
   }
 
   Resolved& operator[](int64_t s) { return resolved_[s]; }
   int64_t size() const { return segments_.size(); }
   at::ScalarType loss_dtype() const { return segments_.loss_dtype(); }
-  at::TensorOptions loss_options() const {
-    return segments_.a[0].options().dtype(loss_dtype());
-  }
+  at::TensorOptions loss_options() const { return segments_.a[0].options().dtype(loss_dtype()); }
 
   // The tensor in the dtype that the kernels read it in: its own, or the float64 of the list.
   at::Tensor in_dtype(const at::Tensor& tensor) const {
@@ -137,8 +138,8 @@ class Call {
   void for_each_wanted(const char* name, at::IntArrayRef wanted, Visitor&& visitor) {
     const int64_t limit = size() + static_cast<int64_t>(segments_.b.size());
     for (size_t k = 0; k < wanted.size(); ++k) {
-      TORCH_CHECK_VALUE(0 <= wanted[k] && wanted[k] < limit, name,
-                        ": expected indices from 0 to ", limit - 1, ", got ", wanted[k]);
+      TORCH_CHECK_VALUE(0 <= wanted[k] && wanted[k] < limit, name, ": expected indices from 0 to ",
+                        limit - 1, ", got ", wanted[k]);
       const bool is_b = wanted[k] >= size();
       visitor(k, is_b ? segments_with_b_[wanted[k] - size()] : wanted[k], is_b);
     }
@@ -173,8 +174,9 @@ class Call {
   void run(Launch&& launch) {
     c10::SmallVector<SegmentArguments, 8> arguments;
     for (const Resolved& segment : resolved_) arguments.push_back(segment.arguments());
-    LossCall call{arguments.data(),  static_cast<int>(size()), loss_dtype() == at::kDouble,
-                  multiprocessors(), nullptr,                  current_stream()};
+    LossCall call{
+        arguments.data(), static_cast<int>(size()), loss_dtype() == at::kDouble, multiprocessors(),
+        nullptr,          current_stream()};
     const at::Tensor workspace = empty_bytes(loss_workspace_bytes(call), segments_.a[0]);
     call.workspace = workspace.mutable_data_ptr();
     launch(call);
@@ -261,8 +263,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
       segment.vb = directions[k].to(segment.b.scalar_type());
     } else {
       check_same("directions", directions[k], segments.a[s]);
-      (is_b ? segment.vb : segment.va) =
-          in_layout_of(call.in_dtype(directions[k]), segment.a);
+      (is_b ? segment.vb : segment.va) = in_layout_of(call.in_dtype(directions[k]), segment.a);
     }
   });
   call.allocate("wanted_second", wanted_second);
@@ -350,8 +351,8 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
   const at::Tensor workspace = empty_bytes(batch_workspace_bytes(call), g);
   call.workspace = workspace.mutable_data_ptr();
   cuda::gradient_penalty_loss_double_backward(
-      call, penalty_of(mode, target, scale), pointer(v), pointer(incoming), pointer(g),
-      pointer(n), mutable_pointer(dots), mutable_pointer(grad_grad), mutable_pointer(out));
+      call, penalty_of(mode, target, scale), pointer(v), pointer(incoming), pointer(g), pointer(n),
+      mutable_pointer(dots), mutable_pointer(grad_grad), mutable_pointer(out));
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return {grad_grad.to(grad_penalty.scalar_type()), restore_layout(out, g, gradient)};
 }

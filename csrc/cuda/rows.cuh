@@ -42,8 +42,8 @@ __device__ __forceinline__ int head_of_row(const storage_t* row) {
 }
 
 template <typename storage_t>
-__device__ __forceinline__ Piece piece_of_row(const Rows& batch, const storage_t* data,
-                                              int64_t row, int64_t piece) {
+__device__ __forceinline__ Piece piece_of_row(const Rows& batch, const storage_t* data, int64_t row,
+                                              int64_t piece) {
   const int64_t first = row * batch.length;
   const int head = batch.is_aligned ? head_of_row(data + first) : 0;
   const int64_t end = head + (piece + 1) * batch.piece;
@@ -87,8 +87,8 @@ struct PenaltyAlongDirection {
 // The last block adds what the blocks left and writes  result = factor * sum.
 template <typename T, typename Finish>
 __device__ __forceinline__ void finish_rows(const Rows& batch, const Finish& finish, T factor,
-                                            T* result,           // []
-                                            const T* partials,   // [blocks]
+                                            T* result,          // []
+                                            const T* partials,  // [blocks]
                                             bool partials_are_pieces) {
   T sums[1] = {};
   if (partials_are_pieces) {
@@ -106,8 +106,8 @@ __device__ __forceinline__ void finish_rows(const Rows& batch, const Finish& fin
 template <typename T, typename Finish>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     wide_row_sum_kernel(const Rows batch, const Finish finish,
-                        const void* x,     // [rows, length]
-                        const void* y,     // [rows, length], or null: x
+                        const void* x,  // [rows, length]
+                        const void* y,  // [rows, length], or null: x
                         T factor,
                         T* result,         // []
                         T* partials,       // [blocks]
@@ -158,8 +158,8 @@ __device__ __forceinline__ T lanes_sum(T x, int lanes) {
 template <typename T, typename Finish>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     narrow_row_sum_kernel(const Rows batch, const Finish finish,
-                          const void* x,     // [rows, length]
-                          const void* y,     // [rows, length]
+                          const void* x,  // [rows, length]
+                          const void* y,  // [rows, length]
                           T factor,
                           T* result,         // []
                           T* partials,       // [blocks]
@@ -329,8 +329,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
           Words result;
 #pragma unroll
           for (int k = 0; k < kLane; ++k)
-            result.lanes[k] = to_storage<storage_t>(Pass::apply(
-                factors, T(to_compute(a.lanes[k])), T(to_compute(b.lanes[k])), T(0)));
+            result.lanes[k] = to_storage<storage_t>(
+                Pass::apply(factors, T(to_compute(a.lanes[k])), T(to_compute(b.lanes[k])), T(0)));
           reinterpret_cast<Words*>(to)[i] = result;
         }
       } else {

@@ -38,8 +38,12 @@ template <typename T>
 __device__ __forceinline__ T to_compute(T x) {
   return x;
 }
-__device__ __forceinline__ float to_compute(__half x) { return __half2float(x); }
-__device__ __forceinline__ float to_compute(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float to_compute(__half x) {
+  return __half2float(x);
+}
+__device__ __forceinline__ float to_compute(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
 
 template <typename storage_t, typename T>
 __device__ __forceinline__ storage_t to_storage(T x) {
@@ -104,9 +108,9 @@ __device__ __forceinline__ void write_scalar(void* to, Dtype dtype, T value) {
 
 // One tile of a run.
 struct Tile {
-  int begin;        // offset of its first element within the run
-  int count;        // elements in it
-  bool has_words;   // full and at 16-byte boundaries
+  int begin;       // offset of its first element within the run
+  int count;       // elements in it
+  bool has_words;  // full and at 16-byte boundaries
 
   // Whether this thread's item k is an element. A full tile has all of them.
   __device__ __forceinline__ bool has(int k) const {

@@ -72,8 +72,9 @@ def _compile(source: Path, flags: list[str], includes: list[Path], target: Path)
 
 def _fingerprint(sources: list[Path], flags: list[str], root: Path) -> str:
     digest = hashlib.sha256(" ".join(flags).encode())
-    headers = [p for p in (root / "csrc").rglob("*") if p.is_file()]
-    for path in sorted([*headers, *HARNESS.rglob("*.h"), *sources]):
+    csrc = root / "csrc"
+    headers = [*csrc.glob("*.h"), *csrc.glob("math/*.h"), *csrc.glob("cuda/*.h")]
+    for path in sorted([*headers, *csrc.glob("cuda/*.cuh"), *HARNESS.rglob("*.h"), *sources]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -47,12 +47,14 @@ struct TestSegment {
             b.dtype()};
   }
   double z(int64_t i) const {
-    return a.get(i) - (b_kind == OperandB::kTensor ? b.get(i)
-                       : b_kind == OperandB::kScalar ? b.get(0) : 0.0);
+    return a.get(i) - (b_kind == OperandB::kTensor   ? b.get(i)
+                       : b_kind == OperandB::kScalar ? b.get(0)
+                                                     : 0.0);
   }
   double v(int64_t i) const {
-    return va.get(i) - (b_kind == OperandB::kTensor ? vb.get(i)
-                        : b_kind == OperandB::kScalar ? vb.get(0) : 0.0);
+    return va.get(i) - (b_kind == OperandB::kTensor   ? vb.get(i)
+                        : b_kind == OperandB::kScalar ? vb.get(0)
+                                                      : 0.0);
   }
   double w(int64_t i) const { return weight.data() ? weight.get(i) : 1.0; }
   template <typename Visitor>
@@ -150,8 +152,8 @@ void check_list(std::vector<TestSegment>& segments, bool is_double, int multipro
     const double deviation = std::sqrt(squares - mean * mean);
     expect_close("values", s, values.get(s), value / n, epsilon, magnitude / n);
     expect_close("statistics.mean", s, statistics.get(4 * s), mean, epsilon, 2.0);
-    expect_close("statistics.deviation", s, statistics.get(4 * s + 1), deviation,
-                 10 * epsilon, 2.0);
+    expect_close("statistics.deviation", s, statistics.get(4 * s + 1), deviation, 10 * epsilon,
+                 2.0);
     expect_close("statistics.sign", s, statistics.get(4 * s + 2), sign, epsilon, 1.0);
     expect_close("statistics.nonfinite", s, statistics.get(4 * s + 3), nonfinite, 0, 0);
     expect_close("values without statistics", s, values_again.get(s), values.get(s), 0, 0);
@@ -234,9 +236,9 @@ void check_huge() {
   __half* gradient = reserve();
   const int64_t first = n - 5000;
   for (int64_t i = first; i < n; ++i) a[i] = __float2half_rn(static_cast<float>(i % 7));
-  const SegmentArguments segment{a,       nullptr, nullptr, gradient, nullptr,
-                                 nullptr, nullptr, n,       {2, 1.0, 0.0}, 1.0,
-                                 Dtype::kHalf, OperandB::kNone, Dtype::kFloat};
+  const SegmentArguments segment{
+      a, nullptr,       nullptr, gradient,     nullptr,         nullptr,      nullptr,
+      n, {2, 1.0, 0.0}, 1.0,     Dtype::kHalf, OperandB::kNone, Dtype::kFloat};
   cuda::LossCall call{&segment, 1, false, 132, nullptr, nullptr};
   const Buffer workspace = dirty_workspace(cuda::loss_workspace_bytes(call));
   call.workspace = workspace.data();
@@ -268,7 +270,7 @@ int main(int count, char** arguments) {
   for (Dtype dtype : {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16, Dtype::kDouble}) {
     check_sizes(dtype, {0, 1, 2, 7, 8, 127, 2047}, 0, true, 2);
     check_sizes(dtype, {2048, 2049, 4099, 5000, 9001, 1024}, 0, true, 2);
-    check_sizes(dtype, {1, 5, 2051, 4103, 2048, 2053}, 1, true, 2);   // unaligned, but alike
+    check_sizes(dtype, {1, 5, 2051, 4103, 2048, 2053}, 1, true, 2);    // unaligned, but alike
     check_sizes(dtype, {3, 2060, 5003, 2048, 2049, 17}, 0, false, 2);  // and against each other
   }
   // One launch for mixed dtypes, beyond what 4 KiB of arguments hold; and beyond 32 KiB.

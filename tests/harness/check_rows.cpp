@@ -16,8 +16,8 @@ std::mt19937 random_numbers(2);
 struct Batch {
   Dtype dtype;
   int64_t rows, length;
-  int offset;     // elements past a 16-byte boundary
-  bool aligned;   // whether all operands have the same offset
+  int offset;    // elements past a 16-byte boundary
+  bool aligned;  // whether all operands have the same offset
 
   Dtype compute() const { return dtype == Dtype::kDouble ? Dtype::kDouble : Dtype::kFloat; }
   int other() const { return aligned ? offset : offset + 1; }
@@ -45,9 +45,8 @@ void check_interpolate(const Batch& batch, bool per_element, int multiprocessors
   for (int64_t i = 0; i < n; ++i) {
     const double weight = alpha.get(per_element ? i : i / batch.length);
     const double expected = math::interpolate(fake.get(i), real.get(i), weight);
-    expect_close("interpolate", i, out.get(i), expected,
-                 1.01 * epsilon_of(batch.dtype), 8 * epsilon_of(batch.compute()) /
-                 epsilon_of(batch.dtype) * 10);
+    expect_close("interpolate", i, out.get(i), expected, 1.01 * epsilon_of(batch.dtype),
+                 8 * epsilon_of(batch.compute()) / epsilon_of(batch.dtype) * 10);
   }
 }
 
@@ -116,8 +115,7 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
     const int64_t row = i / batch.length;
     const double along_v = 0.7 * per_sample * direction.get(i);
     const double along_g = 0.7 * per_sample * formula.twist(q[row]) * gradient.get(i);
-    expect("second penalty gradient", i,
-           along_v * formula.coefficient(q[row]) + along_g * dot[row],
+    expect("second penalty gradient", i, along_v * formula.coefficient(q[row]) + along_g * dot[row],
            2 * std::fabs(along_v) + std::fabs(along_g) * dot_magnitude[row]);
   }
 }
@@ -141,9 +139,18 @@ int main(int count, char** arguments) {
     return report();
   }
   for (Dtype dtype : {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16, Dtype::kDouble}) {
-    for (const auto& [rows, length] : {std::pair<int64_t, int64_t>{1, 1}, {0, 7}, {3, 0}, {5, 7},
-                                       {700, 2}, {40, 64}, {33, 100}, {3, 2047}, {2, 2049},
-                                       {1, 10007}, {20, 2048}, {9, 257}}) {
+    for (const auto& [rows, length] : {std::pair<int64_t, int64_t>{1, 1},
+                                       {0, 7},
+                                       {3, 0},
+                                       {5, 7},
+                                       {700, 2},
+                                       {40, 64},
+                                       {33, 100},
+                                       {3, 2047},
+                                       {2, 2049},
+                                       {1, 10007},
+                                       {20, 2048},
+                                       {9, 257}}) {
       check_batch({dtype, rows, length, 0, true}, 2);
       check_batch({dtype, rows, length, 1, true}, 2);
       check_batch({dtype, rows, length, 0, false}, 2);

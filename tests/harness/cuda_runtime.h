@@ -35,9 +35,9 @@
 #define __forceinline__ inline
 #define __grid_constant__
 
-#define GANLOSS_SHARED(type, name, count)    \
-  static const char name##_declaration = 0;  \
-  type* const name =                         \
+#define GANLOSS_SHARED(type, name, count)   \
+  static const char name##_declaration = 0; \
+  type* const name =                        \
       static_cast<type*>(harness::shared_array(&name##_declaration, sizeof(type) * (count)))
 #define GANLOSS_LAUNCH(kernel, blocks, threads, stream, ...) \
   harness::launch(blocks, threads, [&] { kernel(__VA_ARGS__); })
@@ -68,8 +68,7 @@ HARNESS_UNINSTRUMENTED inline void meet(const char* operation, unsigned mask) {
 
 // The value that `source` gives in the same operation. No memory order, as on a GPU.
 template <typename T>
-HARNESS_UNINSTRUMENTED T exchange(const char* operation, unsigned mask, T value,
-                                  unsigned source) {
+HARNESS_UNINSTRUMENTED T exchange(const char* operation, unsigned mask, T value, unsigned source) {
   Thread* self = current;
   const unsigned turn = self->turn++ % 2;
   static_assert(sizeof(T) <= sizeof(uint64_t));

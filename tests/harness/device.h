@@ -28,8 +28,12 @@ constexpr size_t kSharedRedzone = 64;
 
 // Memory order, as ThreadSanitizer is told of it; nothing in other builds.
 #if defined(__SANITIZE_THREAD__)
-inline void acquire(void* object) { __tsan_acquire(object); }
-inline void release(void* object) { __tsan_release(object); }
+inline void acquire(void* object) {
+  __tsan_acquire(object);
+}
+inline void release(void* object) {
+  __tsan_release(object);
+}
 #else
 inline void acquire(void*) {}
 inline void release(void*) {}
@@ -77,7 +81,7 @@ struct Block {
     char* memory;
   } arrays[16];
   int array_count;
-  char barrier[2];                                    // names for ThreadSanitizer
+  char barrier[2];  // names for ThreadSanitizer
   std::vector<char> warp_barrier;
   void (*body)(void*);
   void* argument;
@@ -86,20 +90,32 @@ struct Block {
 // The harness's own state is no part of the memory of the kernels: ThreadSanitizer must not look
 // at it, so it is read and written in uninstrumented functions only.
 inline Thread* current;
-HARNESS_STATE inline Thread* this_thread() { return current; }
-HARNESS_STATE inline uint3 thread_position() { return current->position; }
-HARNESS_STATE inline uint3 block_position() { return current->block->position; }
-HARNESS_STATE inline dim3 grid_size() { return current->block->grid; }
-HARNESS_STATE inline dim3 block_size() { return current->block->shape; }
+HARNESS_STATE inline Thread* this_thread() {
+  return current;
+}
+HARNESS_STATE inline uint3 thread_position() {
+  return current->position;
+}
+HARNESS_STATE inline uint3 block_position() {
+  return current->block->position;
+}
+HARNESS_STATE inline dim3 grid_size() {
+  return current->block->grid;
+}
+HARNESS_STATE inline dim3 block_size() {
+  return current->block->shape;
+}
 
 [[noreturn]] inline void fail(const char* message) {
   std::fprintf(stderr, "harness: ERROR: %s", message);
   if (current) {
     int counts[4] = {};
     for (const Thread& thread : current->block->threads) ++counts[static_cast<int>(thread.state)];
-    std::fprintf(stderr, " (block %u, thread %u; ready %d, at barrier %d, in warp operation %d, "
-                 "exited %d)", current->block->position.x, current->index, counts[0], counts[1],
-                 counts[2], counts[3]);
+    std::fprintf(stderr,
+                 " (block %u, thread %u; ready %d, at barrier %d, in warp operation %d, "
+                 "exited %d)",
+                 current->block->position.x, current->index, counts[0], counts[1], counts[2],
+                 counts[3]);
   }
   std::fprintf(stderr, "\n");
   std::abort();

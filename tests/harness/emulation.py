@@ -1,8 +1,8 @@
 """Runs the ops of CPU tensors on the CUDA kernels, compiled for the CPU.
 
-    with emulated_cuda():
-        loss = ganloss_fast.discriminator_loss(real, fake, "hinge")
-        loss.backward()
+with emulated_cuda():
+    loss = ganloss_fast.discriminator_loss(real, fake, "hinge")
+    loss.backward()
 """
 
 from __future__ import annotations

@@ -7,5 +7,7 @@ namespace c10::cuda {
 struct CUDAStream {
   cudaStream_t stream() const { return nullptr; }
 };
-inline CUDAStream getCurrentCUDAStream() { return {}; }
+inline CUDAStream getCurrentCUDAStream() {
+  return {};
+}
 }  // namespace c10::cuda

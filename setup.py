@@ -13,20 +13,42 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 
+
+def find_cuda_toolkit() -> None:
+    """Sets CUDA_HOME where it is not set: nvcc says where its toolkit is.
+
+    torch takes the folder above the nvcc on PATH, which is wrong where that is a wrapper script.
+    """
+    nvcc = shutil.which("nvcc")
+    if "CUDA_HOME" in os.environ or nvcc is None:
+        return
+    run = subprocess.run([nvcc, "--dryrun", "x.cu"], capture_output=True, text=True, check=False)
+    for line in run.stderr.splitlines():
+        if line.startswith("#$ TOP="):
+            os.environ["CUDA_HOME"] = str(Path(line.removeprefix("#$ TOP=")).resolve())
+
+
+find_cuda_toolkit()  # before torch.utils.cpp_extension looks for it
+
 try:  # an sdist and the metadata need no torch
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension
+    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 except ImportError:
     torch = None  # type: ignore[assignment]
     from setuptools.command.build_ext import build_ext as BuildExtension  # type: ignore[no-redef]
 
 ROOT = Path(__file__).parent
 MODES = ("auto", "cpu", "cuda", "none")
+
+# What is compiled for unless TORCH_CUDA_ARCH_LIST says otherwise: Turing to Blackwell, and PTX for
+# what comes after. Never the GPU of the build machine: it may have none, or another one.
+CUDA_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 
 NO_TORCH = """
 ganloss_fast: there is no torch in this build environment, so nothing native can be built.
@@ -94,11 +116,19 @@ def extensions() -> list[Extension]:
     flags = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
     if nodes_are_intrusive():
         flags.append("-DGANLOSS_INTRUSIVE_NODES")
+    plan, _ = build_plan()
+    if plan != "cuda":
+        kind, options = CppExtension, flags
+    else:
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHITECTURES)
+        sources += [*ROOT.glob("csrc/cuda/*.cpp"), *ROOT.glob("csrc/cuda/*.cu")]
+        nvcc_flags = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", "--threads=2"]
+        kind, options = CUDAExtension, {"cxx": flags, "nvcc": nvcc_flags}
     return [
-        CppExtension(
+        kind(
             "ganloss_fast._C",
             sorted(str(path.relative_to(ROOT)) for path in sources),
-            extra_compile_args=flags,
+            extra_compile_args=options,
             extra_link_args=["-fopenmp"],
         )
     ]

@@ -89,4 +89,11 @@ inline void check_penalty(const at::Tensor& gradient, int64_t mode) {
                     math::kPenaltyModeCount - 1, ", got ", mode);
 }
 
+inline void check_penalty_backward(const at::Tensor& grad_penalty, const at::Tensor& gradient,
+                                   const at::Tensor& norms, int64_t mode) {
+  check_penalty(gradient, mode);
+  check_shape("grad_penalty", grad_penalty, {}, gradient);
+  check_shape("norms", norms, {gradient.size(0)}, gradient);
+}
+
 }  // namespace ganloss

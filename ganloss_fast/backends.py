@@ -51,6 +51,7 @@ def _load_extension() -> str | None:
 BUILD_FACTS = _read_build_facts()
 NATIVE_MISSING = _load_extension()
 HAS_NATIVE = NATIVE_MISSING is None
+HAS_CUDA = HAS_NATIVE and BUILD_FACTS["built"] == "cuda"
 
 # Importing Triton takes a second, so it is looked for here and imported when a tensor needs it.
 TRITON_MISSING = (
@@ -60,7 +61,7 @@ TRITON_MISSING = (
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "on", "true", "yes")
 
 # An extension without CUDA kernels: the registered ops take the Triton kernels for CUDA tensors.
-REGISTERS_TRITON = HAS_NATIVE and TRITON_MISSING is None and BUILD_FACTS.get("built") != "cuda"
+REGISTERS_TRITON = HAS_NATIVE and TRITON_MISSING is None and not HAS_CUDA
 
 
 @functools.cache
@@ -95,7 +96,7 @@ def why_not(backend: str, device_type: str) -> str | None:
     if device_type == "cpu":
         return None
     if device_type == "cuda":
-        return BUILD_FACTS["reasons"].get("cuda", "no CUDA kernels were built")
+        return None if HAS_CUDA else BUILD_FACTS["reasons"].get("cuda", "it has no CUDA kernels")
     return f"there are no native kernels for {device_type} tensors"
 
 
@@ -121,7 +122,7 @@ def _refuse_choice(device_type: str) -> None:
 def is_native(tensor: Tensor) -> bool:
     """Whether the native op serves ``tensor`` under the current choice."""
     if _choice == "auto":
-        return HAS_NATIVE and tensor.is_cpu
+        return (HAS_NATIVE and tensor.is_cpu) or (HAS_CUDA and tensor.is_cuda)
     if _choice != "native":
         return False
     _refuse_choice(tensor.device.type)

@@ -25,11 +25,41 @@ needs_native = pytest.mark.skipif(
 )
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption(
+        "--emulated-cuda",
+        action="store_true",
+        help="run the tests of the native implementation on the CUDA kernels, on the CPU",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
     """``native`` in a test's fixtures means: skip, with the reason, where there is none."""
+    if config.getoption("--emulated-cuda"):
+        items[:] = [item for item in items if serves_emulation(item)]
     for item in items:
         if {"native", "isa"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(needs_native)
+
+
+def serves_emulation(item):
+    """Whether a test runs the native implementation; once, not for every instruction set."""
+    chosen = getattr(item, "callspec", None) and item.callspec.params.get("implementation")
+    if chosen is not None:
+        return chosen == IMPLEMENTATIONS[-1]
+    return "native" in getattr(item, "fixturenames", ())
+
+
+@contextlib.contextmanager
+def native_kernels(config):
+    """The native backend: of the CPU, or the emulated CUDA kernels under --emulated-cuda."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(backends.use_backend("native"))
+        if config.getoption("--emulated-cuda"):
+            from harness.emulation import emulated_cuda
+
+            stack.enter_context(emulated_cuda())
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +73,9 @@ def repeatable():
 
 
 @pytest.fixture
-def native():
+def native(request):
     """The native kernels, with the instruction set that this machine prefers."""
-    with backends.use_backend("native"):
+    with native_kernels(request.config):
         yield
 
 
@@ -69,7 +99,7 @@ def implementation(request):
     if backend == "triton" and (reason := triton_guard.why_unavailable()):
         pytest.skip(reason)
     guard = triton_guard.guarded() if backend == "triton" else contextlib.nullcontext()
-    with backends.use_backend(backend), guard:
+    with native_kernels(request.config) if isa else backends.use_backend(backend), guard:
         yield request.param
     if isa:
         _C.select_cpu_isa(before)

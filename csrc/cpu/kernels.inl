@@ -5,6 +5,7 @@
 
 #include "vector.h"
 
+#include "../math/interpolation.h"
 #include "kernels.h"
 
 namespace {
@@ -299,17 +300,13 @@ void interpolate(Dtype dtype, const void* real, const void* fake, const void* al
     auto* f = static_cast<const storage_t*>(fake);
     auto* weights = static_cast<const T*>(alpha);
     auto* to = static_cast<storage_t*>(out);
-    const V constant = T(alpha_scalar), one = T(1), half = T(0.5);
+    const V constant = T(alpha_scalar);
     for_each_vector<T>(
         count,
         [&](int64_t i, auto lanes, int) {
           V weight = weights ? read(weights + i, lanes) : constant;
           V from = read(f + i, lanes), towards = read(r + i, lanes);
-          V step = towards - from;
-          // from the nearer end, as torch.lerp does: both ends come out exactly
-          write(to + i,
-                select(weight < half, from + weight * step, towards - (one - weight) * step),
-                lanes);
+          write(to + i, ganloss::math::interpolate(from, towards, weight), lanes);
         },
         [] {});
   });

@@ -1,8 +1,6 @@
 #include "launch.h"
 
 #include <ATen/EmptyTensor.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/empty_strided.h>
 #include <c10/util/Exception.h>
 
 #if defined(__linux__)
@@ -55,12 +53,6 @@ const Kernels*& current() {
   return chosen;
 }
 
-bool same_layout(const at::Tensor& x, const at::Tensor& y) {
-  for (int64_t d = 0; d < x.dim(); ++d)
-    if (x.size(d) > 1 && x.stride(d) != y.stride(d)) return false;
-  return true;
-}
-
 void append_row(std::vector<Piece>& pieces, int64_t row, int64_t length) {
   for (int64_t offset = 0; offset < length; offset += kPiece)
     pieces.push_back({row, offset, std::min(kPiece, length - offset)});
@@ -108,28 +100,6 @@ std::vector<Piece> cut_batch(int64_t rows, int64_t length) {
   pieces.reserve(rows * ((length + kPiece - 1) / kPiece));
   for (int64_t row = 0; row < rows; ++row) append_row(pieces, row, length);
   return pieces;
-}
-
-at::Tensor dense(const at::Tensor& tensor) {
-  if (tensor.is_non_overlapping_and_dense()) return tensor;
-  return at::empty_like(tensor).copy_(tensor);
-}
-
-at::Tensor dense_by_sample(const at::Tensor& tensor) {
-  const bool by_sample = tensor.size(0) <= 1 || tensor.numel() == 0 ||
-                         tensor.stride(0) == tensor.numel() / tensor.size(0);
-  return by_sample && tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous();
-}
-
-at::Tensor in_layout_of(const at::Tensor& tensor, const at::Tensor& like) {
-  if (same_layout(tensor, like)) return tensor;
-  return at::empty_strided(like.sizes(), like.strides(), tensor.options()).copy_(tensor);
-}
-
-at::Tensor restore_layout(const at::Tensor& result, const at::Tensor& used,
-                          const at::Tensor& original) {
-  if (used.is_same(original)) return result;
-  return at::empty_like(original).copy_(result);
 }
 
 at::Tensor empty_small(at::IntArrayRef sizes, at::ScalarType dtype) {

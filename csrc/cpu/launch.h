@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "../layout.h"
 #include "kernels.h"
 
 namespace ganloss::cpu {
@@ -51,22 +52,11 @@ void for_each_piece(const std::vector<Piece>& pieces, const Body& body) {
   });
 }
 
-// A tensor whose elements fill one block of memory: itself, or a copy.
-at::Tensor dense(const at::Tensor& tensor);
-// Dense, and every sample is one block of memory.
-at::Tensor dense_by_sample(const at::Tensor& tensor);
-// The elements of `tensor` in the memory order of `like`: itself, or a copy.
-at::Tensor in_layout_of(const at::Tensor& tensor, const at::Tensor& like);
-
 // A small contiguous output. Not at::empty: its trip through the dispatcher costs more than a
 // whole loss of 64 logits.
 at::Tensor empty_small(at::IntArrayRef sizes, at::ScalarType dtype);
 // An output in the memory order and dtype of `like`, a dense tensor.
 at::Tensor empty_output(const at::Tensor& like);
-// The result of a kernel that ran on `used`, a reordered copy of `original` or itself, with the
-// strides that empty_like(original) has, which is what the fake kernels promise.
-at::Tensor restore_layout(const at::Tensor& result, const at::Tensor& used,
-                          const at::Tensor& original);
 
 // Byte address of element `offset`.
 const void* at_offset(const at::Tensor& tensor, int64_t offset);

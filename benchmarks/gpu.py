@@ -1,0 +1,329 @@
+"""Measures every op on a GPU: eager, compiled, captured; every backend; against the memory's speed.
+
+    python -m benchmarks.gpu                  everything, into benchmarks/results/gpu-<device>
+    python -m benchmarks.gpu --dry-run        a few rounds on the CPU: does the program work?
+
+For each op, direction, size, dtype and contender, one CSV line: microseconds (p20, p50, p80), the
+bandwidth that they mean for the bytes that must move, its share of the copy bandwidth that was
+measured on this device, and the number of kernel launches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+
+import torch
+from torch import Tensor
+
+import ganloss_fast
+from benchmarks import machine
+from benchmarks.recording import write_csv, write_json
+from ganloss_fast import backends, ops, terms
+from ganloss_fast.terms import Segment
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+FLUSHED_BYTES = 256 << 20  # more than any L2 cache holds
+
+
+# ---- what is measured --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """One op and direction at one size. ``build`` draws the inputs and returns the work.
+
+    ``bytes_moved`` is the least that any implementation must read and write.
+    """
+
+    op: str
+    direction: str
+    size: str
+    dtype: str
+    bytes_moved: int
+    build: Callable[[torch.device], Callable[[], object]]
+
+
+LOSS_SHAPES = {
+    "64 logits": [(64, 1)],
+    "16x1x62x62": [(16, 1, 62, 62)],
+    "3 maps, 32 images": [(32, 1, 126, 126), (32, 1, 62, 62), (32, 1, 30, 30)],
+    "16M": [(1 << 24,)],
+    "64 feature maps": [(16, 32 << (k % 4), 4096 >> (k % 4)) for k in range(64)],
+}
+PENALTY_SHAPES = {
+    "64x3x64x64": (64, 3, 64, 64),
+    "4x3x1024x1024": (4, 3, 1024, 1024),
+    "65536x2": (65536, 2),
+}
+TINY = {"tiny": [(8, 1), (3, 5)]}
+TINY_PENALTY = {"tiny": (4, 3, 5)}
+
+
+def _elements(shapes: list[tuple[int, ...]]) -> int:
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+def _draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.randn(shape, device=device, dtype=torch.float32).to(dtype).requires_grad_()
+
+
+def loss_case(name: str, size: str, shapes: list, dtype: str, direction: str) -> Case:
+    """A discriminator loss, or the feature matching of pairs, over a list."""
+    n, width = _elements(shapes), DTYPES[dtype].itemsize
+    reads = 2 * n * width  # real and fake
+    moved = reads if direction == "forward" else 3 * reads  # read twice, gradients written once
+
+    def build(device: torch.device) -> Callable[[], object]:
+        real = [_draw(shape, DTYPES[dtype], device) for shape in shapes]
+        fake = [_draw(shape, DTYPES[dtype], device) for shape in shapes]
+
+        def forward() -> Tensor:
+            if name == "abs pairs":
+                pairs = [Segment(f, terms.ABSOLUTE, b=r) for r, f in zip(real, fake)]
+                return ops.multi_tensor_loss(pairs).total
+            return ganloss_fast.discriminator_loss(real, fake, name)
+
+        if direction == "forward":
+            return torch.no_grad()(forward)
+        return lambda: torch.autograd.grad(forward(), [*real, *fake])
+
+    return Case(name, direction, size, dtype, moved, build)
+
+
+def penalty_case(size: str, shape: tuple[int, ...], dtype: str, direction: str) -> Case:
+    n, width = torch.Size(shape).numel(), DTYPES[dtype].itemsize
+    moved = n * width * (1 if direction == "forward" else 3)
+
+    def build(device: torch.device) -> Callable[[], object]:
+        gradient = _draw(shape, DTYPES[dtype], device)
+
+        def forward() -> Tensor:
+            return ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)[0]
+
+        if direction == "forward":
+            return torch.no_grad()(forward)
+        return lambda: torch.autograd.grad(forward(), gradient)
+
+    return Case("gradient_penalty_loss", direction, size, dtype, moved, build)
+
+
+def interpolate_case(size: str, shape: tuple[int, ...], dtype: str) -> Case:
+    moved = 3 * torch.Size(shape).numel() * DTYPES[dtype].itemsize
+
+    def build(device: torch.device) -> Callable[[], object]:
+        real, fake = (_draw(shape, DTYPES[dtype], device).detach() for _ in range(2))
+        alpha = torch.rand(shape[0], device=device)
+        return lambda: ops.interpolate(real, fake, alpha)
+
+    return Case("interpolate", "forward", size, dtype, moved, build)
+
+
+def cases(dry_run: bool) -> list[Case]:
+    shapes, batches = (TINY, TINY_PENALTY) if dry_run else (LOSS_SHAPES, PENALTY_SHAPES)
+    found = []
+    for dtype in list(DTYPES)[: 1 if dry_run else None]:
+        for direction in ("forward", "forward + backward"):
+            for size, list_of_shapes in shapes.items():
+                for loss in ("bce", "hinge", "abs pairs"):
+                    found.append(loss_case(loss, size, list_of_shapes, dtype, direction))
+            for size, shape in batches.items():
+                found.append(penalty_case(size, shape, dtype, direction))
+        found += [interpolate_case(size, shape, dtype) for size, shape in batches.items()]
+    return found
+
+
+# ---- how it is measured ------------------------------------------------------------------------
+
+
+class Stopwatch:
+    """Microseconds of one call: between two events on a GPU, of the wall clock on the CPU."""
+
+    def __init__(self, device: torch.device, rounds: int) -> None:
+        self.device = device
+        self.rounds = rounds
+        self._flushed = None
+        if device.type == "cuda":
+            self._flushed = torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=device)
+
+    def __call__(self, work: Callable[[], object]) -> list[float]:
+        for _ in range(3):
+            work()
+        return [self._once(work) for _ in range(self.rounds)]
+
+    def _once(self, work: Callable[[], object]) -> float:
+        if self._flushed is None:
+            started = time.perf_counter()
+            work()
+            return 1e6 * (time.perf_counter() - started)
+        # The fill empties the cache and is long enough for the host to queue the work behind it,
+        # so that what is measured is the device and not the way to it; where the host is slower
+        # than that, its time shows, as it does in training.
+        self._flushed.zero_()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        return 1e3 * begin.elapsed_time(end)
+
+
+def captured(work: Callable[[], object]) -> Callable[[], object]:
+    """The work as a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def launches(work: Callable[[], object], device: torch.device) -> int | None:
+    """Kernels and memory operations that one call puts on the device; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    activity = torch.profiler.ProfilerActivity.CUDA
+    torch.cuda.synchronize(device)
+    with torch.profiler.profile(activities=[activity]) as profile:
+        work()
+        torch.cuda.synchronize(device)
+    on_device = torch.autograd.DeviceType.CUDA
+    return sum(1 for event in profile.events() if event.device_type == on_device)
+
+
+def copy_bandwidth(stopwatch: Stopwatch, elements: int) -> float:
+    """GB/s of a copy: what reading and writing memory can reach on this device."""
+    source = torch.empty(elements, device=stopwatch.device)
+    target = torch.empty_like(source)
+    microseconds = stopwatch(lambda: target.copy_(source))
+    return 2 * 4 * elements / quantiles(microseconds, n=2)[0] / 1e3
+
+
+def contenders(case: Case, device: torch.device) -> Iterator[tuple[str, Callable]]:
+    """The work of a case in every mode that this device and backend have."""
+    work = case.build(device)
+    yield "eager", work
+    if case.direction == "forward":  # autograd.grad inside a compiled region is not torch's default
+        yield "compiled", torch.compile(work, dynamic=False)
+    if device.type == "cuda":
+        yield "captured", captured(work)
+
+
+def measure(case: Case, device: torch.device, backend: str, stopwatch: Stopwatch, copy: float):
+    """The CSV lines of one case and backend."""
+    with ganloss_fast.use_backend(backend):
+        for mode, work in contenders(case, device):
+            times = quantiles(stopwatch(work), n=10)
+            p20, p50, p80 = times[1], times[4], times[7]
+            bandwidth = case.bytes_moved / p50 / 1e3
+            yield {
+                "op": case.op,
+                "direction": case.direction,
+                "size": case.size,
+                "dtype": case.dtype,
+                "backend": backend,
+                "mode": mode,
+                "p20_us": round(p20, 3),
+                "p50_us": round(p50, 3),
+                "p80_us": round(p80, 3),
+                "bytes": case.bytes_moved,
+                "GB_per_s": round(bandwidth, 2),
+                "of_copy_bandwidth": round(bandwidth / copy, 4),
+                "launches": launches(work, device),
+            }
+
+
+def available_backends(device: torch.device) -> list[str]:
+    """Every backend that serves the device; why the others do not is printed."""
+    found = []
+    for backend in backends.BACKENDS:
+        reason = backends.why_not(backend, device.type)
+        if reason is None:
+            found.append(backend)
+        else:
+            print(f"without {backend}: {reason}")
+    return found
+
+
+# ---- results -----------------------------------------------------------------------------------
+
+
+def plot(rows: list[dict], folder: Path) -> None:
+    """For each op and direction: microseconds by size, one bar a contender."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    for op, direction in sorted({(row["op"], row["direction"]) for row in rows}):
+        chosen = [
+            row
+            for row in rows
+            if (row["op"], row["direction"], row["dtype"]) == (op, direction, "float32")
+        ]
+        sizes = list(dict.fromkeys(row["size"] for row in chosen))
+        names = list(dict.fromkeys((row["backend"], row["mode"]) for row in chosen))
+        figure, axes = pyplot.subplots(figsize=(2 + 2 * len(sizes), 4))
+        for k, (backend, mode) in enumerate(names):
+            by_size = {r["size"]: r for r in chosen if (r["backend"], r["mode"]) == (backend, mode)}
+            places = [s + (k - len(names) / 2) * 0.8 / len(names) for s in range(len(sizes))]
+            heights = [by_size[size]["p50_us"] if size in by_size else 0 for size in sizes]
+            axes.bar(places, heights, 0.8 / len(names), label=f"{backend}, {mode}")
+        axes.set_xticks(range(len(sizes)), sizes)
+        axes.set_yscale("log")
+        axes.set_ylabel("microseconds (median)")
+        axes.set_title(f"{op}, {direction}, float32")
+        axes.legend(fontsize="small")
+        figure.tight_layout()
+        name = f"{op}-{direction}".replace(" ", "_").replace("+", "and")
+        figure.savefig(folder / f"{name}.png", dpi=120)
+        pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU")
+    parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--output", type=Path, help="folder for the results")
+    arguments = parser.parse_args()
+    if not arguments.dry_run and not torch.cuda.is_available():
+        parser.error("no GPU: torch.cuda.is_available() is False. --dry-run works without one.")
+
+    device = torch.device("cpu" if arguments.dry_run else "cuda")
+    rounds = 5 if arguments.dry_run else arguments.rounds
+    facts = machine.facts(device)
+    label = str(facts.get("gpu", "dry-run")).replace(" ", "-")
+    folder = arguments.output or RESULTS / f"gpu-{label}"
+    folder.mkdir(parents=True, exist_ok=True)
+    stopwatch = Stopwatch(device, rounds)
+    copy = copy_bandwidth(stopwatch, 1 << (16 if arguments.dry_run else 28))
+    print(f"{label}: copies at {copy:.0f} GB/s")
+
+    rows = []
+    chosen = available_backends(device)
+    for case in cases(arguments.dry_run):
+        torch.compiler.reset()
+        for backend in chosen:
+            for row in measure(case, device, backend, stopwatch, copy):
+                rows.append(row)
+                print(
+                    f"{row['op']:24}{row['direction']:20}{row['size']:20}{row['dtype']:10}"
+                    f"{row['backend']:10}{row['mode']:10}{row['p50_us']:12.1f} us "
+                    f"{row['GB_per_s']:8.1f} GB/s  launches {row['launches']}"
+                )
+    write_csv(folder / "gpu.csv", rows)
+    write_json(folder / "gpu.json", {**facts, "copy_GB_per_s": round(copy, 1), "rounds": rounds})
+    plot(rows, folder)
+
+
+if __name__ == "__main__":
+    main()

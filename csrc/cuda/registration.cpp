@@ -1,0 +1,15 @@
+// The ops of CUDA tensors.
+#include <torch/library.h>
+
+#include "ops.h"
+
+TORCH_LIBRARY_IMPL(ganloss_fast, CUDA, m) {
+  using namespace ganloss;
+  m.impl("multi_tensor_loss", &cuda::multi_tensor_loss);
+  m.impl("multi_tensor_loss_backward", &cuda::multi_tensor_loss_backward);
+  m.impl("multi_tensor_loss_double_backward", &cuda::multi_tensor_loss_double_backward);
+  m.impl("interpolate", &cuda::interpolate);
+  m.impl("gradient_penalty_loss", &cuda::gradient_penalty_loss);
+  m.impl("gradient_penalty_loss_backward", &cuda::gradient_penalty_loss_backward);
+  m.impl("gradient_penalty_loss_double_backward", &cuda::gradient_penalty_loss_double_backward);
+}

@@ -1,0 +1,160 @@
+// Runs the interpolation and penalty kernels on the CPU and compares with float64 formulas.
+//
+//   check_rows [small]      small: few blocks, for ThreadSanitizer
+#include <cstring>
+
+#include "check.h"
+#include "math/interpolation.h"
+
+using namespace check;
+using namespace ganloss;
+
+namespace {
+
+std::mt19937 random_numbers(2);
+
+struct Batch {
+  Dtype dtype;
+  int64_t rows, length;
+  int offset;    // elements past a 16-byte boundary
+  bool aligned;  // whether all operands have the same offset
+
+  Dtype compute() const { return dtype == Dtype::kDouble ? Dtype::kDouble : Dtype::kFloat; }
+  int other() const { return aligned ? offset : offset + 1; }
+  Buffer images(bool alike) const {
+    return Buffer(dtype, rows * length, alike ? offset : other()).randomize(random_numbers);
+  }
+  cuda::BatchCall call(int multiprocessors) const {
+    return {rows, length, dtype, multiprocessors, nullptr, nullptr};
+  }
+};
+
+void check_interpolate(const Batch& batch, bool per_element, int multiprocessors) {
+  const int64_t n = batch.rows * batch.length;
+  Buffer fake = batch.images(true), real = batch.images(false), out = batch.images(true);
+  Buffer alpha(batch.compute(), per_element ? n : batch.rows);
+  std::uniform_real_distribution<double> uniform(0.0, 1.0);
+  for (int64_t i = 0; i < alpha.count(); ++i) alpha.set(i, uniform(random_numbers));
+  if (n > 0) alpha.set(0, 1.0);
+  cuda::BatchCall call = batch.call(multiprocessors);
+  if (per_element) {
+    call.rows = 1;
+    call.length = n;
+  }
+  cuda::interpolate(call, fake.data(), real.data(), alpha.data(), per_element, out.data());
+  for (int64_t i = 0; i < n; ++i) {
+    const double weight = alpha.get(per_element ? i : i / batch.length);
+    const double expected = math::interpolate(fake.get(i), real.get(i), weight);
+    expect_close("interpolate", i, out.get(i), expected, 1.01 * epsilon_of(batch.dtype),
+                 8 * epsilon_of(batch.compute()) / epsilon_of(batch.dtype) * 10);
+  }
+}
+
+void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocessors) {
+  const cuda::Penalty penalty{mode, 1.5, 10.0};
+  const math::NormPenalty<double> formula{mode, 1.5};
+  const double per_sample = penalty.scale / static_cast<double>(batch.rows);
+  const double epsilon = 60 * epsilon_of(batch.compute());
+  Buffer gradient = batch.images(true), direction = batch.images(false), out = batch.images(true);
+  for (int64_t i = 0; i < batch.length && batch.rows > 1; ++i) gradient.set(i, 0.0);  // a dead row
+  Buffer result(batch.compute(), 1), norms(batch.compute(), batch.rows);
+  Buffer again(batch.compute(), 1), dots(batch.compute(), batch.rows);
+  Buffer incoming(batch.compute(), 1), grad_grad(batch.compute(), 1);
+  incoming.set(0, 0.7);
+
+  cuda::BatchCall call = batch.call(multiprocessors);
+  const auto with_workspace = [&](auto&& launch) {
+    const Buffer workspace = dirty_workspace(cuda::batch_workspace_bytes(call));
+    call.workspace = workspace.data();
+    launch();
+  };
+  with_workspace([&] {
+    cuda::gradient_penalty_loss(call, penalty, gradient.data(), result.data(), norms.data());
+  });
+  with_workspace([&] {
+    cuda::gradient_penalty_loss(call, penalty, gradient.data(), again.data(), norms.data());
+  });
+  double sum = 0, contraction = 0, magnitude = 0;
+  std::vector<double> q(batch.rows, 0.0), dot(batch.rows, 0.0), dot_magnitude(batch.rows, 0.0);
+  for (int64_t row = 0; row < batch.rows; ++row) {
+    for (int64_t i = row * batch.length; i < (row + 1) * batch.length; ++i) {
+      q[row] += gradient.get(i) * gradient.get(i);
+      dot[row] += gradient.get(i) * direction.get(i);
+      dot_magnitude[row] += std::fabs(gradient.get(i) * direction.get(i));
+    }
+    magnitude += 2 * per_sample * dot_magnitude[row];
+    expect_close("norms", row, norms.get(row), std::sqrt(q[row]), epsilon, 0);
+    sum += formula.value(q[row]) * per_sample;
+    contraction += per_sample * formula.coefficient(q[row]) * dot[row];
+  }
+  expect_close("penalty", 0, result.get(0), batch.rows ? sum : NAN, epsilon, 1.0);
+  expect_close("penalty again", 0, again.get(0), result.get(0), 0, 0);
+  if (batch.rows == 0) return;
+
+  const double rounding = epsilon + 1.01 * epsilon_of(batch.dtype);
+  const double tiny = batch.dtype == Dtype::kHalf ? 1e-3 : 1e-6;
+  // Near the target the two halves of a coefficient cancel: the size of one sets the error.
+  const auto expect = [&](const char* what, int64_t i, double expected, double uncancelled) {
+    expect_close(what, i, out.get(i), expected, rounding,
+                 tiny + std::fabs(uncancelled) * epsilon / rounding);
+  };
+  cuda::gradient_penalty_loss_backward(call, penalty, incoming.data(), gradient.data(),
+                                       norms.data(), out.data());
+  for (int64_t i = 0; i < batch.rows * batch.length; ++i) {
+    const double factor = 0.7 * per_sample * gradient.get(i);
+    expect("penalty gradient", i, factor * formula.coefficient(q[i / batch.length]), 2 * factor);
+  }
+
+  with_workspace([&] {
+    cuda::gradient_penalty_loss_double_backward(call, penalty, direction.data(), incoming.data(),
+                                                gradient.data(), norms.data(), dots.data(),
+                                                grad_grad.data(), out.data());
+  });
+  expect_close("grad grad penalty", 0, grad_grad.get(0), contraction, epsilon, magnitude);
+  for (int64_t i = 0; i < batch.rows * batch.length; ++i) {
+    const int64_t row = i / batch.length;
+    const double along_v = 0.7 * per_sample * direction.get(i);
+    const double along_g = 0.7 * per_sample * formula.twist(q[row]) * gradient.get(i);
+    expect("second penalty gradient", i, along_v * formula.coefficient(q[row]) + along_g * dot[row],
+           2 * std::fabs(along_v) + std::fabs(along_g) * dot_magnitude[row]);
+  }
+}
+
+void check_batch(const Batch& batch, int multiprocessors) {
+  check_penalty(batch, math::PenaltyMode::kTwoSided, multiprocessors);
+  check_penalty(batch, math::PenaltyMode::kOneSided, multiprocessors);
+  check_interpolate(batch, false, multiprocessors);
+  check_interpolate(batch, true, multiprocessors);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const bool small = count > 1 && !std::strcmp(arguments[1], "small");
+  if (small) {
+    check_penalty({Dtype::kFloat, 1, 8300, 0, true}, math::PenaltyMode::kTwoSided, 1);  // pieces
+    check_penalty({Dtype::kHalf, 6, 2100, 0, true}, math::PenaltyMode::kTwoSided, 1);   // rows
+    check_penalty({Dtype::kFloat, 700, 3, 0, true}, math::PenaltyMode::kTwoSided, 1);   // lanes
+    check_interpolate({Dtype::kFloat, 3, 2100, 0, true}, false, 1);
+    return report();
+  }
+  for (Dtype dtype : {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16, Dtype::kDouble}) {
+    for (const auto& [rows, length] : {std::pair<int64_t, int64_t>{1, 1},
+                                       {0, 7},
+                                       {3, 0},
+                                       {5, 7},
+                                       {700, 2},
+                                       {40, 64},
+                                       {33, 100},
+                                       {3, 2047},
+                                       {2, 2049},
+                                       {1, 10007},
+                                       {20, 2048},
+                                       {9, 257}}) {
+      check_batch({dtype, rows, length, 0, true}, 2);
+      check_batch({dtype, rows, length, 1, true}, 2);
+      check_batch({dtype, rows, length, 0, false}, 2);
+    }
+  }
+  return report();
+}

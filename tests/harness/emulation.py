@@ -1,0 +1,72 @@
+"""Runs the ops of CPU tensors on the CUDA kernels, compiled for the CPU.
+
+with emulated_cuda():
+    loss = ganloss_fast.discriminator_loss(real, fake, "hinge")
+    loss.backward()
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils import cpp_extension
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_any
+
+from harness import build
+
+
+@functools.cache
+def load() -> None:
+    """Builds and loads the emulated ops: torch.ops.ganloss_fast_emulated."""
+    sources = [build.ROOT / path for path in (*build.KERNEL_SOURCES, "csrc/cuda/ops.cpp")]
+    sources += [build.HARNESS / "emulated_ops.cpp", build.HARNESS / "counters.cpp"]
+    # Not include_paths("cuda"): the harness brings its own c10/cuda headers.
+    includes = [build.ROOT / "csrc", *cpp_extension.include_paths()]
+    library = build.build(
+        "emulated_ops",
+        sources,
+        ["-O1", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"],
+        ["-shared", f"-L{cpp_extension.library_paths()[0]}", "-ltorch_cpu", "-lc10"],
+        includes=includes,
+    )
+    torch.ops.load_library(str(library))
+
+
+class emulated_cuda(TorchDispatchMode):
+    """Inside the block, calls of the ops that reach a backend go to the emulated kernels.
+
+    Autograd lies above, so graphs, double backward and the public functions take their usual way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        load()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function.namespace == "ganloss_fast" and not tree_any(_is_fake, (args, kwargs)):
+            name = function.name().removeprefix("ganloss_fast::")
+            function = getattr(torch.ops.ganloss_fast_emulated, name).default
+        return function(*args, **kwargs)
+
+
+def _is_fake(value: object) -> bool:
+    return isinstance(value, FakeTensor)
+
+
+def launches() -> int:
+    """Kernel launches of the emulated device so far."""
+    return torch.ops.ganloss_fast_emulated.launches()
+
+
+def memsets() -> int:
+    """Memory fills of the emulated device so far."""
+    return torch.ops.ganloss_fast_emulated.memsets()
+
+
+def set_schedule(seed: int) -> None:
+    """In which order the emulated device runs blocks and threads; -1 is one after another."""
+    torch.ops.ganloss_fast_emulated.set_schedule(seed)

@@ -1,0 +1,100 @@
+"""The CUDA extension on a machine that may have no GPU: registered, traceable, honest errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import ganloss_fast
+from ganloss_fast import backends, ops, terms
+from ganloss_fast.terms import Segment
+
+OPS = (
+    "multi_tensor_loss",
+    "multi_tensor_loss_backward",
+    "multi_tensor_loss_double_backward",
+    "interpolate",
+    "gradient_penalty_loss",
+    "gradient_penalty_loss_backward",
+    "gradient_penalty_loss_double_backward",
+)
+
+pytestmark = pytest.mark.skipif(
+    not backends.HAS_CUDA, reason=f"no CUDA kernels: {backends.why_not('native', 'cuda')}"
+)
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+@pytest.fixture
+def fake_mode():
+    with ganloss_fast.use_backend("native"), FakeTensorMode() as mode:
+        yield mode
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_ops_are_registered_for_cuda(name):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"ganloss_fast::{name}", "CUDA")
+
+
+def test_cuda_tensors_are_served_by_the_native_kernels(fake_mode):
+    with ganloss_fast.use_backend("auto"):
+        assert backends.is_native(torch.empty(3, device="cuda"))
+    assert backends.why_not("native", "cuda") is None
+
+
+@without_gpu
+def test_without_a_driver_the_error_is_that_of_pytorch():
+    with pytest.raises(RuntimeError) as ours:
+        ganloss_fast.discriminator_loss(
+            torch.zeros(3, device="cuda"), torch.zeros(3, device="cuda"), "hinge"
+        )
+    with pytest.raises(RuntimeError) as theirs:
+        torch.zeros(3, device="cuda").mean()
+    assert str(ours.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("loss", ["bce", "hinge", "least_squares", "wasserstein"])
+def test_fake_cuda_tensors_flow_through_the_losses(fake_mode, loss, dtype):
+    real = torch.empty(4, 1, 8, 8, device="cuda", dtype=dtype, requires_grad=True)
+    fake = torch.empty(4, 1, 8, 8, device="cuda", dtype=dtype, requires_grad=True)
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    for value in (
+        ganloss_fast.discriminator_loss([real, real], [fake, fake], loss),
+        ganloss_fast.generator_loss(fake, loss),
+        ganloss_fast.feature_matching_loss([[real]], [[fake]]),
+    ):
+        assert (value.shape, value.dtype, value.device.type) == ((), expected, "cuda")
+        assert value.requires_grad
+        assert "MultiTensorLoss" in value.grad_fn.name() or value.grad_fn is not None
+
+
+def test_fake_cuda_tensors_flow_through_interpolation_and_penalty(fake_mode):
+    real, fake = (torch.empty(4, 3, 8, 8, device="cuda", requires_grad=True) for _ in range(2))
+    x_hat = ganloss_fast.interpolate(real, fake)
+    assert (x_hat.shape, x_hat.device.type) == (real.shape, "cuda")
+    penalty, norms = ops.gradient_penalty_loss(x_hat, "two_sided", 1.0, 10.0)
+    assert (penalty.shape, norms.shape, penalty.device.type) == ((), (4,), "cuda")
+    assert penalty.requires_grad
+    assert not norms.requires_grad
+
+
+def test_fake_cuda_tensors_flow_through_both_backward_ops(fake_mode):
+    """Called directly: the autograd engine itself needs a driver for CUDA tensors."""
+    a = torch.empty(5, 7, device="cuda", dtype=torch.bfloat16)
+    mean = torch.empty((), device="cuda")
+    segments = ops.flatten_segments([Segment(a, terms.softplus(1.0), b=mean)])
+    one = torch.empty((), device="cuda")
+    calls = torch.ops.ganloss_fast
+    gradients = calls.multi_tensor_loss_backward(one, None, *segments, [0, 1])
+    assert [(g.shape, g.dtype) for g in gradients] == [(a.shape, a.dtype), ((), torch.float32)]
+    total, values, second = calls.multi_tensor_loss_double_backward(
+        gradients, one, None, *segments, [0, 1], [0]
+    )
+    assert (total.shape, values.shape, second[0].shape) == ((), (1,), a.shape)
+
+
+def test_package_reports_what_was_built():
+    assert backends.BUILD_FACTS["built"] == "cuda"
+    assert "cuda" not in backends.BUILD_FACTS["reasons"]

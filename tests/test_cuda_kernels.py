@@ -1,0 +1,251 @@
+"""The CUDA kernels, run on the CPU: right, free of races, within bounds, and deterministic.
+
+g++ compiles the unmodified kernels and launchers against tests/harness, which runs every CUDA
+thread as a fiber. The programs check_losses and check_rows compare every element that a kernel
+writes with float64 formulas; they run under the sanitizers. The planted bugs prove that what the
+sanitizers and the harness are there for would be seen.
+
+``pytest --emulated-cuda`` runs the tests of the native ops on the same kernels.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from harness import build
+
+import ganloss_fast
+from ganloss_fast import ops, reference, terms
+from ganloss_fast.terms import Segment
+
+pytestmark = pytest.mark.skipif(
+    build.why_no_harness() is not None, reason=f"no harness: {build.why_no_harness()}"
+)
+PARTS = ("losses", "rows")
+
+
+def run(program: Path, *arguments: str, seed: int = -1) -> subprocess.CompletedProcess:
+    environment = {
+        **os.environ,
+        "GANLOSS_HARNESS_SEED": str(seed),
+        "TSAN_OPTIONS": "halt_on_error=1 exitcode=66",
+        "ASAN_OPTIONS": "detect_leaks=0",
+    }
+    return subprocess.run(
+        [program, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def complaint(result: subprocess.CompletedProcess) -> str:
+    return f"exit code {result.returncode}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+
+
+# ---- the kernels are right ---------------------------------------------------------------------
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("part", PARTS)
+def test_every_element_is_right_and_in_bounds(part):
+    """All terms, operands, dtypes and alignments, under AddressSanitizer and UBSan."""
+    result = run(build.build_check(part, "address"))
+    assert result.returncode == 0, complaint(result)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("part", PARTS)
+def test_no_schedule_has_a_race(part):
+    """ThreadSanitizer, with what CUDA orders as the only order, on three schedules."""
+    program = build.build_check(part, "thread")
+    for seed in (-1, 1, 2):
+        result = run(program, "small", seed=seed)
+        assert result.returncode == 0, complaint(result)
+
+
+def test_elements_beyond_2_to_the_31_have_their_own_addresses():
+    result = run(build.build_check("losses", "address"), "huge")
+    assert result.returncode == 0, complaint(result)
+
+
+# ---- planted bugs ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A change of one kernel source, what must see it, and what that must say."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    sanitizer: str
+    says: str
+    part: str = "losses"
+
+
+FENCES = """    __threadfence();
+    is_last[0] = atomicAdd(ticket, 1u) == gridDim.x - 1;
+    __threadfence();
+"""
+BUGS = (
+    Bug("missing fence before the ticket", "reduce.cuh", FENCES,
+        FENCES.replace("    __threadfence();\n", "", 1), "thread", "data race"),
+    Bug("missing fence after the ticket", "reduce.cuh", FENCES,
+        FENCES.removesuffix("    __threadfence();\n"), "thread", "data race"),
+    Bug("missing barrier", "reduce.cuh", "  __syncthreads();\n  if (warp != 0) return;",
+        "  if (warp != 0) return;", "thread", "data race"),
+    Bug("missing barrier between two sums", "reduce.cuh",
+        "  __syncthreads();  // the sums of an earlier call have been read\n", "", "thread",
+        "data race", part="rows"),
+    Bug("load out of bounds", "tile.cuh", "tile.has(k) ? T(to_compute(from[",
+        "true ? T(to_compute(from[", "address", "heap-buffer-overflow"),
+    Bug("store out of bounds", "tile.cuh", "if (tile.has(k)) to[", "to[", "address",
+        "heap-buffer-overflow"),
+    Bug("misaligned vector load", "launch_losses.cu", "entry.is_aligned = is_aligned;",
+        "entry.is_aligned = true;", "address", "misaligned address"),
+    Bug("divergent barrier", "multi_tensor_loss.cuh", "  block_sum(sums);\n",
+        "  if (threadIdx.x >= 64) return;\n  block_sum(sums);\n", "address",
+        "after some threads of the block have exited"),
+    Bug("shuffle with lanes that left", "multi_tensor_loss.cuh", "  block_sum(sums);\n",
+        "  if (threadIdx.x % 32 >= 16) return;\n  block_sum(sums);\n", "address", "exited"),
+    Bug("ticket not zeroed", "launch_losses.cu",
+        "if (blocks > 1) cudaMemsetAsync(tickets, 0, ticket_bytes, stream);", "(void)stream;",
+        "address", "wrong values"),
+)  # fmt: skip
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_planted_bug_is_caught(bug, tmp_path):
+    shutil.copytree(build.ROOT / "csrc", tmp_path / "csrc")
+    source = tmp_path / "csrc" / "cuda" / bug.file
+    text = source.read_text()
+    assert bug.right in text, f"{bug.file} has changed: plant the bug where it is now"
+    source.write_text(text.replace(bug.right, bug.wrong))
+    program = build.build_check(bug.part, bug.sanitizer, tmp_path)
+    result = run(program, *(["small"] if bug.sanitizer == "thread" else []), seed=1)
+    assert result.returncode != 0, "not caught"
+    assert bug.says in result.stdout + result.stderr, complaint(result)
+
+
+# ---- the ops on the emulated kernels -----------------------------------------------------------
+
+
+@pytest.fixture
+def emulated():
+    from harness import emulation
+
+    with ganloss_fast.use_backend("native"), emulation.emulated_cuda():
+        yield emulation
+    emulation.set_schedule(-1)
+
+
+@pytest.fixture
+def segments() -> list[Segment]:
+    """Segments of every kind and dtype that one loss may hold, of which two span blocks."""
+
+    def draw(*shape, dtype=torch.float32):
+        return torch.randn(shape).to(dtype).requires_grad_()
+
+    return [
+        Segment(draw(3, 3001), terms.softplus(-1.0), 0.5),
+        Segment(draw(4099, dtype=torch.bfloat16), terms.hinge(1.0, 1.0), b=draw(4099).bfloat16()
+                .detach().requires_grad_()),
+        Segment(draw(7), terms.squared(0.3), 2.0, b=draw(), weight=torch.rand(7)),
+        Segment(draw(33, 5, dtype=torch.float16), terms.ABSOLUTE, -1.0),
+    ]  # fmt: skip
+
+
+def inputs_of(segments):
+    return [t for s in segments for t in (s.a, s.b) if t is not None]
+
+
+def test_a_list_is_one_launch_forward_and_one_backward(emulated, segments):
+    before = emulation_counts(emulated)
+    total = ops.multi_tensor_loss(segments, with_statistics=True).total
+    assert emulation_counts(emulated) - before == 1
+    torch.autograd.grad(total, inputs_of(segments))
+    assert emulation_counts(emulated) - before == 2
+
+
+def emulation_counts(emulated) -> int:
+    return emulated.launches()
+
+
+@pytest.mark.parametrize(("length", "expected"), [(40, 1), (60, 1), (400, 1), (600, 2)])
+def test_only_lists_beyond_the_argument_limit_take_several_launches(emulated, length, expected):
+    """4 KiB of arguments hold about 60 segments; longer lists use up to 32 KiB (CUDA 13)."""
+    inputs = [torch.randn(1 + k % 5) for k in range(length)]
+    given = [Segment(a, terms.softplus(1.0), 1.0 + k) for k, a in enumerate(inputs)]
+    before = emulated.launches()
+    outputs = ops.multi_tensor_loss(given)
+    assert emulated.launches() - before == expected
+    truth = reference.multi_tensor_loss(given)
+    torch.testing.assert_close(outputs.total, truth.total, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.values, truth.values, rtol=1e-5, atol=1e-6)
+
+
+def test_a_small_loss_needs_no_ticket(emulated):
+    """One block finishes alone: no memory is filled before the launch."""
+    before = emulated.memsets()
+    ops.multi_tensor_loss([Segment(torch.randn(64), terms.LINEAR)])
+    assert emulated.memsets() == before
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 64, 64), (5000, 2), (1, 70001), (16, 3000)])
+def test_a_penalty_is_one_launch_forward_and_one_backward(emulated, shape):
+    gradient = torch.randn(shape, requires_grad=True)
+    before = emulated.launches()
+    penalty, _ = ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)
+    assert emulated.launches() - before == 1
+    torch.autograd.grad(penalty, gradient)
+    assert emulated.launches() - before == 2
+
+
+def test_results_do_not_depend_on_the_schedule(emulated, segments):
+    """Bitwise, for every output of every op, forward to double backward."""
+    gradient = torch.randn(5, 4001, requires_grad=True)
+    tiny = torch.randn(900, 3, requires_grad=True)
+
+    def everything():
+        outputs = ops.multi_tensor_loss(segments, with_statistics=True)
+        inputs = inputs_of(segments)
+        first = torch.autograd.grad(outputs.total, inputs, create_graph=True)
+        second = torch.autograd.grad(
+            sum(g.float().square().sum() for g in first), inputs, materialize_grads=True
+        )
+        penalties = [
+            ops.gradient_penalty_loss(g, "two_sided", 1.0, 1.0)[0] for g in (gradient, tiny)
+        ]
+        return [*outputs, *first, *second, *penalties, *torch.autograd.grad(
+            sum(penalties), [gradient, tiny])]  # fmt: skip
+
+    emulated.set_schedule(-1)
+    expected = everything()
+    for seed in (1, 2, 3):
+        emulated.set_schedule(seed)
+        for actual, same in zip(everything(), expected):
+            assert torch.equal(actual, same)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_public_functions_agree_with_the_reference(emulated, dtype):
+    """A spot check of the whole way; --emulated-cuda runs the suite of the ops."""
+    real = [torch.randn(n, 1, 17, dtype=torch.float32).to(dtype).requires_grad_() for n in (3, 301)]
+    fake = [torch.randn_like(r).requires_grad_() for r in real]
+    for loss in ("bce", "hinge", ganloss_fast.BCE(relativistic="average")):
+        results = []
+        for backend in ("native", "reference"):
+            with ganloss_fast.use_backend(backend):
+                value = ganloss_fast.discriminator_loss(real, fake, loss)
+                results.append([value, *torch.autograd.grad(value, real + fake)])
+        for actual, expected in zip(*results):
+            assert actual.dtype == expected.dtype
+            torch.testing.assert_close(
+                actual, expected, rtol=4 * torch.finfo(dtype).eps + 1e-6, atol=1e-6
+            )

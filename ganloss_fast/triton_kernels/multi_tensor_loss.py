@@ -157,8 +157,10 @@ def term_mean_kernel(
     second = as_scalar(second, T)
     terms = tl.zeros((BLOCK,), T)
     if statistics is not None:
-        # Around the first element, so that a large mean does not swallow the deviation.
+        # Around the first element, so that a large mean does not swallow the deviation. Not
+        # around an infinite one, which would make the mean of infinities NaN.
         shift = tl.load(a, mask=count > 0, other=0.0).to(T)
+        shift = tl.where(shift - shift == 0.0, shift, 0.0)
         deviations = tl.zeros((BLOCK,), T)
         squares = tl.zeros((BLOCK,), T)
         signs = tl.zeros((BLOCK,), T)

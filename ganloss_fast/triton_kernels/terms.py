@@ -116,7 +116,7 @@ def linear(z, first, second, ORDER: tl.constexpr):
 
 @triton.jit
 def absolute(z, first, second, ORDER: tl.constexpr):
-    """|z|, slope 0 at 0 and NaN at NaN."""
+    """|z|, slope 0 at 0; NaN at NaN, where torch.sign gives 0 and hides it."""
     if ORDER == VALUE:
         return tl.abs(z)
     elif ORDER == SLOPE:

@@ -19,6 +19,7 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
+#include "node.h"
 #include "ops.h"
 
 namespace ganloss {
@@ -74,18 +75,6 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
 namespace {
 
 // ---- making nodes ----------------------------------------------------------------------------
-
-// torch 2.13 and later hold nodes in an intrusive_ptr, earlier releases in a shared_ptr.
-template <typename Node>
-auto make_node() {
-#ifdef GANLOSS_INTRUSIVE_NODES
-  return c10::make_intrusive<Node>();
-#else
-  return std::shared_ptr<Node>(new Node(), torch::autograd::deleteNode);
-#endif
-}
-template <typename Node>
-using NodePointer = decltype(make_node<Node>());
 
 // A node for the inputs, or null where none of them requires grad.
 template <typename Node, typename... Inputs>

@@ -22,8 +22,8 @@ try:  # an sdist and the metadata need no torch
     import torch
     from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension
 except ImportError:
-    torch = None
-    from setuptools.command.build_ext import build_ext as BuildExtension
+    torch = None  # type: ignore[assignment]
+    from setuptools.command.build_ext import build_ext as BuildExtension  # type: ignore[no-redef]
 
 ROOT = Path(__file__).parent
 MODES = ("auto", "cpu", "cuda", "none")
@@ -91,7 +91,7 @@ def extensions() -> list[Extension]:
         return [Extension("ganloss_fast._C", [])]
     sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
     # Without -fopenmp at::parallel_for is silently serial.
-    flags = ["-O3", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
+    flags = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
     if nodes_are_intrusive():
         flags.append("-DGANLOSS_INTRUSIVE_NODES")
     return [
@@ -112,7 +112,7 @@ class Build(BuildExtension):
         print(f"ganloss_fast: building {plan}", *(f"; no {k}: {v}" for k, v in reasons.items()))
         self.write_facts({"built": plan, "reasons": reasons, "torch": torch and torch.__version__})
         if plan == "none":
-            self.extensions = []
+            self.extensions: list[Extension] = []
         super().run()
 
     def write_facts(self, facts: dict) -> None:

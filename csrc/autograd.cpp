@@ -6,8 +6,8 @@
 //   multi_tensor_loss -> MultiTensorLossNode -> multi_tensor_loss_backward
 //     -> MultiTensorLossBackwardNode -> multi_tensor_loss_double_backward (no further derivative)
 //
-// and the same for gradient_penalty_loss. interpolate is linear, so its backward is a few ATen
-// ops and has every derivative that they have.
+// and the same for gradient_penalty_loss. interpolate and perturb are linear, so their backward is
+// a few ATen ops and has every derivative that they have.
 //
 // No sizes and no data are read here: shapes may be symbolic.
 #include <ATen/ScalarOps.h>
@@ -55,6 +55,9 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
 at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at::Tensor& alpha) {
   GANLOSS_DISPATCH(interpolate)(real, fake, alpha);
 }
+at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& seed) {
+  GANLOSS_DISPATCH(perturb)(inputs, sigma, seed);
+}
 std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale) {
   GANLOSS_DISPATCH(gradient_penalty_loss)(gradient, mode, target, scale);
@@ -95,8 +98,9 @@ auto run_below_autograd(Op&& op) {
 // Forward-mode AD would silently give 0 here.
 void refuse_forward_mode(const char* op, at::TensorList tensors) {
   for (const at::Tensor& tensor : tensors)
-    TORCH_CHECK_NOT_IMPLEMENTED(!tensor.defined() || !tensor._fw_grad(0).defined(), "ganloss_fast::",
-                                op, " has no forward-mode derivative (torch.func.jvp, dual "
+    TORCH_CHECK_NOT_IMPLEMENTED(!tensor.defined() || !tensor._fw_grad(0).defined(),
+                                "ganloss_fast::", op,
+                                " has no forward-mode derivative (torch.func.jvp, dual "
                                 "tensors). Use reverse mode, or ganloss_fast.reference.");
 }
 
@@ -177,17 +181,16 @@ struct MultiTensorLossBackwardNode : torch::autograd::TraceableFunction {
       if (task_should_compute_output(k)) wanted_second.push_back(static_cast<int64_t>(k) - 2);
 
     const at::Tensor total = grad_total.unpack(), values = grad_values.unpack();
-    auto [grad_grad_total, grad_grad_values, second] =
-        segments.apply_to([&](at::TensorList a, at::TensorList b, auto&&... rest) {
-          for (size_t k = 0; k < wanted.size(); ++k) {
-            const auto index = static_cast<size_t>(wanted[k]);
-            if (!directions[k].defined())
-              directions[k] = at::zeros_like(index < a.size() ? a[index] : b[index - a.size()]);
-          }
-          return multi_tensor_loss_double_backward(directions, if_defined(total),
-                                                   if_defined(values), a, b, rest..., wanted,
-                                                   wanted_second);
-        });
+    auto [grad_grad_total, grad_grad_values,
+          second] = segments.apply_to([&](at::TensorList a, at::TensorList b, auto&&... rest) {
+      for (size_t k = 0; k < wanted.size(); ++k) {
+        const auto index = static_cast<size_t>(wanted[k]);
+        if (!directions[k].defined())
+          directions[k] = at::zeros_like(index < a.size() ? a[index] : b[index - a.size()]);
+      }
+      return multi_tensor_loss_double_backward(directions, if_defined(total), if_defined(values), a,
+                                               b, rest..., wanted, wanted_second);
+    });
     if (total.defined()) gradients[0] = grad_grad_total;
     if (values.defined()) gradients[1] = grad_grad_values;
     for (size_t k = 0; k < wanted_second.size(); ++k) gradients[2 + wanted_second[k]] = second[k];
@@ -288,8 +291,8 @@ struct GradientPenaltyLossNode : torch::autograd::TraceableFunction {
 
   variable_list apply(variable_list&& incoming) override {
     if (!incoming[0].defined()) return variable_list(1);
-    return {gradient_penalty_loss_backward(incoming[0], gradient.unpack(),
-                                           norms.unpack(), mode, target, scale)};
+    return {gradient_penalty_loss_backward(incoming[0], gradient.unpack(), norms.unpack(), mode,
+                                           target, scale)};
   }
   void release_variables() override {
     gradient.reset_data();
@@ -359,9 +362,9 @@ struct InterpolateNode : torch::autograd::TraceableFunction {
     if (task_should_compute_output(0)) gradients[0] = (g * weight).to(image_dtype);
     if (task_should_compute_output(1)) gradients[1] = (g * (1 - weight)).to(image_dtype);
     if (task_should_compute_output(2)) {
-      const at::ScalarType compute =
-          image_dtype == at::kDouble ? at::kDouble : at::kFloat;
-      at::Tensor per_element = g.to(compute) * (real.unpack().to(compute) - fake.unpack().to(compute));
+      const at::ScalarType compute = image_dtype == at::kDouble ? at::kDouble : at::kFloat;
+      at::Tensor per_element =
+          g.to(compute) * (real.unpack().to(compute) - fake.unpack().to(compute));
       gradients[2] = per_element.sum_to_size(weight.sizes()).view_as(a).to(alpha_dtype);
     }
     return gradients;
@@ -392,12 +395,29 @@ at::Tensor interpolate_autograd(const at::Tensor& real, const at::Tensor& fake,
   return result;
 }
 
+// ---- perturb ---------------------------------------------------------------------------------
+
+// The noise does not depend on the input.
+struct PerturbNode : torch::autograd::TraceableFunction {
+  variable_list apply(variable_list&& incoming) override { return std::move(incoming); }
+  std::string name() const override { return "PerturbBackward0"; }
+};
+
+at::Tensor perturb_autograd(const at::Tensor& inputs, double sigma, const at::Tensor& seed) {
+  refuse_forward_mode("perturb", inputs);
+  auto node = node_for<PerturbNode>(inputs);
+  at::Tensor result = run_below_autograd([&] { return perturb(inputs, sigma, seed); });
+  if (node) torch::autograd::set_history(result, node);
+  return result;
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(ganloss_fast, Autograd, m) {
   m.impl("multi_tensor_loss", &multi_tensor_loss_autograd);
   m.impl("multi_tensor_loss_backward", &multi_tensor_loss_backward_autograd);
   m.impl("interpolate", &interpolate_autograd);
+  m.impl("perturb", &perturb_autograd);
   m.impl("gradient_penalty_loss", &gradient_penalty_loss_autograd);
   m.impl("gradient_penalty_loss_backward", &gradient_penalty_loss_backward_autograd);
   // Third order: raise where a gradient is asked for, instead of leaving it out.
@@ -416,7 +436,7 @@ void refuse_vmap(const c10::OperatorHandle& op, torch::jit::Stack*) {
 TORCH_LIBRARY_IMPL(ganloss_fast, FuncTorchBatched, m) {
   for (const char* name :
        {"multi_tensor_loss", "multi_tensor_loss_backward", "multi_tensor_loss_double_backward",
-        "interpolate", "gradient_penalty_loss", "gradient_penalty_loss_backward",
+        "interpolate", "perturb", "gradient_penalty_loss", "gradient_penalty_loss_backward",
         "gradient_penalty_loss_double_backward"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&refuse_vmap>());
 }

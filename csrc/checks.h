@@ -19,8 +19,7 @@ inline void check_operand(const char* name, const at::Tensor& tensor, const at::
   TORCH_CHECK_VALUE(tensor.device() == like.device(), name, ": expected device ", like.device(),
                     ", got ", tensor.device());
   TORCH_CHECK_TYPE(is_supported(tensor.scalar_type()), name,
-                   ": expected float16, bfloat16, float32 or float64, got ",
-                   tensor.scalar_type());
+                   ": expected float16, bfloat16, float32 or float64, got ", tensor.scalar_type());
 }
 
 // `tensor` runs beside `like`: same device, shape and dtype.
@@ -73,6 +72,15 @@ inline void check_segments(const Segments& segments) {
       ++weight;
     }
   }
+}
+
+// One 64-bit integer beside the tensor, so that a captured graph can read a new one.
+inline void check_seed(const at::Tensor& seed, const at::Tensor& like) {
+  TORCH_CHECK_VALUE(seed.device() == like.device(), "seed: expected device ", like.device(),
+                    ", got ", seed.device());
+  TORCH_CHECK_TYPE(seed.scalar_type() == at::kLong, "seed: expected int64, got ",
+                   seed.scalar_type());
+  TORCH_CHECK_VALUE(seed.numel() == 1, "seed: expected one element, got shape ", seed.sizes());
 }
 
 inline void check_penalty(const at::Tensor& gradient, int64_t mode) {

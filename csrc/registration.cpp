@@ -3,35 +3,48 @@
 #include <torch/library.h>
 
 #include "cpu/launch.h"
+#include "eager_entry.h"
 #include "graph_cut.h"
 #include "math/penalty.h"
 #include "math/terms.h"
 
 // operands: for each segment, 1 if it takes the next of b, plus 2 if it takes the next weight.
 // parameters: two for each segment. wanted: indices into a ++ b.
-#define SEGMENTS                                                                     \
-  "Tensor[] a, Tensor[] b, Tensor[] weights, int[] operands, int[] terms, "          \
+#define SEGMENTS                                                            \
+  "Tensor[] a, Tensor[] b, Tensor[] weights, int[] operands, int[] terms, " \
   "float[] parameters, float[] scale"
 
 TORCH_LIBRARY(ganloss_fast, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def("multi_tensor_loss(" SEGMENTS
-        ", bool with_statistics) -> (Tensor total, Tensor values, Tensor statistics)", tags);
+        ", bool with_statistics) -> (Tensor total, Tensor values, Tensor statistics)",
+        tags);
   m.def("multi_tensor_loss_backward(Tensor? grad_total, Tensor? grad_values, " SEGMENTS
-        ", int[] wanted) -> Tensor[]", tags);
-  m.def("multi_tensor_loss_double_backward(Tensor[] directions, Tensor? grad_total, "
-        "Tensor? grad_values, " SEGMENTS ", int[] wanted, int[] wanted_second) "
-        "-> (Tensor, Tensor, Tensor[])", tags);
+        ", int[] wanted) -> Tensor[]",
+        tags);
+  m.def(
+      "multi_tensor_loss_double_backward(Tensor[] directions, Tensor? grad_total, "
+      "Tensor? grad_values, " SEGMENTS
+      ", int[] wanted, int[] wanted_second) "
+      "-> (Tensor, Tensor, Tensor[])",
+      tags);
 
   m.def("interpolate(Tensor real, Tensor fake, Tensor alpha) -> Tensor", tags);
+  m.def("perturb(Tensor inputs, float sigma, Tensor seed) -> Tensor", tags);
 
-  m.def("gradient_penalty_loss(Tensor gradient, int mode, float target, float scale) "
-        "-> (Tensor penalty, Tensor norms)", tags);
-  m.def("gradient_penalty_loss_backward(Tensor grad_penalty, Tensor gradient, Tensor norms, "
-        "int mode, float target, float scale) -> Tensor", tags);
-  m.def("gradient_penalty_loss_double_backward(Tensor direction, Tensor grad_penalty, "
-        "Tensor gradient, Tensor norms, int mode, float target, float scale) "
-        "-> (Tensor, Tensor)", tags);
+  m.def(
+      "gradient_penalty_loss(Tensor gradient, int mode, float target, float scale) "
+      "-> (Tensor penalty, Tensor norms)",
+      tags);
+  m.def(
+      "gradient_penalty_loss_backward(Tensor grad_penalty, Tensor gradient, Tensor norms, "
+      "int mode, float target, float scale) -> Tensor",
+      tags);
+  m.def(
+      "gradient_penalty_loss_double_backward(Tensor direction, Tensor grad_penalty, "
+      "Tensor gradient, Tensor norms, int mode, float target, float scale) "
+      "-> (Tensor, Tensor)",
+      tags);
 }
 
 namespace {
@@ -45,6 +58,7 @@ std::vector<std::string> names(const char* const (&list)[count]) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of ganloss_fast. Importing it registers the ops.";
+  ganloss::define_eager_entry(m);
   m.def("term_names", [] { return names(ganloss::math::kTermNames); });
   m.def("penalty_mode_names", [] { return names(ganloss::math::kPenaltyModeNames); });
   m.def("available_cpu_isas", &ganloss::cpu::available_isas);

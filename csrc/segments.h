@@ -16,13 +16,13 @@ namespace ganloss {
 enum OperandBits : int64_t { kHasB = 1, kHasWeight = 2 };
 
 struct Segments {
-  at::TensorList a;                  // [S]
-  at::TensorList b;                  // one for each segment with kHasB
-  at::TensorList weights;            // one for each segment with kHasWeight
-  at::IntArrayRef operands;          // [S] OperandBits
-  at::IntArrayRef terms;             // [S] term codes
-  at::ArrayRef<double> parameters;   // [2 S]
-  at::ArrayRef<double> scale;        // [S]
+  at::TensorList a;                 // [S]
+  at::TensorList b;                 // one for each segment with kHasB
+  at::TensorList weights;           // one for each segment with kHasWeight
+  at::IntArrayRef operands;         // [S] OperandBits
+  at::IntArrayRef terms;            // [S] term codes
+  at::ArrayRef<double> parameters;  // [2 S]
+  at::ArrayRef<double> scale;       // [S]
 
   int64_t size() const { return static_cast<int64_t>(a.size()); }
   bool has_b(int64_t s) const { return operands[s] & kHasB; }
@@ -47,7 +47,7 @@ inline at::ScalarType compute_dtype(const at::Tensor& tensor) {
 }  // namespace ganloss
 
 // The part of every multi-tensor loss signature that describes the segments, and its names.
-#define GANLOSS_SEGMENT_PARAMETERS                                                         \
-  at::TensorList a, at::TensorList b, at::TensorList weights, at::IntArrayRef operands,    \
+#define GANLOSS_SEGMENT_PARAMETERS                                                      \
+  at::TensorList a, at::TensorList b, at::TensorList weights, at::IntArrayRef operands, \
       at::IntArrayRef terms, at::ArrayRef<double> parameters, at::ArrayRef<double> scale
 #define GANLOSS_SEGMENT_ARGUMENTS a, b, weights, operands, terms, parameters, scale

@@ -1,18 +1,14 @@
 """Fused GAN losses and gradient penalties for PyTorch."""
 
-from ganloss_fast.backends import get_backend, set_backend, use_backend
-from ganloss_fast.losses import (
-    BCE,
-    Hinge,
-    LeastSquares,
+from ganloss_fast.adversarial import (
     LossDetails,
-    Wasserstein,
     discriminator_loss,
     discriminator_loss_details,
     generator_loss,
     generator_loss_details,
-    split_outputs,
 )
+from ganloss_fast.backends import get_backend, set_backend, use_backend
+from ganloss_fast.losses import BCE, Hinge, LeastSquares, Wasserstein
 from ganloss_fast.matching import feature_matching_loss, frozen
 from ganloss_fast.modules import (
     DiscriminatorLoss,
@@ -44,6 +40,5 @@ __all__ = [
     "gradient_penalty",
     "interpolate",
     "set_backend",
-    "split_outputs",
     "use_backend",
 ]

@@ -25,6 +25,8 @@ def describe(value: object) -> str:
 
 def check_tensor(name: str, value: object) -> Tensor:
     """A dense floating-point tensor."""
+    if type(value) is Tensor and value.dtype in FLOATING and value.layout is torch.strided:
+        return value
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {describe(value)}.")
     if value.dtype not in FLOATING:
@@ -88,11 +90,12 @@ def check_number(name: str, value: object) -> float:
 
 def check_weight(name: str, value: object) -> None:
     """A finite number, or a 0-d floating-point tensor (which may change per step)."""
+    if type(value) is float and math.isfinite(value):
+        return
     if isinstance(value, Tensor):
         if value.dim() != 0 or not value.dtype.is_floating_point:
             raise ValueError(
-                f"{name}: expected a number or a 0-d floating-point tensor, got "
-                f"{describe(value)}."
+                f"{name}: expected a number or a 0-d floating-point tensor, got {describe(value)}."
             )
     else:
         check_number(name, value)

@@ -1,35 +1,25 @@
-"""The adversarial losses: a table of terms, and the functions that turn it into segments.
+"""The table of adversarial losses.
 
 What differs between losses is data: the dataclasses below say which terms a loss gives real
-logits, fake logits and the generator. The machinery exists once.
+logits, fake logits and the generator. The machinery that computes them is in
+:mod:`ganloss_fast.adversarial`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ganloss_fast import ops, terms
-from ganloss_fast.checks import (
-    Outputs,
-    Weight,
-    as_outputs,
-    check_choice,
-    check_number,
-    check_same_device,
-    check_tensor,
-    check_weight,
-)
+from ganloss_fast import terms
+from ganloss_fast.checks import check_choice, check_number, check_same_device, check_tensor
 from ganloss_fast.terms import Segment, Term
 
 Label = float | Tensor
 Relativistic = Literal["paired", "average"] | None
-Reduction = Literal["sum", "mean"]
-REDUCTIONS = ("sum", "mean")
 
 
 class TermPair(NamedTuple):
@@ -71,23 +61,28 @@ def _label_map(name: str, label: Tensor, logits: Tensor) -> Tensor:
     return label
 
 
-class Loss:
+class Loss(ABC):
     """What every loss of the table gives: its segments for each side, with a common scale."""
 
     name: ClassVar[str]
+    relativistic_terms: ClassVar[TermPair]  # absent where there is no relativistic form
     relativistic: Relativistic = None
 
+    @abstractmethod
     def real_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        raise NotImplementedError
+        """The discriminator loss on real logits."""
 
+    @abstractmethod
     def fake_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        raise NotImplementedError
+        """The discriminator loss on fake logits."""
 
+    @abstractmethod
     def generator_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        raise NotImplementedError
+        """The generator loss on fake logits."""
 
-    def relativistic_terms(self) -> TermPair:
-        raise NotImplementedError
+
+_TOWARDS_REAL = terms.softplus(-1.0)  # small where the logit is high
+_TOWARDS_FAKE = terms.softplus(1.0)
 
 
 @dataclass(frozen=True)
@@ -108,6 +103,7 @@ class BCE(Loss):
     """
 
     name: ClassVar[str] = "bce"
+    relativistic_terms: ClassVar[TermPair] = TermPair(_TOWARDS_REAL, _TOWARDS_FAKE)
     real_label: Label = 1.0
     fake_label: Label = 0.0
     generator_label: Label = 1.0
@@ -157,13 +153,6 @@ class BCE(Loss):
             Segment(logits, _TOWARDS_FAKE, scale * (1.0 - label)),
         ]
 
-    def relativistic_terms(self) -> TermPair:
-        return TermPair(_TOWARDS_REAL, _TOWARDS_FAKE)
-
-
-_TOWARDS_REAL = terms.softplus(-1.0)  # small where the logit is high
-_TOWARDS_FAKE = terms.softplus(1.0)
-
 
 @dataclass(frozen=True)
 class Hinge(Loss):
@@ -180,6 +169,7 @@ class Hinge(Loss):
     """
 
     name: ClassVar[str] = "hinge"
+    relativistic_terms: ClassVar[TermPair] = TermPair(terms.hinge(1.0, 1.0), terms.hinge(-1.0, 1.0))
     margin: float = 1.0
     generator_form: Literal["linear", "hinge"] = "linear"
     relativistic: Relativistic = None
@@ -200,9 +190,6 @@ class Hinge(Loss):
             return [Segment(logits, terms.hinge(1.0, self.margin), scale)]
         return [Segment(logits, terms.LINEAR, -scale)]
 
-    def relativistic_terms(self) -> TermPair:
-        return TermPair(terms.hinge(1.0, 1.0), terms.hinge(-1.0, 1.0))
-
 
 @dataclass(frozen=True)
 class LeastSquares(Loss):
@@ -222,6 +209,7 @@ class LeastSquares(Loss):
     """
 
     name: ClassVar[str] = "least_squares"
+    relativistic_terms: ClassVar[TermPair] = TermPair(terms.squared(1.0), terms.squared(-1.0))
     real_label: Label = 1.0
     fake_label: Label = 0.0
     generator_label: Label = 1.0
@@ -248,9 +236,6 @@ class LeastSquares(Loss):
         label = _label_map(label_name, label, logits)
         dtype = torch.promote_types(label.dtype, logits.dtype)  # never round the labels
         return [Segment(logits.to(dtype), terms.squared(0.0), scale, b=label.to(dtype))]
-
-    def relativistic_terms(self) -> TermPair:
-        return TermPair(terms.squared(1.0), terms.squared(-1.0))
 
 
 @dataclass(frozen=True)
@@ -302,375 +287,3 @@ def resolve(loss: LossLike) -> Loss:
     if not isinstance(loss, Loss):
         raise TypeError(f"loss: expected a name or a loss such as Hinge(), got {loss!r}.")
     return loss
-
-
-# ---- statistics and details --------------------------------------------------------------------
-
-
-class LogitStatistics(NamedTuple):
-    """Detached statistics of the logits of each of K outputs, on their device."""
-
-    mean: Tensor  # [K]
-    standard_deviation: Tensor  # [K], of the population
-    sign: Tensor  # [K], mean of sign(logit): what adaptive augmentation steers by
-    nonfinite: Tensor  # [K], number of NaN and infinite logits
-
-
-class LossStatistics(NamedTuple):
-    """Statistics of the logits, None for a side that the loss did not see."""
-
-    real: LogitStatistics | None
-    fake: LogitStatistics | None
-
-
-class LossDetails(NamedTuple):
-    """A loss and its parts over K outputs. All but ``stats`` are differentiable.
-
-    ``real`` and ``fake`` are the unweighted terms; they are None where a loss has no separate
-    term for that side (a paired relativistic loss, the real side of most generator losses).
-    """
-
-    total: Tensor  # []
-    real: Tensor | None  # [K]
-    fake: Tensor | None  # [K]
-    per_output: Tensor  # [K], weighted; total is their sum or mean
-    stats: LossStatistics
-
-
-class _Side:
-    """The segments that one side of a loss contributes, an equal number for every output."""
-
-    def __init__(self, segments_per_output: list[list[Segment]]) -> None:
-        self.count = len(segments_per_output[0])
-        self.segments = [segment for group in segments_per_output for segment in group]
-
-    def terms(self, values: Tensor) -> Tensor:
-        """[K]: the term of every output from the values of this side's segments."""
-        columns = values.view(-1, self.count).unbind(1)
-        scaled = [s.scale * column for s, column in zip(self.segments, columns)]
-        return scaled[0] if self.count == 1 else torch.stack(scaled).sum(0)
-
-    def statistics(self, rows: Tensor) -> LogitStatistics:
-        return LogitStatistics(*rows[:: self.count].unbind(1))
-
-
-def _details(
-    sides: dict[str, _Side],
-    weights: dict[str, Weight],
-    reduction: Reduction,
-) -> LossDetails:
-    """Computes all sides in one call and puts the parts together.
-
-    ``sides`` may hold "real", "fake" and "paired" (one term for both) and, with scale 0,
-    "real_logits" and "fake_logits", which are there for their statistics only.
-    """
-    outputs = ops.multi_tensor_loss(
-        [segment for side in sides.values() for segment in side.segments], with_statistics=True
-    )
-    parts: dict[str, Tensor] = {}
-    statistics: dict[str, LogitStatistics] = {}
-    first = 0
-    for name, side in sides.items():
-        last = first + len(side.segments)
-        statistics[name] = side.statistics(outputs.statistics[first:last])
-        if not name.endswith("_logits"):
-            parts[name] = side.terms(outputs.values[first:last])
-        first = last
-    weighted = [weights.get(name, 1.0) * part for name, part in parts.items()]
-    per_output = weighted[0] if len(weighted) == 1 else weighted[0] + weighted[1]
-    return LossDetails(
-        total=per_output.sum() if reduction == "sum" else per_output.mean(),
-        real=parts.get("real"),
-        fake=parts.get("fake"),
-        per_output=per_output,
-        stats=LossStatistics(
-            real=statistics.get("real", statistics.get("real_logits")),
-            fake=statistics.get("fake", statistics.get("fake_logits")),
-        ),
-    )
-
-
-# ---- building segments -------------------------------------------------------------------------
-
-
-def _pair_outputs(real: object, fake: object, loss: Loss) -> tuple[list[Tensor], list[Tensor]]:
-    reals, fakes = as_outputs("real", real), as_outputs("fake", fake)
-    if len(reals) != len(fakes):
-        raise ValueError(
-            f"real and fake must hold the same number of outputs: got {len(reals)} real and "
-            f"{len(fakes)} fake."
-        )
-    check_same_device("fake", fakes[0], "real", reals[0])
-    if loss.relativistic == "paired":
-        for k, (r, f) in enumerate(zip(reals, fakes)):
-            if r.shape != f.shape:
-                raise ValueError(
-                    f"paired relativistic losses need equal shapes: output {k} has real "
-                    f"{list(r.shape)} and fake {list(f.shape)}."
-                )
-            if r.dtype != f.dtype:
-                raise ValueError(
-                    f"paired relativistic losses need equal dtypes: output {k} has real "
-                    f"{r.dtype} and fake {f.dtype}."
-                )
-    return reals, fakes
-
-
-def _output_share(reduction: Reduction, count: int) -> float:
-    check_choice("output_reduction", reduction, REDUCTIONS)
-    return 1.0 if reduction == "sum" else 1.0 / count
-
-
-def _means(reals: list[Tensor], fakes: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The mean logit of every output, real and fake, as 0-d tensors that carry gradients."""
-    values = ops.multi_tensor_loss([Segment(t, terms.LINEAR) for t in reals + fakes]).values
-    means = values.unbind()
-    return list(means[: len(reals)]), list(means[len(reals) :])
-
-
-class _Opposed(NamedTuple):
-    """One side of an average relativistic loss: logits, less the other side's mean."""
-
-    logits: list[Tensor]
-    means: list[Tensor]
-    term: Term
-
-    def segments(self, scale: float) -> list[list[Segment]]:
-        return [[Segment(a, self.term, scale, b)] for a, b in zip(self.logits, self.means)]
-
-
-def _discriminator_sides(
-    reals: list[Tensor], fakes: list[Tensor], loss: Loss, real_scale: float, fake_scale: float
-) -> dict[str, list[list[Segment]]]:
-    if loss.relativistic is None:
-        return {
-            "real": [loss.real_segments(r, real_scale) for r in reals],
-            "fake": [loss.fake_segments(f, fake_scale) for f in fakes],
-        }
-    forward, backward = loss.relativistic_terms()
-    if loss.relativistic == "paired":
-        return {"paired": [[Segment(r, forward, real_scale, f)] for r, f in zip(reals, fakes)]}
-    real_means, fake_means = _means(reals, fakes)
-    return {
-        "real": _Opposed(reals, fake_means, forward).segments(real_scale),
-        "fake": _Opposed(fakes, real_means, backward).segments(fake_scale),
-    }
-
-
-def _generator_sides(
-    fakes: list[Tensor], reals: list[Tensor] | None, loss: Loss, scale: float
-) -> dict[str, list[list[Segment]]]:
-    if reals is None:
-        return {"fake": [loss.generator_segments(f, scale) for f in fakes]}
-    forward, backward = loss.relativistic_terms()
-    if loss.relativistic == "paired":
-        return {"paired": [[Segment(f, forward, scale, r)] for f, r in zip(fakes, reals)]}
-    real_means, fake_means = _means(reals, fakes)
-    return {
-        "fake": _Opposed(fakes, real_means, forward).segments(scale),
-        "real": _Opposed(reals, fake_means, backward).segments(scale),
-    }
-
-
-def _with_logits(
-    sides: dict[str, list[list[Segment]]], reals: list[Tensor], fakes: list[Tensor]
-) -> dict[str, _Side]:
-    """The sides, and for a paired loss the logits themselves, for their statistics."""
-    built = {name: _Side(groups) for name, groups in sides.items()}
-    if "paired" in built:
-        for name, logits in (("real_logits", reals), ("fake_logits", fakes)):
-            built[name] = _Side([[Segment(t.detach(), terms.LINEAR, 0.0)] for t in logits])
-    return built
-
-
-def _check_weights(loss: Loss, real_weight: Weight, fake_weight: Weight) -> bool:
-    """Whether a weight is a tensor, so that the total is put together outside the op."""
-    check_weight("real_weight", real_weight)
-    check_weight("fake_weight", fake_weight)
-    has_tensor = isinstance(real_weight, Tensor) or isinstance(fake_weight, Tensor)
-    if loss.relativistic == "paired" and (has_tensor or real_weight != 1 or fake_weight != 1):
-        raise ValueError(
-            "real_weight and fake_weight cannot be combined with relativistic='paired': it has "
-            "one term for both sides. Multiply the result instead."
-        )
-    return has_tensor
-
-
-def _flatten(sides: dict[str, list[list[Segment]]]) -> list[Segment]:
-    return [segment for groups in sides.values() for group in groups for segment in group]
-
-
-# ---- public functions --------------------------------------------------------------------------
-
-
-def discriminator_loss(
-    real: Outputs,
-    fake: Outputs,
-    loss: LossLike,
-    *,
-    real_weight: Weight = 1.0,
-    fake_weight: Weight = 1.0,
-    output_reduction: Reduction = "sum",
-) -> Tensor:
-    """Discriminator loss over one or many outputs, in one fused call.
-
-    .. math:: L_D = w_r \\, E[\\phi_r(r)] + w_f \\, E[\\phi_f(f)]
-
-    Each term is a mean over all elements of an output; there is no hidden factor 1/2. Paired
-    relativistic: ``E[phi(r - f)]``. Average relativistic: ``w_r E[phi(r - mean f)] +
-    w_f E[phi(-(f - mean r))]``.
-
-    Args:
-        real: logits on real samples: a tensor of any shape, or a sequence of tensors, one for
-            each discriminator output. float16, bfloat16, float32 or float64.
-        fake: logits on generated samples, structured like ``real``. Shapes may differ from
-            ``real`` unless the loss is paired.
-        loss: ``"bce"``, ``"hinge"``, ``"least_squares"``, ``"wasserstein"``, or one of
-            :class:`BCE`, :class:`Hinge`, :class:`LeastSquares`, :class:`Wasserstein`.
-        real_weight: factor of the real term; a number or a 0-d tensor.
-        fake_weight: factor of the fake term.
-        output_reduction: ``"sum"`` or ``"mean"`` over outputs.
-
-    Returns:
-        0-d tensor, float32 (float64 if any logits are float64). NaN for an empty output.
-
-    Raises:
-        ValueError: if ``real`` and ``fake`` are not structured alike, are empty or nested
-            sequences, lie on different devices, or if options do not combine.
-        TypeError: if logits are not floating-point tensors.
-    """
-    loss = resolve(loss)
-    if _check_weights(loss, real_weight, fake_weight):
-        return discriminator_loss_details(
-            real,
-            fake,
-            loss,
-            real_weight=real_weight,
-            fake_weight=fake_weight,
-            output_reduction=output_reduction,
-        ).total
-    reals, fakes = _pair_outputs(real, fake, loss)
-    share = _output_share(output_reduction, len(reals))
-    sides = _discriminator_sides(reals, fakes, loss, real_weight * share, fake_weight * share)
-    return ops.multi_tensor_loss(_flatten(sides)).total
-
-
-def discriminator_loss_details(
-    real: Outputs,
-    fake: Outputs,
-    loss: LossLike,
-    *,
-    real_weight: Weight = 1.0,
-    fake_weight: Weight = 1.0,
-    output_reduction: Reduction = "sum",
-) -> LossDetails:
-    """:func:`discriminator_loss` with its parts and the statistics of the logits.
-
-    Nothing is copied to the host: log ``details.stats`` when you next synchronise anyway.
-
-    Returns:
-        :class:`LossDetails`.
-    """
-    loss = resolve(loss)
-    _check_weights(loss, real_weight, fake_weight)
-    reals, fakes = _pair_outputs(real, fake, loss)
-    check_choice("output_reduction", output_reduction, REDUCTIONS)
-    sides = _discriminator_sides(reals, fakes, loss, 1.0, 1.0)
-    weights = {"real": real_weight, "fake": fake_weight}
-    return _details(_with_logits(sides, reals, fakes), weights, output_reduction)
-
-
-def _generator_outputs(
-    fake: Outputs, real: Outputs | None, loss: Loss
-) -> tuple[list[Tensor], list[Tensor] | None]:
-    if loss.relativistic is None:
-        if real is not None:
-            raise ValueError(
-                f"real: the generator loss of {loss.name} does not use real logits; only "
-                "relativistic losses do. Leave it out."
-            )
-        return as_outputs("fake", fake), None
-    if real is None:
-        raise ValueError(
-            f"real: relativistic={loss.relativistic!r} compares fake with real logits; pass "
-            "real=critic(real_samples).detach()."
-        )
-    reals, fakes = _pair_outputs(real, fake, loss)
-    return fakes, reals
-
-
-def generator_loss(
-    fake: Outputs,
-    loss: LossLike,
-    *,
-    real: Outputs | None = None,
-    output_reduction: Reduction = "sum",
-) -> Tensor:
-    """Generator loss over one or many discriminator outputs, in one fused call.
-
-    .. math:: L_G = E[\\phi_g(f)]
-
-    Paired relativistic: ``E[phi(f - r)]``. Average relativistic: ``E[phi(f - mean r)] +
-    E[phi(-(r - mean f))]``.
-
-    Args:
-        fake: logits on generated samples: a tensor, or a sequence of tensors.
-        loss: as in :func:`discriminator_loss`.
-        real: logits on real samples, for relativistic losses and only for them.
-        output_reduction: ``"sum"`` or ``"mean"`` over outputs.
-
-    Returns:
-        0-d tensor, float32 (float64 if any logits are float64).
-
-    Raises:
-        ValueError: if ``real`` is given to a loss that does not use it or is missing, and as
-            :func:`discriminator_loss`.
-        TypeError: if logits are not floating-point tensors.
-    """
-    loss = resolve(loss)
-    fakes, reals = _generator_outputs(fake, real, loss)
-    share = _output_share(output_reduction, len(fakes))
-    return ops.multi_tensor_loss(_flatten(_generator_sides(fakes, reals, loss, share))).total
-
-
-def generator_loss_details(
-    fake: Outputs,
-    loss: LossLike,
-    *,
-    real: Outputs | None = None,
-    output_reduction: Reduction = "sum",
-) -> LossDetails:
-    """:func:`generator_loss` with its parts and the statistics of the logits.
-
-    Returns:
-        :class:`LossDetails`; ``real`` is None unless the loss is average relativistic.
-    """
-    loss = resolve(loss)
-    fakes, reals = _generator_outputs(fake, real, loss)
-    check_choice("output_reduction", output_reduction, REDUCTIONS)
-    sides = _generator_sides(fakes, reals, loss, 1.0)
-    return _details(_with_logits(sides, reals or [], fakes), {}, output_reduction)
-
-
-def split_outputs(outputs: Sequence[Tensor] | Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Halves every output along its batch: of one forward over ``cat([real, fake])``.
-
-    Args:
-        outputs: logits of a batch whose first half is real; a tensor or a sequence.
-
-    Returns:
-        The real and the fake logits, as views.
-
-    Raises:
-        ValueError: if a batch cannot be halved.
-    """
-    reals, fakes = [], []
-    for k, tensor in enumerate(as_outputs("outputs", outputs)):
-        if tensor.dim() == 0 or tensor.shape[0] % 2:
-            raise ValueError(
-                f"outputs[{k}]: expected an even batch, got shape {list(tensor.shape)}."
-            )
-        first, second = tensor.chunk(2)
-        reals.append(first)
-        fakes.append(second)
-    return reals, fakes

@@ -1,13 +1,17 @@
-"""Thin ``torch.nn.Module`` faces of the functions, for code that builds its losses once."""
+"""Thin ``torch.nn.Module`` faces of the functions, for code that builds its losses once.
+
+Each is constructed with the keyword arguments of its function and called with the tensors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ganloss_fast import losses, matching, penalties
+from ganloss_fast import adversarial, losses, matching, penalties
 from ganloss_fast.checks import Outputs
 from ganloss_fast.losses import LossLike
 from ganloss_fast.matching import Features
@@ -16,7 +20,7 @@ from ganloss_fast.matching import Features
 class _Configured(torch.nn.Module):
     """Holds keyword arguments for a function and shows them in ``repr``."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
         self.options = options
 
@@ -25,34 +29,34 @@ class _Configured(torch.nn.Module):
 
 
 class DiscriminatorLoss(_Configured):
-    """:func:`ganloss_fast.discriminator_loss` with its options fixed; called with (real, fake)."""
+    """:func:`ganloss_fast.discriminator_loss`, called with (real, fake)."""
 
-    def __init__(self, loss: LossLike, **options) -> None:
+    def __init__(self, loss: LossLike, **options: Any) -> None:
         super().__init__(loss=losses.resolve(loss), **options)
 
     def forward(self, real: Outputs, fake: Outputs) -> Tensor:
-        return losses.discriminator_loss(real, fake, **self.options)
+        return adversarial.discriminator_loss(real, fake, **self.options)
 
 
 class GeneratorLoss(_Configured):
-    """:func:`ganloss_fast.generator_loss` with its options fixed; called with (fake, real=None)."""
+    """:func:`ganloss_fast.generator_loss`, called with (fake, real=None)."""
 
-    def __init__(self, loss: LossLike, **options) -> None:
+    def __init__(self, loss: LossLike, **options: Any) -> None:
         super().__init__(loss=losses.resolve(loss), **options)
 
     def forward(self, fake: Outputs, real: Outputs | None = None) -> Tensor:
-        return losses.generator_loss(fake, real=real, **self.options)
+        return adversarial.generator_loss(fake, real=real, **self.options)
 
 
 class FeatureMatchingLoss(_Configured):
-    """:func:`ganloss_fast.feature_matching_loss` with its options fixed."""
+    """:func:`ganloss_fast.feature_matching_loss`, called with (real_features, fake_features)."""
 
     def forward(self, real_features: Features, fake_features: Features) -> Tensor:
         return matching.feature_matching_loss(real_features, fake_features, **self.options)
 
 
 class GradientPenalty(_Configured):
-    """:func:`ganloss_fast.gradient_penalty` with its options fixed; called with (critic, real, fake)."""
+    """:func:`ganloss_fast.gradient_penalty`, called with (critic, real, fake)."""
 
     def forward(
         self, critic: Callable[..., Tensor], real: Tensor, fake: Tensor, **inputs

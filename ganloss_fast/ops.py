@@ -5,7 +5,8 @@ A reader goes from here to the schema in ``csrc/registration.cpp`` and greps the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,41 +17,42 @@ from ganloss_fast.terms import LossOutputs, Segment
 PENALTY_MODES = reference.PENALTY_MODES
 
 if backends.HAS_NATIVE:
+    from ganloss_fast._C import multi_tensor_loss as _multi_tensor_loss_eager
+
     _multi_tensor_loss = torch.ops.ganloss_fast.multi_tensor_loss.default
     _interpolate = torch.ops.ganloss_fast.interpolate.default
+    _perturb = torch.ops.ganloss_fast.perturb.default
     _gradient_penalty_loss = torch.ops.ganloss_fast.gradient_penalty_loss.default
 
 
-def multi_tensor_loss(segments: Sequence[Segment], with_statistics: bool = False) -> LossOutputs:
+def multi_tensor_loss(segments: list[Segment], with_statistics: bool = False) -> LossOutputs:
     """Sum of ``scale * mean(weight * term(a - b))`` over segments, in one call.
 
     See :mod:`ganloss_fast.terms`. Gradients flow to every ``a`` and ``b``, to second order.
     """
     if not backends.is_native(segments[0].a):
         return reference.multi_tensor_loss(segments, with_statistics)
-    a: list[Tensor] = []
-    b: list[Tensor] = []
-    weights: list[Tensor] = []
-    operands: list[int] = []
-    codes: list[int] = []
-    parameters: list[float] = []
-    scales: list[float] = []
-    for tensor, (code, first, second), scale, other, weight in segments:
-        a.append(tensor)
-        codes.append(code)
-        parameters.append(first)
-        parameters.append(second)
-        scales.append(scale)
-        taken = 0
-        if other is not None:
-            b.append(other)
-            taken = 1
-        if weight is not None:
-            weights.append(weight)
-            taken += 2
-        operands.append(taken)
-    return LossOutputs(
-        *_multi_tensor_loss(a, b, weights, operands, codes, parameters, scales, with_statistics)
+    if torch.compiler.is_compiling():
+        return LossOutputs(*_multi_tensor_loss(*flatten_segments(segments), with_statistics))
+    return LossOutputs._make(_multi_tensor_loss_eager(segments, with_statistics))
+
+
+def flatten_segments(
+    segments: Sequence[Segment],
+) -> tuple[list, list, list, list, list, list, list]:
+    """The segments as the op's schema takes them: dense lists, and which operands are there."""
+    others = [s.b for s in segments if s.b is not None]
+    weights = [s.weight for s in segments if s.weight is not None]
+    operands = [(s.b is not None) + 2 * (s.weight is not None) for s in segments]
+    parameters = [p for s in segments for p in (s.term.first, s.term.second)]
+    return (
+        [s.a for s in segments],
+        others,
+        weights,
+        operands,
+        [s.term.code for s in segments],
+        parameters,
+        [s.scale for s in segments],
     )
 
 
@@ -59,6 +61,13 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     if not backends.is_native(real):
         return reference.lerp(real, fake, alpha)
     return _interpolate(real, fake, alpha)
+
+
+def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
+    """``inputs + sigma * noise``; the noise depends on the int64 seed and the index alone."""
+    if not backends.is_native(inputs):
+        return reference.perturb(inputs, sigma, seed)
+    return _perturb(inputs, sigma, seed)
 
 
 def gradient_penalty_loss(
@@ -133,17 +142,29 @@ def _fake_gradient_penalty_loss(gradient, mode, target, scale):
     )
 
 
+def _fake_gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, scale):
+    return torch.empty_like(gradient)
+
+
+def _fake_gradient_penalty_loss_double_backward(
+    direction, grad_penalty, gradient, norms, mode, target, scale
+):
+    return torch.empty_like(grad_penalty), torch.empty_like(gradient)
+
+
+def _fake_interpolate(real, fake, alpha):
+    return torch.empty_like(real)
+
+
+FAKE_KERNELS: dict[str, Callable[..., Any]] = {
+    "multi_tensor_loss": _fake_multi_tensor_loss,
+    "multi_tensor_loss_backward": _fake_multi_tensor_loss_backward,
+    "multi_tensor_loss_double_backward": _fake_multi_tensor_loss_double_backward,
+    "interpolate": _fake_interpolate,
+    "gradient_penalty_loss": _fake_gradient_penalty_loss,
+    "gradient_penalty_loss_backward": _fake_gradient_penalty_loss_backward,
+    "gradient_penalty_loss_double_backward": _fake_gradient_penalty_loss_double_backward,
+}
 if backends.HAS_NATIVE:
-    for _name, _fake in {
-        "multi_tensor_loss": _fake_multi_tensor_loss,
-        "multi_tensor_loss_backward": _fake_multi_tensor_loss_backward,
-        "multi_tensor_loss_double_backward": _fake_multi_tensor_loss_double_backward,
-        "interpolate": lambda real, fake, alpha: torch.empty_like(real),
-        "gradient_penalty_loss": _fake_gradient_penalty_loss,
-        "gradient_penalty_loss_backward": lambda grad, gradient, *_: torch.empty_like(gradient),
-        "gradient_penalty_loss_double_backward": lambda direction, grad, gradient, *_: (
-            torch.empty_like(grad),
-            torch.empty_like(gradient),
-        ),
-    }.items():
+    for _name, _fake in FAKE_KERNELS.items():
         torch.library.register_fake(f"ganloss_fast::{_name}", _fake)

@@ -20,10 +20,9 @@ from ganloss_fast.checks import (
 Alpha = float | Tensor | None
 
 
-def _check_images(real: object, fake: object) -> None:
+def _check_images(real: Tensor, fake: Tensor) -> None:
     check_tensor("real", real)
     check_tensor("fake", fake)
-    assert isinstance(real, Tensor) and isinstance(fake, Tensor)
     if real.dim() == 0:
         raise ValueError("real: expected a batch of samples, got a 0-d tensor.")
     if real.shape != fake.shape:

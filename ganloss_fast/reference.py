@@ -6,7 +6,8 @@ and the baseline of the benchmarks. Written to be read, not to be fast.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,13 +82,13 @@ def multi_tensor_loss(segments: Sequence[Segment], with_statistics: bool = False
     for segment in segments:
         dtype = torch.promote_types(dtype, compute_dtype(segment.a.dtype))
     values = torch.stack([segment_value(segment).to(dtype) for segment in segments])
-    total = sum(segment.scale * value for segment, value in zip(segments, values.unbind()))
+    scaled = [segment.scale * value for segment, value in zip(segments, values.unbind())]
     if with_statistics:
         rows = [segment_statistics(segment.a).to(dtype) for segment in segments]
         statistics = torch.stack(rows)
     else:
         statistics = values.new_empty((0, 4))
-    return LossOutputs(total, values, statistics)
+    return LossOutputs(torch.stack(scaled).sum(), values, statistics)
 
 
 def lerp(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
@@ -119,3 +120,185 @@ def gradient_penalty_loss(
         excess = torch.where(excess <= 0, 0.0, excess)
     # A sample with norm 0 adds its penalty and no gradient.
     return scale * excess.square().mean(), norms.detach()
+
+
+# ---- adversarial losses ------------------------------------------------------------------------
+
+
+def _resolve(loss: Any) -> Any:
+    from ganloss_fast import losses  # losses is built on ops, and ops falls back to this module
+
+    return losses.resolve(loss)
+
+
+def _listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    return [t.to(compute_dtype(t.dtype)) for t in outputs]
+
+
+def _bce(z: Tensor, target: float | Tensor) -> Tensor:
+    """-t log(sigmoid(z)) - (1 - t) log(1 - sigmoid(z)), where a factor 0 removes its term."""
+    t = torch.as_tensor(target, dtype=z.dtype, device=z.device)
+    towards_real, towards_fake = softplus(z, -1.0, 0.0), softplus(z, 1.0, 0.0)
+    return torch.where(t == 0, 0.0, t * towards_real) + torch.where(
+        t == 1, 0.0, (1 - t) * towards_fake
+    )
+
+
+def _phi(z: Tensor, loss: Any) -> Tensor:
+    """The function of a relativistic loss: small where z is high."""
+    if loss.name == "bce":
+        return softplus(z, -1.0, 0.0)
+    return torch.relu(1 - z) if loss.name == "hinge" else (z - 1).square()
+
+
+def _real_term(r: Tensor, loss: Any) -> Tensor:
+    if loss.name == "bce":
+        return _bce(r, loss.real_label).mean()
+    if loss.name == "hinge":
+        return torch.relu(loss.margin - r).mean()
+    if loss.name == "least_squares":
+        return (r - loss.real_label).square().mean()
+    return loss.drift * r.square().mean() - r.mean() if loss.drift else -r.mean()
+
+
+def _fake_term(f: Tensor, loss: Any) -> Tensor:
+    if loss.name == "bce":
+        return _bce(f, loss.fake_label).mean()
+    if loss.name == "hinge":
+        return torch.relu(loss.margin + f).mean()
+    if loss.name == "least_squares":
+        return (f - loss.fake_label).square().mean()
+    return f.mean()
+
+
+def _generator_term(f: Tensor, loss: Any) -> Tensor:
+    if loss.name == "bce":
+        if loss.saturating:
+            return -_bce(f, loss.fake_label).mean()
+        return _bce(f, loss.generator_label).mean()
+    if loss.name == "hinge" and loss.generator_form == "hinge":
+        return torch.relu(loss.margin - f).mean()
+    if loss.name == "least_squares":
+        return (f - loss.generator_label).square().mean()
+    return -f.mean()
+
+
+def _reduce(per_output: list[Tensor], reduction: str) -> Tensor:
+    stacked = torch.stack(per_output)
+    return stacked.sum() if reduction == "sum" else stacked.mean()
+
+
+def discriminator_loss(
+    real: Tensor | Sequence[Tensor],
+    fake: Tensor | Sequence[Tensor],
+    loss: Any,
+    *,
+    real_weight: float | Tensor = 1.0,
+    fake_weight: float | Tensor = 1.0,
+    output_reduction: str = "sum",
+) -> Tensor:
+    """The plain form of :func:`ganloss_fast.discriminator_loss`."""
+    loss = _resolve(loss)
+    per_output = []
+    for r, f in zip(_listed(real), _listed(fake), strict=True):
+        if loss.relativistic == "paired":
+            per_output.append(_phi(r - f, loss).mean())
+            continue
+        if loss.relativistic == "average":
+            real_term, fake_term = _phi(r - f.mean(), loss), _phi(-(f - r.mean()), loss)
+        else:
+            real_term, fake_term = _real_term(r, loss), _fake_term(f, loss)
+        per_output.append(real_weight * real_term.mean() + fake_weight * fake_term.mean())
+    return _reduce(per_output, output_reduction)
+
+
+def generator_loss(
+    fake: Tensor | Sequence[Tensor],
+    loss: Any,
+    *,
+    real: Tensor | Sequence[Tensor] | None = None,
+    output_reduction: str = "sum",
+) -> Tensor:
+    """The plain form of :func:`ganloss_fast.generator_loss`."""
+    loss = _resolve(loss)
+    if real is None:
+        return _reduce([_generator_term(f, loss) for f in _listed(fake)], output_reduction)
+    per_output = []
+    for f, r in zip(_listed(fake), _listed(real), strict=True):
+        if loss.relativistic == "paired":
+            per_output.append(_phi(f - r, loss).mean())
+        else:
+            terms = _phi(f - r.mean(), loss).mean(), _phi(-(r - f.mean()), loss).mean()
+            per_output.append(terms[0] + terms[1])
+    return _reduce(per_output, output_reduction)
+
+
+def feature_matching_loss(
+    real_features: Sequence,
+    fake_features: Sequence,
+    *,
+    criterion: str = "l1",
+    detach_real: bool = True,
+    include_last: bool = True,
+    layer_reduction: str = "sum",
+    discriminator_reduction: str = "sum",
+    weight: float | Tensor = 1.0,
+) -> Tensor:
+    """The plain form of :func:`ganloss_fast.feature_matching_loss`."""
+    if isinstance(real_features[0], Tensor):
+        real_features, fake_features = [real_features], [fake_features]
+    per_discriminator = []
+    for real_maps, fake_maps in zip(real_features, fake_features, strict=True):
+        per_layer = []
+        for r, f in zip(_listed(real_maps), _listed(fake_maps), strict=True):
+            difference = f - (r.detach() if detach_real else r)
+            distance = difference.abs() if criterion == "l1" else difference.square()
+            per_layer.append(distance.mean())
+        per_discriminator.append(
+            _reduce(per_layer if include_last else per_layer[:-1], layer_reduction)
+        )
+    return weight * _reduce(per_discriminator, discriminator_reduction)
+
+
+# ---- gradient penalty --------------------------------------------------------------------------
+
+
+def interpolate(
+    real: Tensor,
+    fake: Tensor,
+    alpha: float | Tensor | None = None,
+    *,
+    rng: torch.Generator | None = None,
+) -> Tensor:
+    """The plain form of :func:`ganloss_fast.interpolate`."""
+    dtype = compute_dtype(real.dtype)
+    if alpha is None:
+        alpha = torch.rand(real.shape[0], generator=rng, device=real.device, dtype=dtype)
+    alpha = torch.as_tensor(alpha, dtype=dtype, device=real.device)
+    if alpha.shape != real.shape and alpha.dim() > 0:
+        alpha = alpha.flatten()
+    return lerp(real, fake, alpha)
+
+
+def gradient_penalty(
+    critic: Callable[..., Tensor],
+    real: Tensor,
+    fake: Tensor,
+    *,
+    critic_args: Sequence = (),
+    critic_kwargs: Mapping | None = None,
+    weight: float | Tensor = 10.0,
+    target: float = 1.0,
+    one_sided: bool = False,
+    alpha: float | Tensor | None = None,
+    rng: torch.Generator | None = None,
+) -> Tensor:
+    """The plain form of :func:`ganloss_fast.gradient_penalty`."""
+    x_hat = interpolate(real, fake, alpha, rng=rng)
+    if not x_hat.requires_grad:
+        x_hat.requires_grad_(True)
+    logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
+    (gradient,) = torch.autograd.grad(logits, x_hat, torch.ones_like(logits), create_graph=True)
+    mode = "one_sided" if one_sided else "two_sided"
+    return weight * gradient_penalty_loss(gradient, mode, target, 1.0)[0]

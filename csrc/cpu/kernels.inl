@@ -212,8 +212,8 @@ Curvature term_curvature(Dtype dtype, const TermSpec& spec, const TermSpan& span
     for_each_vector<T>(
         span.count,
         [&](int64_t i, auto lanes, int u) {
-          Vector<T> v = (va ? read(va + i, lanes) : Vector<T>(T(0))) -
-                        (vb ? read(vb + i, lanes) : vb_scalar);
+          Vector<T> v =
+              (va ? read(va + i, lanes) : Vector<T>(T(0))) - (vb ? read(vb + i, lanes) : vb_scalar);
           auto z = operands.difference(i, lanes);
           contraction.add(u, only(operands.weighted(i, lanes, term.slope(z)) * v, lanes));
           auto curved = factor * operands.weighted(i, lanes, term.curvature(z)) * v;
@@ -244,7 +244,8 @@ Statistics statistics(Dtype dtype, const void* a, double shift, int64_t count) {
           V deviation = value - center;
           sum.add(u, only(deviation, lanes));
           squares.add(u, only(deviation * deviation, lanes));
-          signs.add(u, only(select(value > zero, one, zero) - select(value < zero, one, zero), lanes));
+          signs.add(u,
+                    only(select(value > zero, one, zero) - select(value < zero, one, zero), lanes));
           nonfinite.add(u, only(select(value - value == zero, zero, one), lanes));
         },
         [&] {
@@ -276,7 +277,8 @@ void interpolate(Dtype dtype, const void* real, const void* fake, const void* al
           V step = towards - from;
           // from the nearer end, as torch.lerp does: both ends come out exactly
           write(to + i,
-                select(weight < half, from + weight * step, towards - (one - weight) * step), lanes);
+                select(weight < half, from + weight * step, towards - (one - weight) * step),
+                lanes);
         },
         [] {});
   });
@@ -323,7 +325,7 @@ void combine(Dtype dtype, const void* x, double x_scale, const void* y, double y
 
 namespace ganloss::cpu {
 
-const Kernels GANLOSS_KERNELS = {GANLOSS_ISA, term_sum, statistics, term_gradient, term_curvature,
-                                 interpolate, dot,      combine};
+const Kernels GANLOSS_KERNELS = {GANLOSS_ISA,    term_sum,    statistics, term_gradient,
+                                 term_curvature, interpolate, dot,        combine};
 
 }  // namespace ganloss::cpu

@@ -1,6 +1,6 @@
 #include "launch.h"
 
-#include <ATen/Parallel.h>
+#include <ATen/EmptyTensor.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 #include <c10/util/Exception.h>
@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #endif
 
-#include <algorithm>
 #include <cstdlib>
 
 namespace ganloss::cpu {
@@ -19,9 +18,6 @@ namespace {
 // One piece is 64 KiB of float32: it stays in the second-level cache between the two kernels
 // that may visit it, and a hundred thousand elements still spread over several threads.
 constexpr int64_t kPiece = 16384;
-
-// Waking a second thread costs 10 to 15 microseconds; below this many elements it does not pay.
-constexpr int64_t kWorthThreads = 131072;
 
 // glibc takes blocks above 32 MB fresh from the kernel every time; huge pages make that 512
 // times fewer faults. Below, the hint changes nothing.
@@ -72,7 +68,9 @@ void append_row(std::vector<Piece>& pieces, int64_t row, int64_t length) {
 
 }  // namespace
 
-const Kernels& kernels() { return *current(); }
+const Kernels& kernels() {
+  return *current();
+}
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
@@ -80,7 +78,9 @@ std::vector<std::string> available_isas() {
   return names;
 }
 
-void select_isa(const std::string& isa) { current() = find_kernels(isa); }
+void select_isa(const std::string& isa) {
+  current() = find_kernels(isa);
+}
 
 Dtype dtype_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
@@ -110,20 +110,6 @@ std::vector<Piece> cut_batch(int64_t rows, int64_t length) {
   return pieces;
 }
 
-void for_each_piece(const std::vector<Piece>& pieces, const std::function<void(int64_t)>& body) {
-  const auto count = static_cast<int64_t>(pieces.size());
-  int64_t elements = 0;
-  for (const Piece& piece : pieces) elements += piece.count;
-  if (elements < kWorthThreads) {
-    for (int64_t index = 0; index < count; ++index) body(index);
-    return;
-  }
-  const int64_t grain = std::max<int64_t>(1, count * (kWorthThreads / 2) / elements);
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) body(index);
-  });
-}
-
 at::Tensor dense(const at::Tensor& tensor) {
   if (tensor.is_non_overlapping_and_dense()) return tensor;
   return at::empty_like(tensor).copy_(tensor);
@@ -146,8 +132,13 @@ at::Tensor restore_layout(const at::Tensor& result, const at::Tensor& used,
   return at::empty_like(original).copy_(result);
 }
 
+at::Tensor empty_small(at::IntArrayRef sizes, at::ScalarType dtype) {
+  return at::detail::empty_cpu(sizes, dtype);
+}
+
 at::Tensor empty_output(const at::Tensor& like) {
-  at::Tensor output = at::empty_strided(like.sizes(), like.strides(), like.options());
+  at::Tensor output =
+      at::detail::empty_strided_cpu(like.sizes(), like.strides(), like.scalar_type());
 #if defined(__linux__)
   const auto bytes = static_cast<int64_t>(output.nbytes());
   if (bytes >= kWorthHugePages) {

@@ -1,10 +1,11 @@
 // What the CPU ops share: the kernels of this machine, spans and threads, memory layout.
 #pragma once
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,24 @@ struct Piece {
 std::vector<Piece> cut_rows(at::IntArrayRef lengths);
 std::vector<Piece> cut_batch(int64_t rows, int64_t length);
 
+// Waking a second thread costs 10 to 15 microseconds; below this many elements it does not pay.
+inline constexpr int64_t kWorthThreads = 131072;
+
 // Calls body(index) for every piece, on several threads where that pays.
-void for_each_piece(const std::vector<Piece>& pieces, const std::function<void(int64_t)>& body);
+template <typename Body>
+void for_each_piece(const std::vector<Piece>& pieces, const Body& body) {
+  const auto count = static_cast<int64_t>(pieces.size());
+  int64_t elements = 0;
+  for (const Piece& piece : pieces) elements += piece.count;
+  if (elements < kWorthThreads) {
+    for (int64_t index = 0; index < count; ++index) body(index);
+    return;
+  }
+  const int64_t grain = std::max<int64_t>(1, count * (kWorthThreads / 2) / elements);
+  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) body(index);
+  });
+}
 
 // A tensor whose elements fill one block of memory: itself, or a copy.
 at::Tensor dense(const at::Tensor& tensor);
@@ -41,6 +58,9 @@ at::Tensor dense_by_sample(const at::Tensor& tensor);
 // The elements of `tensor` in the memory order of `like`: itself, or a copy.
 at::Tensor in_layout_of(const at::Tensor& tensor, const at::Tensor& like);
 
+// A small contiguous output. Not at::empty: its trip through the dispatcher costs more than a
+// whole loss of 64 logits.
+at::Tensor empty_small(at::IntArrayRef sizes, at::ScalarType dtype);
 // An output in the memory order and dtype of `like`, a dense tensor.
 at::Tensor empty_output(const at::Tensor& like);
 // The result of a kernel that ran on `used`, a reordered copy of `original` or itself, with the

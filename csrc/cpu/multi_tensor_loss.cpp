@@ -1,5 +1,4 @@
 // multi_tensor_loss on the CPU: segments to pieces, kernels over pieces, sums in piece order.
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -27,8 +26,7 @@ struct Resolved {
   double inverse_count() const { return 1.0 / static_cast<double>(a.numel()); }
 
   TermSpan span(const Piece& piece) const {
-    return {at_offset(a, piece.offset),
-            is_pair() ? at_offset(b, piece.offset) : nullptr,
+    return {at_offset(a, piece.offset), is_pair() ? at_offset(b, piece.offset) : nullptr,
             weight.defined() ? at_offset(weight, piece.offset) : nullptr, b_scalar, piece.count};
   }
 };
@@ -67,8 +65,7 @@ std::vector<double> incoming(const Segments& segments, const std::vector<Resolve
                              const std::optional<at::Tensor>& grad_values) {
   std::vector<double> factors(resolved.size(), 0.0);
   const double total = grad_total ? scalar_value(*grad_total) : 0.0;
-  const at::Tensor values =
-      grad_values ? grad_values->to(at::kDouble).contiguous() : at::Tensor();
+  const at::Tensor values = grad_values ? grad_values->to(at::kDouble).contiguous() : at::Tensor();
   for (size_t s = 0; s < resolved.size(); ++s) {
     if (grad_total) factors[s] += total * segments.scale[s];
     if (values.defined()) factors[s] += values.const_data_ptr<double>()[s];
@@ -99,8 +96,8 @@ std::vector<int64_t> segments_with_b(const Segments& segments) {
 void check_wanted(const char* name, const Segments& segments, at::IntArrayRef wanted) {
   const int64_t limit = segments.size() + static_cast<int64_t>(segments.b.size());
   for (int64_t index : wanted)
-    TORCH_CHECK_VALUE(0 <= index && index < limit, name, ": expected indices from 0 to ",
-                      limit - 1, ", got ", index);
+    TORCH_CHECK_VALUE(0 <= index && index < limit, name, ": expected indices from 0 to ", limit - 1,
+                      ", got ", index);
 }
 
 // Calls visitor(position in wanted, segment, whether it is the segment's b).
@@ -120,7 +117,7 @@ Tensors allocate(const Segments& segments, const std::vector<Resolved>& resolved
   by_segment.resize(resolved.size());
   for_each_wanted(segments, wanted, [&](size_t k, int64_t s, bool is_b) {
     const Resolved& segment = resolved[s];
-    list[k] = is_b && segment.has_scalar_b() ? at::empty({}, segment.b.options())
+    list[k] = is_b && segment.has_scalar_b() ? empty_small({}, segment.b.scalar_type())
                                              : empty_output(segment.a);
     (is_b ? by_segment[s].b : by_segment[s].a) = list[k];
   });
@@ -148,8 +145,7 @@ void fill_statistics(const at::Tensor& statistics, const std::vector<Resolved>& 
                      const std::vector<Piece>& pieces) {
   std::vector<double> shifts(segments.size(), 0.0);
   for (size_t s = 0; s < segments.size(); ++s)
-    if (segments[s].a.numel() > 0)
-      shifts[s] = scalar_value(segments[s].a.as_strided({}, {}));
+    if (segments[s].a.numel() > 0) shifts[s] = scalar_value(segments[s].a.as_strided({}, {}));
   std::vector<Statistics> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const Piece& piece = pieces[index];
@@ -191,17 +187,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss(GANLOSS_SEGMENT
   std::vector<double> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const Resolved& segment = resolved[pieces[index].row];
-    partial[index] =
-        kernels().term_sum(segment.dtype, segment.term, segment.span(pieces[index]));
+    partial[index] = kernels().term_sum(segment.dtype, segment.term, segment.span(pieces[index]));
   });
   std::vector<double> means(resolved.size(), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index)
-    means[pieces[index].row] += partial[index];
+  for (size_t index = 0; index < pieces.size(); ++index) means[pieces[index].row] += partial[index];
 
-  const auto options = segments.a[0].options().dtype(segments.loss_dtype());
-  at::Tensor values = at::empty({segments.size()}, options);
-  at::Tensor total = at::empty({}, options);
-  at::Tensor statistics = at::empty({with_statistics ? segments.size() : 0, 4}, options);
+  const at::ScalarType dtype = segments.loss_dtype();
+  at::Tensor values = empty_small({segments.size()}, dtype);
+  at::Tensor total = empty_small({}, dtype);
+  at::Tensor statistics = empty_small({with_statistics ? segments.size() : 0, 4}, dtype);
   double sum = 0.0;
   for (int64_t s = 0; s < segments.size(); ++s) {
     means[s] *= resolved[s].inverse_count();
@@ -229,13 +223,12 @@ Tensors multi_tensor_loss_backward(const std::optional<at::Tensor>& grad_total,
     const Resolved& segment = resolved[piece.row];
     const Outputs& to = outputs[piece.row];
     if (!to.a.defined() && !to.b.defined()) return;
-    partial[index] = kernels().term_gradient(segment.dtype, segment.term, segment.span(piece),
-                                             factors[piece.row], to.a_at(piece.offset),
-                                             to.b_at(piece.offset));
+    partial[index] =
+        kernels().term_gradient(segment.dtype, segment.term, segment.span(piece),
+                                factors[piece.row], to.a_at(piece.offset), to.b_at(piece.offset));
   });
   std::vector<double> sums(resolved.size(), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index)
-    sums[pieces[index].row] += partial[index];
+  for (size_t index = 0; index < pieces.size(); ++index) sums[pieces[index].row] += partial[index];
   fill_scalar_b(outputs, sums);
   return gradients;
 }
@@ -284,9 +277,9 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
   }
   fill_scalar_b(outputs, sums);
 
-  const auto options = segments.a[0].options().dtype(segments.loss_dtype());
-  at::Tensor grad_grad_values = at::empty({segments.size()}, options);
-  at::Tensor grad_grad_total = at::empty({}, options);
+  const at::ScalarType dtype = segments.loss_dtype();
+  at::Tensor grad_grad_values = empty_small({segments.size()}, dtype);
+  at::Tensor grad_grad_total = empty_small({}, dtype);
   double total = 0.0;
   for (int64_t s = 0; s < segments.size(); ++s) {
     const double mean = contractions[s] * resolved[s].inverse_count();

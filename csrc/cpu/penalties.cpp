@@ -1,5 +1,4 @@
 // interpolate and gradient_penalty_loss on the CPU: a batch is rows, a row is pieces.
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include "../checks.h"
@@ -26,12 +25,11 @@ std::vector<double> row_dots(const at::Tensor& x, const at::Tensor& y) {
   std::vector<double> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const int64_t first = first_element(pieces[index], length);
-    partial[index] = kernels().dot(dtype_of(x), at_offset(x, first), at_offset(y, first),
-                                   pieces[index].count);
+    partial[index] =
+        kernels().dot(dtype_of(x), at_offset(x, first), at_offset(y, first), pieces[index].count);
   });
   std::vector<double> dots(x.size(0), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index)
-    dots[pieces[index].row] += partial[index];
+  for (size_t index = 0; index < pieces.size(); ++index) dots[pieces[index].row] += partial[index];
   return dots;
 }
 
@@ -101,17 +99,16 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradi
   const at::Tensor g = dense_by_sample(gradient);
   const std::vector<double> squared_norms = row_dots(g, g);
   const math::NormPenalty<double> penalty = penalty_of(mode, target);
-  const auto options = g.options().dtype(compute_dtype(g));
-  at::Tensor norms = at::empty({g.size(0)}, options.dtype(at::kDouble));
+  at::Tensor norms = empty_small({g.size(0)}, at::kDouble);
   double sum = 0.0;
   for (size_t i = 0; i < squared_norms.size(); ++i) {
     sum += penalty.value(squared_norms[i]);
     norms.mutable_data_ptr<double>()[i] = std::sqrt(squared_norms[i]);
   }
   const double mean = sum / static_cast<double>(g.size(0));
-  at::Tensor result = at::empty({}, options);
+  at::Tensor result = empty_small({}, compute_dtype(g));
   result.fill_(scale * mean);
-  return {result, norms.to(options.dtype())};
+  return {result, norms.to(compute_dtype(g))};
 }
 
 at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
@@ -146,7 +143,7 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
     along_v[i] = incoming * coefficient;
     along_g[i] = incoming * penalty.twist(n[i] * n[i]) * dots[i];
   }
-  at::Tensor grad_grad = at::empty({}, grad_penalty.options());
+  at::Tensor grad_grad = empty_small({}, grad_penalty.scalar_type());
   grad_grad.fill_(contraction);
   return {grad_grad, restore_layout(combine_rows(v, along_v, g, along_g), g, gradient)};
 }

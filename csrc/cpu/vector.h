@@ -83,7 +83,7 @@ HOST_DEVICE Vector<T> positive_part(Vector<T> x) {
 HOST_DEVICE Vector<float> exp_minus_absolute(Vector<float> argument) {
   typedef Vector<float> V;
   V x = -absolute(argument);
-  x = select(x < V(-110.0f), V(-110.0f), x);  // exp(-110) is already 0; NaN stays
+  x = select(x < V(-110.0f), V(-110.0f), x);   // exp(-110) is already 0; NaN stays
   const float round_to_integer = 12582912.0f;  // 1.5 * 2^23
   V shifted = x * V(1.44269504f) + V(round_to_integer);
   V n = shifted - V(round_to_integer);

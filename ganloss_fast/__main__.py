@@ -1,0 +1,40 @@
+"""``python -m ganloss_fast``: versions, what was built, and why each missing backend is missing."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+import ganloss_fast
+from ganloss_fast import backends
+
+
+def report() -> str:
+    """The installation in a few lines, for people and for bug reports."""
+    lines = [
+        f"ganloss_fast {ganloss_fast.__version__}",
+        f"python       {platform.python_version()} on {platform.machine()}",
+        f"torch        {torch.__version__}, CUDA {torch.version.cuda or 'none'}, "
+        f"{torch.get_num_threads()} threads",
+        f"built        {backends.BUILD_FACTS.get('built', 'nothing')}"
+        f" for torch {backends.BUILD_FACTS.get('torch', 'unknown')}",
+    ]
+    if backends.HAS_NATIVE:
+        from ganloss_fast import _C
+
+        lines.append(
+            f"cpu kernels  {_C.cpu_isa()} (this processor runs "
+            f"{', '.join(_C.available_cpu_isas())}), compiled by {_C.compiler}"
+        )
+    lines.append("")
+    for backend in backends.BACKENDS:
+        for device in ("cpu", "cuda"):
+            reason = backends.why_not(backend, device)
+            answer = "yes" if reason is None else f"no: {reason}"
+            lines.append(f"{backend:<10} {device:<5} {answer}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(report())

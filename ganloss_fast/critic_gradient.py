@@ -76,6 +76,7 @@ def as_logits(value: object) -> list[Tensor]:
     listed = list(value) if isinstance(value, (list, tuple)) else [value]
     if not listed:
         raise ValueError("critic: it returned an empty sequence.")
+    logits: list[Tensor] = []
     for k, item in enumerate(listed):
         where = "it returned" if not isinstance(value, (list, tuple)) else f"output {k} is"
         if not isinstance(item, Tensor):
@@ -83,8 +84,8 @@ def as_logits(value: object) -> list[Tensor]:
                 f"critic: expected a tensor of logits, or a flat list of them, but {where} "
                 f"{describe(item)}. {advice}"
             )
-        check_tensor("critic output", item)
-    return listed
+        logits.append(check_tensor("critic output", item))
+    return logits
 
 
 def scales(inv_scale: InvScale, like: Tensor) -> tuple[Tensor | None, Tensor | None]:

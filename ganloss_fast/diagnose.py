@@ -94,24 +94,33 @@ def _discarding_backward(penalty: Tensor) -> None:
     torch.autograd.grad(penalty, leaves, allow_unused=True)
 
 
-def _module_inputs(critic: Callable[..., Any]) -> tuple[dict[Node, str], list]:
-    """Records which module's input each autograd node made; to be filled by a forward."""
+def _modules_by_node(critic: Callable[..., Any]) -> tuple[dict[Node, str], list]:
+    """Which module an autograd node belongs to, or is the input of; filled by a forward."""
     found: dict[Node, str] = {}
     handles: list = []
     if not isinstance(critic, torch.nn.Module):
         return found, handles
 
     def record(name: str):
-        def hook(module, args):
-            for argument in args:
-                if isinstance(argument, Tensor) and argument.grad_fn is not None:
-                    found.setdefault(argument.grad_fn, f"{name} ({type(module).__name__})")
+        def hook(module, args, output):
+            inputs = {a.grad_fn for a in args if isinstance(a, Tensor)}
+            stack = [output.grad_fn] if isinstance(output, Tensor) else []
+            label = f"{name} ({type(module).__name__})"
+            while stack:
+                node = stack.pop()
+                if node is None or node in found and node not in inputs:
+                    continue
+                if node in inputs:
+                    found[node] = label  # its output is what this module's gradient depends on
+                    continue
+                found[node] = label
+                stack.extend(following for following, _ in node.next_functions)
 
         return hook
 
     for name, module in critic.named_modules():
         if not list(module.children()):
-            handles.append(module.register_forward_pre_hook(record(name)))
+            handles.append(module.register_forward_hook(record(name)))
     return found, handles
 
 
@@ -141,7 +150,7 @@ def _genuine_layers(
 ) -> tuple[GenuineLayer, ...]:
     """Edges from the inner gradient's graph to activations that carry a defined gradient."""
     inputs = [point.detach().requires_grad_() for point in points]
-    names, handles = _module_inputs(critic)
+    names, handles = _modules_by_node(critic)
     try:
         with torch.enable_grad():
             logits = outputs(inputs)

@@ -84,12 +84,13 @@ class SpectralResNet(nn.Module):
 class HifiGanPeriod(nn.Module):
     """The period discriminator of HiFi-GAN (Kong et al., 2020), for a waveform [B, 1, T]."""
 
-    def __init__(self, width: int = 8, period: int = 3) -> None:
+    def __init__(self, width: int = 4, period: int = 3) -> None:
         super().__init__()
         self.period = period
-        widths = [1, width, width * 4, width * 8, width * 8]
+        widths = [1, width, width * 4, width * 16, width * 32, width * 32]
         self.convs = nn.ModuleList(
-            weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in zip(widths, widths[1:])
+            weight_norm(nn.Conv2d(widths[k], widths[k + 1], (5, 1), (3 if k < 4 else 1, 1), (2, 0)))
+            for k in range(5)
         )
         self.last = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, (1, 0)))
 
@@ -209,15 +210,16 @@ class CriticCase(NamedTuple):
 
 
 _IMAGES = (4, 3, 32, 32)
+_SMALL = (4, 3, 16, 16)
 
 CRITICS = {
-    "dcgan": CriticCase(dcgan, _IMAGES, 6.00, 4.00),
-    "mlp": CriticCase(multilayer_perceptron, (4, 3, 16, 16), 6.00, 4.00),
-    "spectral_resnet": CriticCase(SpectralResNet, _IMAGES, 6.00, 4.00),
-    "hifigan_period": CriticCase(HifiGanPeriod, (2, 1, 2048), 6.05, 4.05),
-    "stylegan2": CriticCase(StyleGan2, _IMAGES, 5.95, 4.00),
-    "stylegan2_mbstd": CriticCase(lambda: StyleGan2(group=4), _IMAGES, 5.95, 5.91),
-    "patchgan_instance_norm": CriticCase(patchgan, _IMAGES, 6.00, 6.00),
-    "patchgan_batch_norm": CriticCase(lambda: patchgan(norm=nn.BatchNorm2d), _IMAGES, 6.00, 6.00),
-    "mixed_activations": CriticCase(mixed_activations, _IMAGES, 6.00, 4.00),
+    "dcgan": CriticCase(lambda: dcgan(8), _IMAGES, 5.997, 4.000),
+    "mlp": CriticCase(multilayer_perceptron, (4, 3, 16, 16), 5.998, 3.999),
+    "spectral_resnet": CriticCase(lambda: SpectralResNet(8, 16), _SMALL, 6.000, 4.000),
+    "hifigan_period": CriticCase(HifiGanPeriod, (2, 1, 1024), 6.022, 4.027),
+    "stylegan2": CriticCase(lambda: StyleGan2(8, 16), _SMALL, 5.864, 4.000),
+    "stylegan2_mbstd": CriticCase(lambda: StyleGan2(8, 16, group=4), _SMALL, 5.865, 5.405),
+    "patchgan_instance_norm": CriticCase(lambda: patchgan(8), _IMAGES, 5.943, 5.943),
+    "patchgan_batch_norm": CriticCase(lambda: patchgan(8, nn.BatchNorm2d), _IMAGES, 5.943, 5.943),
+    "mixed_activations": CriticCase(mixed_activations, _IMAGES, 5.999, 4.000),
 }

@@ -50,6 +50,15 @@ def _slice(value: Any, batch: int, part: slice) -> Any:
     return value
 
 
+def _call_on(call: CriticCall, batch: int, part: slice) -> CriticCall:
+    """The call with its further arguments cut down to a slice of the batch."""
+    return dataclasses.replace(
+        call,
+        args=[_slice(value, batch, part) for value in call.args],
+        kwargs={key: _slice(value, batch, part) for key, value in call.kwargs.items()},
+    )
+
+
 def _moving_modules(critic: Callable[..., Any]) -> list[torch.nn.Module]:
     """Modules that advance a power iteration on every forward; frozen after the first slice."""
     if not isinstance(critic, torch.nn.Module):
@@ -150,7 +159,8 @@ def penalty_in_chunks(
     value = torch.zeros((), dtype=dtype, device=points[0].device)
     sums: dict[int, tuple[Tensor, Tensor]] = {}  # of every leaf: itself, its gradient
     point_gradients: list[list[Tensor]] = [[] for _ in points]
-    _refuse_interaction(call, [point[:chunk_size] for point in points])
+    first = slice(0, min(chunk_size, batch))
+    _refuse_interaction(_call_on(call, batch, first), [point[first] for point in points])
 
     with _frozen_after_first(call.critic) as freeze:
         for start in range(0, batch, chunk_size):
@@ -158,11 +168,7 @@ def penalty_in_chunks(
             versions = _buffer_versions(call.critic)
             inputs = [p[part].detach().requires_grad_(p.requires_grad) for p in points]
             share = (part.stop - part.start) / batch if penalty.reduction == "mean" else 1.0
-            slice_call = dataclasses.replace(
-                call,
-                args=[_slice(value, batch, part) for value in call.args],
-                kwargs={key: _slice(value, batch, part) for key, value in call.kwargs.items()},
-            )
+            slice_call = _call_on(call, batch, part)
             slice_penalty = dataclasses.replace(
                 penalty, mask=_slice(penalty.mask, batch, part), normalize_by_mask=False
             )

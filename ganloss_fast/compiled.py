@@ -79,6 +79,18 @@ def _same_value(kept: torch.fx.Node, node: torch.fx.Node) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype
 
 
+def _other_summand(node: torch.fx.Node, zeros: set[Any]) -> torch.fx.Node | None:
+    """What  x + 0, 0 + x  or  x - 0  is, if it is one of its operands as it stands."""
+    first, second = node.args
+    candidates = [(first, second)]
+    if _packet(node) is _aten.add:
+        candidates.append((second, first))
+    for kept, zero in candidates:
+        if zero in zeros and isinstance(kept, torch.fx.Node) and _same_value(kept, node):
+            return kept
+    return None
+
+
 def remove_zero_branch(graph: torch.fx.Graph) -> None:
     """Removes what multiplies exact zeros from a graph of ATen operations, in place.
 
@@ -91,15 +103,10 @@ def remove_zero_branch(graph: torch.fx.Graph) -> None:
         if node.op != "call_function":
             continue
         if _packet(node) in (_aten.add, _aten.sub) and len(node.args) == 2 and not node.kwargs:
-            first, second = node.args
-            if second in zeros and isinstance(first, torch.fx.Node) and _same_value(first, node):
-                node.replace_all_uses_with(first)
+            kept = _other_summand(node, zeros)
+            if kept is not None:
+                node.replace_all_uses_with(kept)
                 continue
-            is_add = _packet(node) is _aten.add
-            if is_add and first in zeros and isinstance(second, torch.fx.Node):
-                if _same_value(second, node):
-                    node.replace_all_uses_with(second)
-                    continue
         if _is_zero(node, zeros):
             zeros.add(node)
     for node in list(graph.nodes):

@@ -94,34 +94,43 @@ def _discarding_backward(penalty: Tensor) -> None:
     torch.autograd.grad(penalty, leaves, allow_unused=True)
 
 
-def _modules_by_node(critic: Callable[..., Any]) -> tuple[dict[Node, str], list]:
-    """Which module an autograd node belongs to, or is the input of; filled by a forward."""
-    found: dict[Node, str] = {}
-    handles: list = []
-    if not isinstance(critic, torch.nn.Module):
-        return found, handles
+class _ModuleNames:
+    """Which module made an autograd node, and which module's input a node's result is."""
 
-    def record(name: str):
+    def __init__(self) -> None:
+        self.makers: dict[Node, str] = {}
+        self.takers: dict[Node, str] = {}
+
+    def watch(self, critic: Callable[..., Any]) -> list:
+        """Hooks that fill the tables in the critic's next forward."""
+        if not isinstance(critic, torch.nn.Module):
+            return []
+        return [
+            module.register_forward_hook(self._record(f"{name} ({type(module).__name__})"))
+            for name, module in critic.named_modules()
+            if not list(module.children())
+        ]
+
+    def _record(self, label: str):
         def hook(module, args, output):
             inputs = {a.grad_fn for a in args if isinstance(a, Tensor)}
+            for node in inputs:
+                self.takers.setdefault(node, label)
             stack = [output.grad_fn] if isinstance(output, Tensor) else []
-            label = f"{name} ({type(module).__name__})"
             while stack:
                 node = stack.pop()
-                if node is None or node in found and node not in inputs:
-                    continue
-                if node in inputs:
-                    found[node] = label  # its output is what this module's gradient depends on
-                    continue
-                found[node] = label
-                stack.extend(following for following, _ in node.next_functions)
+                if node is not None and node not in inputs and node not in self.makers:
+                    self.makers[node] = label
+                    stack.extend(following for following, _ in node.next_functions)
 
         return hook
 
-    for name, module in critic.named_modules():
-        if not list(module.children()):
-            handles.append(module.register_forward_hook(record(name)))
-    return found, handles
+    def of_edge(self, node: Node, result: int) -> str:
+        """The module to blame for a second-order edge to a node's result. Result 0 is an
+        activation, on which the module that takes it depends; others are statistics."""
+        if result == 0 and node in self.takers:
+            return self.takers[node]
+        return self.makers.get(node, "")
 
 
 def _nodes_of_activations(logits: Sequence[Tensor], inputs: Sequence[Tensor]) -> set[Node]:
@@ -150,7 +159,8 @@ def _genuine_layers(
 ) -> tuple[GenuineLayer, ...]:
     """Edges from the inner gradient's graph to activations that carry a defined gradient."""
     inputs = [point.detach().requires_grad_() for point in points]
-    names, handles = _modules_by_node(critic)
+    names = _ModuleNames()
+    handles = names.watch(critic)
     try:
         with torch.enable_grad():
             logits = outputs(inputs)
@@ -167,8 +177,8 @@ def _genuine_layers(
         def hook(grad_inputs, grad_outputs):
             for k in edges:
                 if grad_inputs[k] is not None:
-                    target = node.next_functions[k][0]
-                    found[GenuineLayer(names.get(target, ""), node.name())] = None
+                    module = names.of_edge(*node.next_functions[k])
+                    found[GenuineLayer(module, node.name())] = None
 
         return hook
 

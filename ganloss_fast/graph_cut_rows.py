@@ -112,7 +112,9 @@ def _example_gradients(row: Row, with_weight: bool) -> tuple[Tensor, ...]:
     x = values.reshape(row.shape).requires_grad_(True)
     weight = torch.full((1,), 0.25, dtype=torch.float64, requires_grad=True)
     y = row.example(x * (1 + weight), weight)
+    # They require grad, as a next layer's do: else a wrong edge would lead nowhere and look zero.
     outer_weights = torch.cos(torch.arange(y.numel(), dtype=torch.float64)).reshape(y.shape)
+    outer_weights.requires_grad_(True)
     wanted = (x, weight) if with_weight else (x,)
     return torch.autograd.grad((y * outer_weights).sum(), wanted, create_graph=True)
 
@@ -131,7 +133,8 @@ def _edge_is_zero(row: Row, with_weight: bool) -> bool:
     gradients = _example_gradients(row, with_weight)
     for node in walk([gradient.grad_fn for gradient in gradients]):
         if node.name() == row.node:
-            if row.edge >= len(node.next_functions):
+            edges = node.next_functions
+            if row.edge >= len(edges) or edges[row.edge][0] is None:
                 return False
             node.register_hook(look)
     torch.stack([gradient.square().sum() for gradient in gradients]).sum().backward()

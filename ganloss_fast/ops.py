@@ -156,11 +156,16 @@ def _fake_interpolate(real, fake, alpha):
     return torch.empty_like(real)
 
 
+def _fake_perturb(inputs, sigma, seed):
+    return torch.empty_like(inputs)
+
+
 FAKE_KERNELS: dict[str, Callable[..., Any]] = {
     "multi_tensor_loss": _fake_multi_tensor_loss,
     "multi_tensor_loss_backward": _fake_multi_tensor_loss_backward,
     "multi_tensor_loss_double_backward": _fake_multi_tensor_loss_double_backward,
     "interpolate": _fake_interpolate,
+    "perturb": _fake_perturb,
     "gradient_penalty_loss": _fake_gradient_penalty_loss,
     "gradient_penalty_loss_backward": _fake_gradient_penalty_loss_backward,
     "gradient_penalty_loss_double_backward": _fake_gradient_penalty_loss_double_backward,

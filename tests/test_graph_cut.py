@@ -113,9 +113,9 @@ def test_whole_wgan_step_takes_ten_forwards_instead_of_twelve():
             loss = module(fake).mean() - module(real).mean()
             (loss + gf.gradient_penalty(module, real, fake, graph_cut=choice)).backward()
         ratios.append(step.total / forward.total)
-    # The first convolution needs no gradient of its input in the two main forwards.
     assert ratios[0] - ratios[1] == pytest.approx(2.0, abs=0.01)
-    assert ratios[1] == pytest.approx(10.0, abs=0.2)
+    # Less than 10: the main forwards need no gradient of the first convolution's input.
+    assert 9.5 < ratios[1] < 10.0
 
 
 def test_twenty_adam_steps_on_the_penalty_alone_end_at_the_same_parameters(engine):
@@ -148,7 +148,9 @@ def test_zero_grads_all_reaches_the_last_bias(engine):
     penalty_backward(critic, x, "auto", zero_grads="all")
     for name, gradient in gradients_by_name(critic).items():
         wanted = gradients_by_name(stock)[name]
-        assert torch.equal(gradient, torch.zeros(()).expand_as(gradient) if wanted is None else wanted)
+        assert torch.equal(
+            gradient, torch.zeros(()).expand_as(gradient) if wanted is None else wanted
+        )
 
 
 # ---- the public function ------------------------------------------------------------------------
@@ -397,12 +399,12 @@ def test_the_graph_is_freed_with_the_penalty():
     critic = dcgan()
     penalty_backward(critic, torch.randn(2, 3, 32, 32), "auto")
     gc.collect()
-    before = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+    before = sum(type(o) is torch.Tensor for o in gc.get_objects())
     for _ in range(5):
         critic.zero_grad()
         penalty_backward(critic, torch.randn(2, 3, 32, 32), "auto")
     gc.collect()
-    assert sum(isinstance(o, torch.Tensor) for o in gc.get_objects()) <= before
+    assert sum(type(o) is torch.Tensor for o in gc.get_objects()) <= before
 
 
 # ---- errors -------------------------------------------------------------------------------------

@@ -54,13 +54,13 @@ def assert_penalty(actual, wanted, critic, tolerance):
     parameters = list(critic.parameters())
     a = torch.autograd.grad(actual.sum(), parameters, allow_unused=True)
     b = torch.autograd.grad(wanted.sum(), parameters, allow_unused=True)
-    assert torch.allclose(actual.detach(), wanted.detach(), rtol=tolerance * 4, atol=0)
+    assert torch.allclose(actual.detach(), wanted.detach(), rtol=tolerance, atol=0)
+    scale = max(gradient.abs().max() for gradient in b if gradient is not None)
     for ours, theirs in zip(a, b, strict=True):
         if theirs is None:
             assert ours is None or not ours.any()
-            continue
-        scale = theirs.abs().max().clamp_min(1e-30)
-        assert (ours - theirs).abs().max() / scale <= tolerance * 4
+        else:
+            assert (ours - theirs).abs().max() <= tolerance * scale
 
 
 def flat(g):
@@ -132,9 +132,7 @@ def test_sampling_at_real_or_fake_samples(sampling):
     real, fake = samples()
     point = real if sampling == "real" else fake
     wanted = hand_written(critic, point, VARIANTS["WGAN-GP"][1])
-    assert_penalty(
-        gf.gradient_penalty(critic, real, fake, sampling=sampling), wanted, critic, 3e-6
-    )
+    assert_penalty(gf.gradient_penalty(critic, real, fake, sampling=sampling), wanted, critic, 3e-6)
 
 
 @pytest.mark.parametrize("std", ["sample", "population"])
@@ -179,15 +177,15 @@ def test_the_same_generator_gives_the_same_penalty():
     assert torch.equal(first, second)
 
 
-# ---- critics as people have them ------------------------------------------------------------------
+# ---- critics as people have them -----------------------------------------------------------------
 
 
 def test_a_critic_with_labels():
     torch.manual_seed(0)
     critic = SpectralResNet(8, 16, classes=5).eval()
     x, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 4, 2, 2])
-    wanted = hand_written(lambda z: critic(z, labels), x, VARIANTS["WGAN-GP"][1])
     for options in ({"critic_args": (labels,)}, {"critic_kwargs": {"labels": labels}}):
+        wanted = hand_written(lambda z: critic(z, labels), x, VARIANTS["WGAN-GP"][1])
         actual = gf.gradient_penalty(critic, x, sampling="real", **options)
         assert_penalty(actual, wanted, critic, 3e-6)
 
@@ -239,7 +237,9 @@ def test_a_list_of_outputs_is_weighted_and_added():
 def test_logits_can_be_averaged_instead_of_added():
     critic = small_critic()
     x, _ = samples()
-    wanted = hand_written(lambda z: critic(z).mean(), x, lambda g: 5 * flat(g).square().sum(1).mean())
+    wanted = hand_written(
+        lambda z: critic(z).mean(), x, lambda g: 5 * flat(g).square().sum(1).mean()
+    )
     assert_penalty(gf.r1_penalty(critic, x, logit_reduction="mean"), wanted, critic, 3e-6)
 
 
@@ -254,7 +254,7 @@ def test_a_dead_sample_adds_its_penalty_and_no_gradient():
     assert not linear.weight.grad.any()
 
 
-# ---- R1, R2, and the forms without a critic -------------------------------------------------------
+# ---- R1, R2, and the forms without a critic ------------------------------------------------------
 
 
 @pytest.mark.parametrize("function", [gf.r1_penalty, gf.r2_penalty])
@@ -286,7 +286,7 @@ def test_no_graph_is_built_under_no_grad():
     assert torch.allclose(penalty, gf.r1_penalty(critic, x).detach())
 
 
-# ---- functional transforms ------------------------------------------------------------------------
+# ---- functional transforms -----------------------------------------------------------------------
 
 
 def test_inside_torch_func_grad_over_parameters():
@@ -305,7 +305,7 @@ def test_inside_torch_func_grad_over_parameters():
             assert torch.allclose(functional[name], parameter.grad, rtol=1e-12, atol=1e-15)
 
 
-# ---- mixed precision ------------------------------------------------------------------------------
+# ---- mixed precision -----------------------------------------------------------------------------
 
 
 class HostSync(torch.utils._python_dispatch.TorchDispatchMode):
@@ -367,7 +367,7 @@ def test_squares_are_accumulated_in_float32():
         assert penalty.item() == 3 * 256 * 256
 
 
-# ---- slices of the batch --------------------------------------------------------------------------
+# ---- slices of the batch -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 8])
@@ -441,10 +441,10 @@ def test_chunks_refuse_critics_whose_samples_interact(make):
 
 
 def test_chunks_refuse_buffers_that_move():
+    critic = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True), nn.Conv2d(4, 1, 3)
+    )
     with pytest.raises(ValueError, match="a buffer of the critic changes"):
-        critic = nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True), nn.Conv2d(4, 1, 3)
-        )
         gf.r1_penalty(critic, torch.randn(4, 3, 8, 8), chunk_size=2)
 
 
@@ -462,7 +462,7 @@ def test_chunks_refuse_what_slices_cannot_give(options, error, message):
         gf.gradient_penalty(small_critic(), samples()[0], sampling="real", **options)
 
 
-# ---- bad input ------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 class InPlace(nn.Module):
@@ -542,7 +542,7 @@ def test_batch_norm_under_a_per_sample_penalty_warns_once():
         gf.r1_penalty(critic, x)
 
 
-# ---- noise, approximated R1 -----------------------------------------------------------------------
+# ---- noise, approximated R1 ----------------------------------------------------------------------
 
 
 def test_philox_words_are_the_published_ones():
@@ -578,7 +578,9 @@ def test_noise_does_not_depend_on_layout_or_threads(backend):
     wanted = gf.perturb(x, 0.1, seed)
     channels_last = gf.perturb(x.to(memory_format=torch.channels_last), 0.1, seed)
     assert torch.equal(wanted, channels_last)
-    assert torch.equal(wanted, gf.perturb(x.transpose(0, 1).contiguous().transpose(0, 1), 0.1, seed))
+    assert torch.equal(
+        wanted, gf.perturb(x.transpose(0, 1).contiguous().transpose(0, 1), 0.1, seed)
+    )
 
 
 def test_the_gradient_passes_through_the_noise(backend):
@@ -586,6 +588,7 @@ def test_the_gradient_passes_through_the_noise(backend):
     assert torch.autograd.gradcheck(lambda z: gf.perturb(z, 0.5, torch.tensor(3)), x)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # opcheck's own
 @pytest.mark.skipif(not backends.HAS_NATIVE, reason="there is no op")
 def test_perturb_is_a_well_behaved_op():
     x = torch.randn(3, 5, requires_grad=True)
@@ -605,7 +608,13 @@ def test_approximate_r1_is_its_formula(normalization, single_forward):
         "sample_sum": difference.square().flatten(1).sum(1).mean(),
     }[normalization]
     actual = gf.approximate_r1_penalty(
-        critic, x, 0.05, weight=3, normalization=normalization, single_forward=single_forward, seed=seed
+        critic,
+        x,
+        0.05,
+        weight=3,
+        normalization=normalization,
+        single_forward=single_forward,
+        seed=seed,
     )
     assert_penalty(actual, 3 * wanted, critic, 1e-12)
 
@@ -647,18 +656,18 @@ def test_a_sigma_that_bfloat16_swallows_warns():
         gf.approximate_r1_penalty(critic, x, sigma=0.1)
 
 
-# ---- path length, lazy regularisation -------------------------------------------------------------
+# ---- path length, lazy regularisation ------------------------------------------------------------
 
 
 def test_path_length_is_the_published_formula():
     torch.manual_seed(0)
     mapping = nn.Linear(16, 3 * 8 * 8).double()
     latents = torch.randn(4, 6, 16, dtype=torch.float64, requires_grad=True)
-    images = mapping(latents.sum(1)).tanh().view(4, 3, 8, 8)
+    images, again = (mapping(latents.sum(1)).tanh().view(4, 3, 8, 8) for _ in range(2))
     noise = torch.randn_like(images) / 8
     mean = torch.tensor(0.5, dtype=torch.float64)
     result = gf.path_length_penalty(images, latents, mean, noise=noise)
-    (g,) = torch.autograd.grad((images * noise).sum(), latents, create_graph=True)
+    (g,) = torch.autograd.grad((again * noise).sum(), latents, create_graph=True)
     lengths = g.square().sum(2).mean(1).sqrt()
     average = mean.lerp(lengths.mean(), 0.01)
     assert_penalty(result.penalty, 2 * (lengths - average).square().mean(), mapping, 1e-12)
@@ -697,4 +706,4 @@ def test_a_penalty_on_dcgan_matches_the_hand_written_one(dtype):
     x = torch.randn(4, 3, 32, 32, dtype=dtype)
     wanted = hand_written(critic, x, VARIANTS["WGAN-GP"][1])
     actual = gf.gradient_penalty(critic, x, sampling="real")
-    assert_penalty(actual, wanted, critic, TOLERANCE[dtype] / 4)
+    assert_penalty(actual, wanted, critic, TOLERANCE[dtype])

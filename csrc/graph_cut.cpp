@@ -44,6 +44,7 @@ struct NodeKind {
   bool real_only = false;
   int64_t idle_input = -1;
   bool is_leaf = false;
+  bool is_custom = false;  // of a custom function: the type does not say which
   // Whether a defined gradient that comes in makes a defined one go out on an edge: one bit for
   // each edge. Conservative: a 0 costs the addition of a zero, a wrong 1 would lose one.
   uint64_t surely_defined = 0;
@@ -70,11 +71,11 @@ NodeKind make_kind(const Node& node) {
     kind.real_only = row->real_only;
     kind.idle_input = row->idle_input;
   }
+  kind.is_custom = !name.empty() && !('0' <= name.back() && name.back() <= '9');
   kind.is_leaf = dynamic_cast<const AccumulateGrad*>(&node) != nullptr;
-  const bool is_generated = !name.empty() && '0' <= name.back() && name.back() <= '9';
   if (name == "ConvolutionBackwardBackward0" || name == "PreluKernelBackwardBackward0")
     kind.surely_defined = 0b101;  // grad_output and weight; the input's needs a weight gradient
-  else if (is_generated && node.num_inputs() == 1)
+  else if (!kind.is_custom && node.num_inputs() == 1)
     kind.surely_defined = ~uint64_t(0);
   if (kind.edge >= 0) kind.surely_defined &= ~(uint64_t(1) << kind.edge);
   return kind;
@@ -267,8 +268,9 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
   for (const Edge& root : roots) walk.push(root, kSeen);
 
   edge_list removed;
-  std::vector<Node*> leaves;
+  bool compiled = false;
   walk.visit(kSeen, [&](Node& node, const NodeKind& kind) {
+    if (kind.is_custom && !kind.is_leaf) compiled |= node.name().starts_with("CompiledFunction");
     if (kind.edge >= 0)
       if (const Edge* edge = cut(node, kind)) {
         removed.push_back(*edge);
@@ -276,10 +278,12 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
       }
     for (const Edge& edge : node.next_edges()) walk.push(edge, kSeen);
   });
-  CutResult result{grads, static_cast<int64_t>(removed.size()), static_cast<int64_t>(walk.size())};
+  CutResult result{grads, static_cast<int64_t>(removed.size()), static_cast<int64_t>(walk.size()),
+                   compiled};
   if (zeros == ZeroGrads::kNone || roots.empty()) return result;
 
   std::vector<NodeHandle> inside;
+  std::vector<Node*> leaves;
   for (const Edge& edge : removed) walk.push(edge, kReached);
   walk.visit(kReached, [&](Node& node, const NodeKind& kind) {
     if (kind.is_leaf)
@@ -302,8 +306,8 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
       hidden_leaves.push_back(torch::autograd::impl::gradient_edge(tensor).function.get());
   edge_list leaf_edges;
   const auto add_leaf = [&](const NodeHandle& leaf) {
-    const bool is_hidden = std::find(hidden_leaves.begin(), hidden_leaves.end(), leaf.get()) !=
-                           hidden_leaves.end();
+    const bool is_hidden =
+        std::find(hidden_leaves.begin(), hidden_leaves.end(), leaf.get()) != hidden_leaves.end();
     if (!is_hidden && !walk.has(leaf.get(), kKept)) leaf_edges.emplace_back(leaf, 0);
   };
   for (Node* leaf : leaves) add_leaf(leaf->getptr());

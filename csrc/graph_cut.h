@@ -34,6 +34,7 @@ struct CutResult {
   std::vector<at::Tensor> grads;  // the same values; their history adds the zeros
   int64_t cut;                    // edges cut in the graph, by this call or an earlier one
   int64_t nodes;                  // nodes visited
+  bool compiled;                  // there is a node of torch.compile, which has no second order
 };
 
 // grads: gradients taken with create_graph. hidden: leaves that nobody can see, and that need no

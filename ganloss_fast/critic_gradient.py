@@ -14,6 +14,7 @@ from torch import Tensor
 from ganloss_fast import graph_cut
 from ganloss_fast.checks import check_choice, check_number, check_tensor, describe
 from ganloss_fast.graph_cut import GRAPH_CUT_CHOICES, ZERO_GRADS_CHOICES, GraphCut, ZeroGrads
+from ganloss_fast.graph_cut_hooks import is_compiled, walk
 from ganloss_fast.reference import compute_dtype
 
 LogitReduction = Literal["sum", "mean"]
@@ -149,30 +150,30 @@ def gradients_of(
     logits = [logit for logit in logits if logit.requires_grad] if len(logits) > 1 else logits
     scale, inverse = scales(call.inv_scale, points[0])
     create_graph = torch.is_grad_enabled()
-    try:
-        gradients = torch.autograd.grad(
-            logits,
-            points,
-            _directions(call, logits, scale),
-            create_graph=create_graph,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=False,
-        )
-    except RuntimeError as error:
-        if "aot_autograd" in str(error):
-            raise RuntimeError(COMPILED_CRITIC) from error
-        raise
+    gradients = torch.autograd.grad(
+        logits,
+        points,
+        _directions(call, logits, scale),
+        create_graph=create_graph,
+        retain_graph=True,
+        allow_unused=True,
+    )
     for k, gradient in enumerate(gradients):
         if gradient is None:
             which = "its input" if len(points) == 1 else f"input {k}"
             raise ValueError(f"critic: its output does not depend on {which}.")
-    if not create_graph or call.graph_cut == "off":
+    if not create_graph:
+        return InputGradients(unscaled(gradients, inverse))
+    if call.graph_cut == "off":
+        if any(map(is_compiled, walk([gradient.grad_fn for gradient in gradients]))):
+            raise RuntimeError(COMPILED_CRITIC)
         return InputGradients(unscaled(gradients, inverse))
     parameters: Sequence[Tensor] = ()
     if call.zero_grads == "all":
         parameters = graph_cut.parameters_of(call.critic, logits)
     cut = graph_cut.cut(gradients, call.zero_grads, parameters, hidden)
+    if cut.compiled:  # torch would say so, but only in the backward
+        raise RuntimeError(COMPILED_CRITIC)
     signal = None
     if cut.cut:
         signal = graph_cut.finite_signal([*logits, *points], compute_dtype(points[0].dtype))

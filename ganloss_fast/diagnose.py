@@ -82,7 +82,7 @@ def _penalty_step(
             [logit.sum() for logit in logits], inputs, create_graph=True
         )
         if with_cut:
-            grads, edges, nodes = graph_cut.cut(grads, "stock", (), inputs)
+            grads, edges, nodes, _ = graph_cut.cut(grads, "stock", (), inputs)
         penalty = torch.stack([g.float().square().sum() for g in grads]).sum()
         _discarding_backward(penalty)
     return counter.total, edges, nodes

@@ -25,11 +25,13 @@ if backends.HAS_NATIVE:
 
 
 class CutResult(NamedTuple):
-    """``grads`` as they went in, with a shorter history; how many edges are cut, nodes seen."""
+    """``grads`` as they went in, with a shorter history; how many edges are cut, nodes seen, and
+    whether one of these belongs to torch.compile, which has no second order."""
 
     grads: list[Tensor]
     cut: int
     nodes: int
+    compiled: bool
 
 
 def cut(

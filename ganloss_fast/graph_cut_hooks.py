@@ -22,6 +22,11 @@ _SURELY_DEFINED = {
 }
 
 
+def is_compiled(node: Node) -> bool:
+    """Whether torch.compile made the node."""
+    return node.name().startswith("CompiledFunction")
+
+
 def _row_of(node: Node) -> Row | None:
     row = proven_row(node.name())
     if row is None or row.edge >= len(node.next_functions):
@@ -79,13 +84,15 @@ def cut_second_order(
     zero_grads: str,
     parameters: Sequence[Tensor],
     hidden: Sequence[Tensor],
-) -> tuple[list[Tensor], int, int]:
-    """As ``_C.cut_second_order``: the gradients, the number of cut edges, and of nodes."""
+) -> tuple[list[Tensor], int, int, bool]:
+    """As ``_C.cut_second_order``: gradients, cut edges, nodes, and whether one is compiled."""
     roots = [grad.grad_fn for grad in grads]
     rows: dict[Node, Row] = {}
     nodes = 0
+    compiled = False
     for node in walk(roots):
         nodes += 1
+        compiled = compiled or is_compiled(node)
         row = _row_of(node)
         if row is None:
             continue
@@ -94,7 +101,7 @@ def cut_second_order(
             node.metadata[_CUT] = True
             node.register_hook(_drop(row))
     if zero_grads == "none":
-        return list(grads), len(rows), nodes
+        return list(grads), len(rows), nodes, compiled
 
     kept: set[Node] = set()
     stack = [root for root in roots if root is not None]
@@ -121,5 +128,5 @@ def cut_second_order(
                 leaves[id(parameter)] = parameter
     filled = [leaf for key, leaf in leaves.items() if key not in hidden_ids]
     if not filled:
-        return list(grads), len(rows), nodes
-    return list(_ZeroFill.apply(len(grads), *grads, *filled)), len(rows), nodes
+        return list(grads), len(rows), nodes, compiled
+    return list(_ZeroFill.apply(len(grads), *grads, *filled)), len(rows), nodes, compiled

@@ -22,8 +22,8 @@ void perturb_blocks(const storage_t* x, storage_t* out, int64_t count, scalar_t 
       const int64_t first = 4 * block;
       const int64_t lanes = std::min<int64_t>(4, count - first);
       for (int64_t lane = 0; lane < lanes; ++lane)
-        out[first + lane] = static_cast<storage_t>(static_cast<scalar_t>(x[first + lane]) +
-                                                   sigma * normals[lane]);
+        out[first + lane] =
+            static_cast<storage_t>(static_cast<scalar_t>(x[first + lane]) + sigma * normals[lane]);
     }
   });
 }

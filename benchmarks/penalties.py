@@ -25,13 +25,13 @@ from ganloss_fast.diagnose import CountFlops
 from ganloss_fast.graph_cut import cut
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import critics  # noqa: E402  (the critics of the test suite)
+import critics  # those of the test suite
 
 # name: critic, shape of its samples
 CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "DCGAN, leaky ReLU": (lambda: critics.dcgan(32, 64), (4, 3, 64, 64)),
     "ResNet, spectral norm": (lambda: critics.SpectralResNet(32, 32), (8, 3, 32, 32)),
-    "HiFi-GAN period D, weight norm": (lambda: critics.HifiGanPeriod(8), (2, 1, 8192)),
+    "HiFi-GAN period D, weight norm": (lambda: critics.HifiGanPeriod(16), (2, 1, 8192)),
     "StyleGAN2, no mini-batch stddev": (lambda: critics.StyleGan2(16, 64), (4, 3, 64, 64)),
     "PatchGAN, InstanceNorm": (lambda: critics.patchgan(32), (4, 3, 64, 64)),
 }

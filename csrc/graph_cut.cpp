@@ -96,7 +96,7 @@ NodeKind kind_of(const Node& node) {
 // Remembers the edge, so that a second cut of the same graph (one gradient in two penalties)
 // finds the same zeros. A pre-hook because it costs nothing: a post-hook would make the engine
 // keep the incoming gradients alive.
-struct CutRecord : torch::autograd::FunctionPreHook {
+struct CutRecord final : torch::autograd::FunctionPreHook {
   explicit CutRecord(Edge edge) : edge(std::move(edge)) {}
   variable_list operator()(const variable_list& grads) override { return grads; }
   Edge edge;
@@ -104,7 +104,7 @@ struct CutRecord : torch::autograd::FunctionPreHook {
 
 // For an edge that is zero only while another incoming gradient is undefined (PReLU, whose
 // weight gradient depends on the activation): decided when the node runs.
-struct DropWhileIdle : torch::autograd::FunctionPostHook {
+struct DropWhileIdle final : torch::autograd::FunctionPostHook {
   DropWhileIdle(int64_t edge, int64_t idle_input) : edge(edge), idle_input(idle_input) {}
   variable_list operator()(const variable_list& outputs, const variable_list& inputs) override {
     variable_list kept = outputs;
@@ -153,7 +153,7 @@ const Edge* cut(Node& node, const NodeKind& kind) {
 // that lost theirs. It also holds the removed edges, so that every tensor of the critic can
 // still be reached; along those it sends zeros only if somebody looks: an autograd.grad that
 // asks for a tensor inside, or a hook. A plain backward pays nothing for them.
-struct ZeroNode : Node {
+struct ZeroNode final : Node {
   size_t passed = 0;  // edges: `passed` gradients, `leaves` leaves, then the removed edges
   size_t leaves = 0;
   std::vector<NodeHandle> inside;  // nodes of the critic's forward below the removed edges
@@ -202,7 +202,10 @@ enum Mark : uint8_t {
 
 class Walk {
  public:
-  Walk() { marks_.reserve(512); }
+  Walk() {
+    marks_.reserve(512);
+    stack_.reserve(512);
+  }
 
   // Visits every node reachable from the stack that does not have `mark` yet.
   template <typename Visit>
@@ -216,10 +219,8 @@ class Walk {
       visit_node(*node, kind_of(*node));
     }
   }
-  void push(const Edge& edge, Mark mark) {
-    if (!edge.is_valid()) return;
-    const auto found = marks_.find(edge.function.get());
-    if (found == marks_.end() || !(found->second & mark)) stack_.push_back(edge.function.get());
+  void push(const Edge& edge) {
+    if (edge.is_valid()) stack_.push_back(edge.function.get());
   }
   bool has(Node* node, Mark mark) const {
     const auto found = marks_.find(node);
@@ -265,7 +266,7 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
   for (const at::Tensor& grad : grads)
     if (grad.defined() && grad.requires_grad())
       roots.push_back(torch::autograd::impl::gradient_edge(grad));
-  for (const Edge& root : roots) walk.push(root, kSeen);
+  for (const Edge& root : roots) walk.push(root);
 
   edge_list removed;
   bool compiled = false;
@@ -274,9 +275,9 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
     if (kind.edge >= 0)
       if (const Edge* edge = cut(node, kind)) {
         removed.push_back(*edge);
-        walk.push(*edge, kSeen);
+        walk.push(*edge);
       }
-    for (const Edge& edge : node.next_edges()) walk.push(edge, kSeen);
+    for (const Edge& edge : node.next_edges()) walk.push(edge);
   });
   CutResult result{grads, static_cast<int64_t>(removed.size()), static_cast<int64_t>(walk.size()),
                    compiled};
@@ -284,20 +285,20 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
 
   std::vector<NodeHandle> inside;
   std::vector<Node*> leaves;
-  for (const Edge& edge : removed) walk.push(edge, kReached);
+  for (const Edge& edge : removed) walk.push(edge);
   walk.visit(kReached, [&](Node& node, const NodeKind& kind) {
     if (kind.is_leaf)
       leaves.push_back(&node);
     else
       inside.push_back(node.getptr());
     if (kind.edge >= 0)
-      if (const Edge* edge = recorded_edge(node)) walk.push(*edge, kReached);
-    for (const Edge& edge : node.next_edges()) walk.push(edge, kReached);
+      if (const Edge* edge = recorded_edge(node)) walk.push(*edge);
+    for (const Edge& edge : node.next_edges()) walk.push(edge);
   });
-  for (const Edge& root : roots) walk.push(root, kKept);
+  for (const Edge& root : roots) walk.push(root);
   walk.visit(kKept, [&](Node& node, const NodeKind& kind) {
     for (size_t k = 0; k < node.num_outputs() && k < 64; ++k)
-      if (kind.surely_defined >> k & 1) walk.push(node.next_edge(k), kKept);
+      if (kind.surely_defined >> k & 1) walk.push(node.next_edge(k));
   });
 
   std::vector<Node*> hidden_leaves;

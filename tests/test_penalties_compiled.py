@@ -174,7 +174,7 @@ def test_a_function_that_was_compiled_inside_the_critic_says_what_to_do():
 
 
 def compiled_refusal(function, *arguments) -> str:
-    with pytest.raises(Exception) as caught:  # noqa: PT011, B017 (Dynamo wraps it)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (Dynamo wraps it)
         torch.compile(function, fullgraph=True, backend="aot_eager")(*arguments)
     message, error = "", caught.value
     while error is not None:

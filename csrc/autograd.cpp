@@ -19,6 +19,7 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
+#include "cpu/one_pass.h"
 #include "node.h"
 #include "ops.h"
 
@@ -176,6 +177,7 @@ struct MultiTensorLossBackwardNode : torch::autograd::TraceableFunction {
     bool any = false;
     for (const at::Tensor& direction : directions) any |= direction.defined();
     if (!any) return gradients;
+    const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<int64_t> wanted_second;
     for (size_t k = 2; k < gradients.size(); ++k)
       if (task_should_compute_output(k)) wanted_second.push_back(static_cast<int64_t>(k) - 2);
@@ -197,6 +199,7 @@ struct MultiTensorLossBackwardNode : torch::autograd::TraceableFunction {
     return gradients;
   }
   void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
     segments.release_variables();
     grad_total.reset_data();
     grad_values.reset_data();
@@ -206,11 +209,23 @@ struct MultiTensorLossBackwardNode : torch::autograd::TraceableFunction {
 
 struct MultiTensorLossNode : torch::autograd::TraceableFunction {
   SavedSegments segments;
+  // On the CPU the forward may have written the gradients for an incoming gradient of 1. They
+  // serve the first backward that starts at the loss itself; any other, and every one that is
+  // to be differentiated again, starts from the inputs.
+  Tensors ready;
+  std::vector<int64_t> ready_indices;
 
   // Edges: a ++ b. Incoming: total, values; the statistics are not differentiable.
   variable_list apply(variable_list&& incoming) override {
     variable_list gradients(num_outputs());
     if (!incoming[0].defined() && !incoming[1].defined()) return gradients;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!ready.empty() && !incoming[1].defined() && !at::GradMode::is_enabled() &&
+        cpu::is_one(incoming[0])) {
+      for (size_t k = 0; k < ready.size(); ++k) gradients[ready_indices[k]] = std::move(ready[k]);
+      ready.clear();
+      return gradients;
+    }
     std::vector<int64_t> wanted;
     for (size_t k = 0; k < gradients.size(); ++k)
       if (task_should_compute_output(k)) wanted.push_back(static_cast<int64_t>(k));
@@ -221,7 +236,11 @@ struct MultiTensorLossNode : torch::autograd::TraceableFunction {
     for (size_t k = 0; k < wanted.size(); ++k) gradients[wanted[k]] = computed[k];
     return gradients;
   }
-  void release_variables() override { segments.release_variables(); }
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    segments.release_variables();
+    ready.clear();
+  }
   std::string name() const override { return "MultiTensorLossBackward0"; }
 };
 
@@ -232,8 +251,25 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss_autograd(
   refuse_weight_gradient(weights);
   auto node = node_for<MultiTensorLossNode>(a, b);
   if (node) node->segments.set(GANLOSS_SEGMENT_ARGUMENTS);
-  auto [total, values, statistics] = run_below_autograd(
-      [&] { return multi_tensor_loss(GANLOSS_SEGMENT_ARGUMENTS, with_statistics); });
+  // Scales of 0 say that the caller wants the values, not the total.
+  const bool wants_total = std::any_of(scale.begin(), scale.end(), [](double x) { return x != 0; });
+  const bool one_pass = node && wants_total && !with_statistics && cpu::are_plain(a) &&
+                        cpu::are_plain(b) && cpu::are_plain(weights);
+  at::Tensor total, values, statistics;
+  if (one_pass) {
+    for (size_t k = 0; k < node->next_edges().size(); ++k)
+      if (node->next_edge(k).is_valid()) node->ready_indices.push_back(static_cast<int64_t>(k));
+    cpu::OnePass result = run_below_autograd([&] {
+      return cpu::multi_tensor_loss_and_gradients(GANLOSS_SEGMENT_ARGUMENTS, node->ready_indices);
+    });
+    total = result.total;
+    values = result.values;
+    statistics = result.statistics;
+    node->ready = std::move(result.gradients);
+  } else {
+    std::tie(total, values, statistics) = run_below_autograd(
+        [&] { return multi_tensor_loss(GANLOSS_SEGMENT_ARGUMENTS, with_statistics); });
+  }
   if (node) {
     torch::autograd::set_history(total, node);
     torch::autograd::set_history(values, node);
@@ -271,12 +307,14 @@ struct GradientPenaltyLossBackwardNode : torch::autograd::TraceableFunction {
 
   variable_list apply(variable_list&& directions) override {
     if (!directions[0].defined()) return variable_list(2);
+    const std::lock_guard<std::mutex> lock(mutex_);
     auto [first, second] = gradient_penalty_loss_double_backward(
         directions[0], grad_penalty.unpack(), gradient.unpack(), norms.unpack(), mode, target,
         scale);
     return {first, second};
   }
   void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
     grad_penalty.reset_data();
     gradient.reset_data();
     norms.reset_data();
@@ -291,10 +329,12 @@ struct GradientPenaltyLossNode : torch::autograd::TraceableFunction {
 
   variable_list apply(variable_list&& incoming) override {
     if (!incoming[0].defined()) return variable_list(1);
+    const std::lock_guard<std::mutex> lock(mutex_);
     return {gradient_penalty_loss_backward(incoming[0], gradient.unpack(), norms.unpack(), mode,
                                            target, scale)};
   }
   void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
     gradient.reset_data();
     norms.reset_data();
   }
@@ -358,6 +398,7 @@ struct InterpolateNode : torch::autograd::TraceableFunction {
     variable_list gradients(3);
     const at::Tensor& g = incoming[0];
     if (!g.defined()) return gradients;
+    const std::lock_guard<std::mutex> lock(mutex_);
     const at::Tensor a = alpha.unpack(), weight = broadcastable(a, g.dim());
     if (task_should_compute_output(0)) gradients[0] = (g * weight).to(image_dtype);
     if (task_should_compute_output(1)) gradients[1] = (g * (1 - weight)).to(image_dtype);
@@ -370,6 +411,7 @@ struct InterpolateNode : torch::autograd::TraceableFunction {
     return gradients;
   }
   void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
     real.reset_data();
     fake.reset_data();
     alpha.reset_data();

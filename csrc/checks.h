@@ -31,6 +31,14 @@ inline void check_same(const char* name, const at::Tensor& tensor, const at::Ten
                    like.scalar_type(), ", got ", tensor.scalar_type());
 }
 
+// A small tensor that goes with `like`, whose values are read one by one.
+inline void check_shape(const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
+                        const at::Tensor& like) {
+  check_operand(name, tensor, like);
+  TORCH_CHECK_VALUE(tensor.sizes() == shape, name, ": expected shape ", shape, ", got ",
+                    tensor.sizes());
+}
+
 inline void check_segments(const Segments& segments) {
   const int64_t count = segments.size();
   TORCH_CHECK_VALUE(count > 0, "a: expected at least one segment, got none");

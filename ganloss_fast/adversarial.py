@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
@@ -139,7 +140,8 @@ def _output_share(reduction: Reduction, count: int) -> float:
 
 def _means(reals: list[Tensor], fakes: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """The mean logit of every output, real and fake, as 0-d tensors that carry gradients."""
-    values = ops.multi_tensor_loss([Segment(t, terms.LINEAR) for t in reals + fakes]).values
+    segments = [Segment(t, terms.LINEAR, scale=0.0) for t in reals + fakes]
+    values = ops.multi_tensor_loss(segments).values
     means = values.unbind()
     return list(means[: len(reals)]), list(means[len(reals) :])
 
@@ -153,10 +155,13 @@ def _discriminator_sides(
     reals: list[Tensor], fakes: list[Tensor], loss: Loss, real_scale: float, fake_scale: float
 ) -> Sides:
     if loss.relativistic is None:
-        return {
-            "real": [s for r in reals for s in loss.real_segments(r, real_scale)],
-            "fake": [s for f in fakes for s in loss.fake_segments(f, fake_scale)],
-        }
+        real: list[Segment] = []
+        for logits in reals:
+            real += loss.real_segments(logits, real_scale)
+        fake: list[Segment] = []
+        for logits in fakes:
+            fake += loss.fake_segments(logits, fake_scale)
+        return {"real": real, "fake": fake}
     forward, backward = loss.relativistic_terms
     if loss.relativistic == "paired":
         return {"paired": _less(reals, fakes, forward, real_scale)}
@@ -194,7 +199,7 @@ def _with_logits(sides: Sides, reals: list[Tensor], fakes: list[Tensor]) -> Side
 
 
 def _flatten(sides: Sides) -> list[Segment]:
-    return [segment for segments in sides.values() for segment in segments]
+    return list(chain.from_iterable(sides.values()))
 
 
 def _check_weights(loss: Loss, real_weight: Weight, fake_weight: Weight) -> bool:

@@ -20,7 +20,7 @@ from ganloss_fast.checks import (
     describe,
 )
 from ganloss_fast.critic_gradient import as_logits
-from ganloss_fast.reference import compute_dtype
+from ganloss_fast.terms import compute_dtype
 
 Normalization = Literal["mean", "sigma", "sample_sum"]
 

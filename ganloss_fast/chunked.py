@@ -20,7 +20,7 @@ from ganloss_fast.checks import describe
 from ganloss_fast.critic_gradient import CriticCall, input_gradients, is_functional, scales
 from ganloss_fast.graph_cut_hooks import walk
 from ganloss_fast.norm_penalty import NormPenalty
-from ganloss_fast.reference import compute_dtype
+from ganloss_fast.terms import compute_dtype
 
 INTERACTING = (
     "chunk_size: the samples of this critic interact (batch normalisation, mini-batch standard "

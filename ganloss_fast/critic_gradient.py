@@ -15,7 +15,7 @@ from ganloss_fast import graph_cut
 from ganloss_fast.checks import check_choice, check_number, check_tensor, describe
 from ganloss_fast.graph_cut import GRAPH_CUT_CHOICES, ZERO_GRADS_CHOICES, GraphCut, ZeroGrads
 from ganloss_fast.graph_cut_hooks import is_compiled, walk
-from ganloss_fast.reference import compute_dtype
+from ganloss_fast.terms import compute_dtype
 
 LogitReduction = Literal["sum", "mean"]
 InvScale = Any  # float, 0-d Tensor or torch.amp.GradScaler
@@ -48,7 +48,13 @@ class CriticCall:
 
     def __post_init__(self) -> None:
         if not callable(self.critic):
-            raise TypeError(f"critic: expected a callable, got {describe(self.critic)}.")
+            raise TypeError(
+                f"critic: expected a function or a module, got {describe(self.critic)}."
+            )
+        if not isinstance(self.args, (list, tuple)):
+            raise TypeError(f"critic_args: expected a tuple or a list, got {describe(self.args)}.")
+        if not isinstance(self.kwargs, Mapping):
+            raise TypeError(f"critic_kwargs: expected a dict, got {describe(self.kwargs)}.")
         check_choice("logit_reduction", self.logit_reduction, ("sum", "mean"))
         check_choice("graph_cut", self.graph_cut, GRAPH_CUT_CHOICES)
         check_choice("zero_grads", self.zero_grads, ZERO_GRADS_CHOICES)

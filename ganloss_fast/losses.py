@@ -11,12 +11,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ganloss_fast import terms
 from ganloss_fast.checks import check_choice, check_number, check_same_device, check_tensor
-from ganloss_fast.terms import Segment, Term
+from ganloss_fast.terms import Segment, Term, compute_dtype
 
 Label = float | Tensor
 Relativistic = Literal["paired", "average"] | None
@@ -139,7 +138,7 @@ class BCE(Loss):
     def _segments(self, label_name: str, logits: Tensor, scale: float) -> list[Segment]:
         label = getattr(self, label_name)
         if isinstance(label, Tensor):
-            label = _label_map(label_name, label, logits)
+            label = _label_map(label_name, label, logits).to(compute_dtype(logits.dtype))
             return [
                 Segment(logits, _TOWARDS_REAL, scale, weight=label),
                 Segment(logits, _TOWARDS_FAKE, scale, weight=1 - label),
@@ -234,7 +233,9 @@ class LeastSquares(Loss):
         if not isinstance(label, Tensor):
             return [Segment(logits, terms.squared(label), scale)]
         label = _label_map(label_name, label, logits)
-        dtype = torch.promote_types(label.dtype, logits.dtype)  # never round the labels
+        # Labels are never rounded to half precision, and never make the loss float64.
+        same = label.dtype == logits.dtype
+        dtype = logits.dtype if same else compute_dtype(logits.dtype)
         return [Segment(logits.to(dtype), terms.squared(0.0), scale, b=label.to(dtype))]
 
 

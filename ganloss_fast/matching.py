@@ -34,6 +34,12 @@ def _by_discriminator(name: str, features: object) -> list[list[Tensor]]:
             f"discriminator, got {describe(features)}."
         )
     if features and isinstance(features[0], (list, tuple)):
+        for k, maps in enumerate(features):
+            if not isinstance(maps, (list, tuple)):
+                raise TypeError(
+                    f"{name}[{k}]: expected a sequence of feature maps like entry 0, got "
+                    f"{describe(maps)}."
+                )
         return [as_outputs(f"{name}[{k}]", maps) for k, maps in enumerate(features)]
     return [as_outputs(name, features)]
 

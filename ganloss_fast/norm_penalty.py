@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ganloss_fast import ops
 from ganloss_fast.checks import Weight, check_choice, check_number, check_tensor, check_weight
-from ganloss_fast.reference import compute_dtype
+from ganloss_fast.terms import compute_dtype
 
 Norm = Literal["sample", "channel", "batch"]
 EpsAt = Literal["root", "gradient"]

@@ -141,7 +141,7 @@ def gradient_penalty(
     call = CriticCall(
         critic,
         critic_args,
-        critic_kwargs or {},
+        {} if critic_kwargs is None else critic_kwargs,
         output_weights,
         logit_reduction,
         inv_scale,
@@ -187,7 +187,7 @@ def r1_penalty(
     call = CriticCall(
         critic,
         critic_args,
-        critic_kwargs or {},
+        {} if critic_kwargs is None else critic_kwargs,
         output_weights,
         logit_reduction,
         inv_scale,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.terms import LossOutputs, Segment
+from ganloss_fast.losses import LossLike, resolve
+from ganloss_fast.terms import LossOutputs, Segment, compute_dtype
 
 # ---- terms -------------------------------------------------------------------------------------
 
@@ -49,11 +50,6 @@ TERM_FUNCTIONS = (softplus, hinge, squared, linear, absolute)
 # ---- ops ---------------------------------------------------------------------------------------
 
 
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 is computed in float64, everything else in float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def segment_value(segment: Segment) -> Tensor:
     """mean(weight * term(a - b)) of one segment."""
     dtype = compute_dtype(segment.a.dtype)
@@ -61,11 +57,13 @@ def segment_value(segment: Segment) -> Tensor:
     if segment.b is not None:
         z = z - segment.b.to(dtype)
     code, first, second = segment.term
-    value = TERM_FUNCTIONS[code](z, first, second)
-    if segment.weight is not None:
-        weight = segment.weight.to(dtype)
-        value = torch.where(weight == 0, 0.0, weight * value)  # a masked inf is not NaN
-    return value.mean()
+    if segment.weight is None:
+        return TERM_FUNCTIONS[code](z, first, second).mean()
+    if torch.is_grad_enabled() and segment.weight.requires_grad:
+        raise NotImplementedError("weights: no gradient flows to the weights of a segment.")
+    weight = segment.weight.to(dtype)
+    z = torch.where(weight == 0, 0.0, z)  # a masked inf is not NaN, nor is its gradient
+    return (weight * TERM_FUNCTIONS[code](z, first, second)).mean()
 
 
 def segment_statistics(a: Tensor) -> Tensor:
@@ -140,8 +138,8 @@ PENALTY_MODES = ("two_sided", "one_sided")
 
 def sample_norms(gradient: Tensor) -> Tensor:
     """[B]: the 2-norm of every sample, with derivatives 0 where it is 0."""
-    g = gradient.to(compute_dtype(gradient.dtype)).flatten(1) if gradient.dim() > 1 else gradient
-    squared_norms = g.square().sum(1) if gradient.dim() > 1 else g.square()
+    g = gradient.to(compute_dtype(gradient.dtype))
+    squared_norms = g.flatten(1).square().sum(1) if g.dim() > 1 else g.square()
     is_zero = squared_norms == 0
     return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared_norms).sqrt())
 
@@ -159,12 +157,6 @@ def gradient_penalty_loss(
 
 
 # ---- adversarial losses ------------------------------------------------------------------------
-
-
-def _resolve(loss: Any) -> Any:
-    from ganloss_fast import losses  # losses is built on ops, and ops falls back to this module
-
-    return losses.resolve(loss)
 
 
 def _listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -228,14 +220,14 @@ def _reduce(per_output: list[Tensor], reduction: str) -> Tensor:
 def discriminator_loss(
     real: Tensor | Sequence[Tensor],
     fake: Tensor | Sequence[Tensor],
-    loss: Any,
+    loss: LossLike,
     *,
     real_weight: float | Tensor = 1.0,
     fake_weight: float | Tensor = 1.0,
     output_reduction: str = "sum",
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.discriminator_loss`."""
-    loss = _resolve(loss)
+    loss = resolve(loss)
     per_output = []
     for r, f in zip(_listed(real), _listed(fake), strict=True):
         if loss.relativistic == "paired":
@@ -251,13 +243,13 @@ def discriminator_loss(
 
 def generator_loss(
     fake: Tensor | Sequence[Tensor],
-    loss: Any,
+    loss: LossLike,
     *,
     real: Tensor | Sequence[Tensor] | None = None,
     output_reduction: str = "sum",
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.generator_loss`."""
-    loss = _resolve(loss)
+    loss = resolve(loss)
     if real is None:
         return _reduce([_generator_term(f, loss) for f in _listed(fake)], output_reduction)
     per_output = []
@@ -332,9 +324,11 @@ def gradient_penalty(
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.gradient_penalty`."""
     x_hat = interpolate(real, fake, alpha, rng=rng)
-    if not x_hat.requires_grad:
-        x_hat.requires_grad_(True)
-    logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
-    (gradient,) = torch.autograd.grad(logits, x_hat, torch.ones_like(logits), create_graph=True)
+    with torch.enable_grad():
+        if not x_hat.requires_grad:
+            x_hat.requires_grad_(True)
+        logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
+        ones = torch.ones_like(logits)
+        (gradient,) = torch.autograd.grad(logits, x_hat, ones, create_graph=True)
     mode = "one_sided" if one_sided else "two_sided"
     return weight * gradient_penalty_loss(gradient, mode, target, 1.0)[0]

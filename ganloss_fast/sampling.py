@@ -153,6 +153,8 @@ def interpolate(
 
 
 def _check_rng(alpha: Alpha, rng: torch.Generator | None) -> None:
+    if rng is not None and not isinstance(rng, torch.Generator):
+        raise TypeError(f"rng: expected a torch.Generator, got {describe(rng)}.")
     if rng is not None and alpha is not None and not isinstance(alpha, str):
         raise ValueError("rng: alpha is given, so nothing is drawn; leave one of them out.")
 

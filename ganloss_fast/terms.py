@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 # A term's code is its index here. The same list stands in csrc/math/terms.h (kTermNames) and in
@@ -65,3 +66,8 @@ class LossOutputs(NamedTuple):
     values: Tensor  # [S], unscaled means; differentiable
     statistics: Tensor  # [S, 4] mean, standard deviation, mean sign, non-finite count of a;
     # [0, 4] unless asked for; detached
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 is computed in float64, everything else in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -486,7 +486,7 @@ class InPlace(nn.Module):
         (lambda x: torch.ones(2, requires_grad=True), ValueError, "does not depend on its input"),
         (lambda x: x.sum().long(), TypeError, "critic output: expected float16"),
         (InPlace(), ValueError, "changes its input in place"),
-        ("critic", TypeError, "expected a callable"),
+        ("critic", TypeError, "expected a function or a module"),
     ],
 )
 def test_a_critic_that_cannot_be_penalised_is_explained(critic, error, message):

@@ -36,6 +36,11 @@ struct Statistics {
   double nonfinite;
 };
 
+struct TermSums {
+  double value;     // sum of w phi(a - b)
+  double gradient;  // sum of grad_a
+};
+
 struct Curvature {
   double contraction;  // sum of w phi'(z) v
   double sum;          // sum of scale w phi''(z) v
@@ -50,6 +55,9 @@ struct Kernels {
   // grad_a = scale w phi'(a - b), grad_b = -grad_a (each or null); returns the sum of grad_a.
   double (*term_gradient)(Dtype, const math::TermSpec&, const TermSpan&, double scale, void* grad_a,
                           void* grad_b);
+  // Both of the two above in one pass over the operands.
+  TermSums (*term_sum_and_gradient)(Dtype, const math::TermSpec&, const TermSpan&, double scale,
+                                    void* grad_a, void* grad_b);
   // out_a = scale w phi''(a - b) v, out_b = -out_a (each or null).
   Curvature (*term_curvature)(Dtype, const math::TermSpec&, const TermSpan&, const DirectionSpan&,
                               double scale, void* out_a, void* out_b);

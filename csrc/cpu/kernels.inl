@@ -15,12 +15,14 @@ using ganloss::cpu::Dtype;
 using ganloss::cpu::Kernels;
 using ganloss::cpu::Statistics;
 using ganloss::cpu::TermSpan;
+using ganloss::cpu::TermSums;
 using ganloss::math::TermSpec;
 
-// Float accumulators are emptied into double after this many elements, so the rounding error of
-// a sum does not grow with its length.
-constexpr int64_t kBlock = 4096;
 constexpr int kUnroll = 4;  // independent accumulators, to hide the latency of the adder
+
+// Accumulators are emptied into double after this many additions to each lane, so the rounding
+// error of a sum does not grow with its length.
+constexpr int kAdditions = 64;
 
 // A sum over a span. Accumulator u takes every kUnroll-th vector.
 template <typename T>
@@ -54,6 +56,7 @@ struct Part {
 template <typename T, typename Body, typename EndBlock>
 HOST_DEVICE void for_each_vector(int64_t count, Body&& body, EndBlock&& end_block) {
   constexpr int kLanes = Vector<T>::kLanes;
+  constexpr int64_t kBlock = kAdditions * kUnroll * kLanes;
   int64_t offset = 0;
   while (count - offset >= kLanes) {
     int64_t stop = offset + kBlock < count ? offset + kBlock : count;
@@ -197,6 +200,34 @@ double term_gradient(Dtype dtype, const TermSpec& spec, const TermSpan& span, do
   });
 }
 
+TermSums term_sum_and_gradient(Dtype dtype, const TermSpec& spec, const TermSpan& span,
+                               double scale, void* grad_a, void* grad_b) {
+  return visit_span(dtype, spec, span, [&](auto term, auto operands, auto storage) {
+    using storage_t = decltype(storage);
+    using T = typename Compute<storage_t>::scalar;
+    auto* out_a = static_cast<storage_t*>(grad_a);
+    auto* out_b = static_cast<storage_t*>(grad_b);
+    Vector<T> factor = T(scale);
+    Accumulator<T> value_sum, gradient_sum;
+    for_each_vector<T>(
+        span.count,
+        [&](int64_t i, auto lanes, int u) {
+          auto z = operands.difference(i, lanes);
+          auto value = operands.weighted(i, lanes, term.value(z));
+          auto gradient = factor * operands.weighted(i, lanes, term.slope(z));
+          value_sum.add(u, only(value, lanes));
+          gradient_sum.add(u, only(gradient, lanes));
+          if (out_a) write(out_a + i, gradient, lanes);
+          if (out_b) write(out_b + i, -gradient, lanes);
+        },
+        [&] {
+          value_sum.end_block();
+          gradient_sum.end_block();
+        });
+    return TermSums{value_sum.total(), gradient_sum.total()};
+  });
+}
+
 Curvature term_curvature(Dtype dtype, const TermSpec& spec, const TermSpan& span,
                          const DirectionSpan& direction, double scale, void* out_a, void* out_b) {
   return visit_span(dtype, spec, span, [&](auto term, auto operands, auto storage) {
@@ -325,7 +356,16 @@ void combine(Dtype dtype, const void* x, double x_scale, const void* y, double y
 
 namespace ganloss::cpu {
 
-const Kernels GANLOSS_KERNELS = {GANLOSS_ISA,    term_sum,    statistics, term_gradient,
-                                 term_curvature, interpolate, dot,        combine};
+const Kernels GANLOSS_KERNELS = {
+    .isa = GANLOSS_ISA,
+    .term_sum = term_sum,
+    .statistics = statistics,
+    .term_gradient = term_gradient,
+    .term_sum_and_gradient = term_sum_and_gradient,
+    .term_curvature = term_curvature,
+    .interpolate = interpolate,
+    .dot = dot,
+    .combine = combine,
+};
 
 }  // namespace ganloss::cpu

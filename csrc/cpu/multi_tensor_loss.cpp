@@ -1,11 +1,13 @@
 // multi_tensor_loss on the CPU: segments to pieces, kernels over pieces, sums in piece order.
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "../checks.h"
 #include "../ops.h"
 #include "launch.h"
+#include "one_pass.h"
 
 namespace ganloss::cpu {
 
@@ -63,6 +65,8 @@ std::vector<Piece> cut(const std::vector<Resolved>& segments) {
 std::vector<double> incoming(const Segments& segments, const std::vector<Resolved>& resolved,
                              const std::optional<at::Tensor>& grad_total,
                              const std::optional<at::Tensor>& grad_values) {
+  if (grad_total) check_shape("grad_total", *grad_total, {}, segments.a[0]);
+  if (grad_values) check_shape("grad_values", *grad_values, {segments.size()}, segments.a[0]);
   std::vector<double> factors(resolved.size(), 0.0);
   const double total = grad_total ? scalar_value(*grad_total) : 0.0;
   const at::Tensor values = grad_values ? grad_values->to(at::kDouble).contiguous() : at::Tensor();
@@ -130,6 +134,30 @@ void fill_scalar_b(const std::vector<Outputs>& outputs, const std::vector<double
     if (outputs[s].has_scalar_b()) outputs[s].b.fill_(-sums[s]);
 }
 
+void write_scalar(const at::Tensor& tensor, int64_t index, double value) {
+  if (tensor.scalar_type() == at::kDouble)
+    tensor.mutable_data_ptr<double>()[index] = value;
+  else
+    tensor.mutable_data_ptr<float>()[index] = static_cast<float>(value);
+}
+
+// Sums over segments as their means [S] and the scaled total [] of those.
+std::tuple<at::Tensor, at::Tensor> means_of(const Segments& segments,
+                                            const std::vector<Resolved>& resolved,
+                                            const std::vector<double>& sums) {
+  const at::ScalarType dtype = segments.loss_dtype();
+  at::Tensor values = empty_small({segments.size()}, dtype);
+  at::Tensor total = empty_small({}, dtype);
+  double sum = 0.0;
+  for (int64_t s = 0; s < segments.size(); ++s) {
+    const double mean = sums[s] * resolved[s].inverse_count();
+    write_scalar(values, s, mean);
+    sum += segments.scale[s] * mean;
+  }
+  write_scalar(total, 0, sum);
+  return {total, values};
+}
+
 // The statistics row of one segment: mean, standard deviation, mean sign, non-finite count.
 template <typename scalar_t>
 void write_statistics(scalar_t* row, const Statistics& sums, double shift, double inverse_count) {
@@ -170,13 +198,6 @@ void fill_statistics(const at::Tensor& statistics, const std::vector<Resolved>& 
   }
 }
 
-void write_scalar(const at::Tensor& tensor, int64_t index, double value) {
-  if (tensor.scalar_type() == at::kDouble)
-    tensor.mutable_data_ptr<double>()[index] = value;
-  else
-    tensor.mutable_data_ptr<float>()[index] = static_cast<float>(value);
-}
-
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss(GANLOSS_SEGMENT_PARAMETERS,
@@ -189,22 +210,57 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss(GANLOSS_SEGMENT
     const Resolved& segment = resolved[pieces[index].row];
     partial[index] = kernels().term_sum(segment.dtype, segment.term, segment.span(pieces[index]));
   });
-  std::vector<double> means(resolved.size(), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index) means[pieces[index].row] += partial[index];
+  std::vector<double> sums(resolved.size(), 0.0);
+  for (size_t index = 0; index < pieces.size(); ++index) sums[pieces[index].row] += partial[index];
 
-  const at::ScalarType dtype = segments.loss_dtype();
-  at::Tensor values = empty_small({segments.size()}, dtype);
-  at::Tensor total = empty_small({}, dtype);
-  at::Tensor statistics = empty_small({with_statistics ? segments.size() : 0, 4}, dtype);
-  double sum = 0.0;
-  for (int64_t s = 0; s < segments.size(); ++s) {
-    means[s] *= resolved[s].inverse_count();
-    write_scalar(values, s, means[s]);
-    sum += scale[s] * means[s];
-  }
-  write_scalar(total, 0, sum);
+  auto [total, values] = means_of(segments, resolved, sums);
+  at::Tensor statistics =
+      empty_small({with_statistics ? segments.size() : 0, 4}, segments.loss_dtype());
   if (with_statistics) fill_statistics(statistics, resolved, pieces);
   return {total, values, statistics};
+}
+
+OnePass multi_tensor_loss_and_gradients(GANLOSS_SEGMENT_PARAMETERS, at::IntArrayRef wanted) {
+  const Segments segments{GANLOSS_SEGMENT_ARGUMENTS};
+  const std::vector<Resolved> resolved = resolve(segments);
+  const std::vector<Piece> pieces = cut(resolved);
+  std::vector<Outputs> outputs;
+  Tensors gradients = allocate(segments, resolved, wanted, outputs);
+  std::vector<TermSums> partial(pieces.size());
+  for_each_piece(pieces, [&](int64_t index) {
+    const Piece& piece = pieces[index];
+    const Resolved& segment = resolved[piece.row];
+    const Outputs& to = outputs[piece.row];
+    partial[index] = kernels().term_sum_and_gradient(
+        segment.dtype, segment.term, segment.span(piece),
+        scale[piece.row] * segment.inverse_count(), to.a_at(piece.offset), to.b_at(piece.offset));
+  });
+  std::vector<double> sums(resolved.size(), 0.0), gradient_sums(resolved.size(), 0.0);
+  for (size_t index = 0; index < pieces.size(); ++index) {
+    sums[pieces[index].row] += partial[index].value;
+    gradient_sums[pieces[index].row] += partial[index].gradient;
+  }
+  fill_scalar_b(outputs, gradient_sums);
+  auto [total, values] = means_of(segments, resolved, sums);
+  return {total, values, empty_small({0, 4}, segments.loss_dtype()), gradients};
+}
+
+bool is_plain(const at::Tensor& tensor) {
+  constexpr c10::DispatchKeySet expected({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
+                                          c10::DispatchKey::AutocastCPU,
+                                          c10::DispatchKey::ADInplaceOrView});
+  // has_all, because a difference of key sets keeps the backend bits and is never empty.
+  const auto active = c10::impl::tls_local_dispatch_key_set().included_;
+  return expected.has_all(tensor.key_set()) &&
+         (expected | c10::default_included_set).has_all(active);
+}
+
+bool are_plain(at::TensorList tensors) {
+  return std::all_of(tensors.begin(), tensors.end(), is_plain);
+}
+
+bool is_one(const at::Tensor& gradient) {
+  return gradient.defined() && is_plain(gradient) && scalar_value(gradient) == 1.0;
 }
 
 Tensors multi_tensor_loss_backward(const std::optional<at::Tensor>& grad_total,
@@ -250,6 +306,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
   std::vector<double> vb_scalars(resolved.size(), 0.0);
   for_each_wanted(segments, wanted, [&](size_t k, int64_t s, bool is_b) {
     if (is_b && resolved[s].has_scalar_b()) {
+      check_shape("directions", directions[k], {}, resolved[s].a);
       vb_scalars[s] = scalar_value(directions[k]);
     } else {
       check_same("directions", directions[k], resolved[s].a);
@@ -277,16 +334,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
   }
   fill_scalar_b(outputs, sums);
 
-  const at::ScalarType dtype = segments.loss_dtype();
-  at::Tensor grad_grad_values = empty_small({segments.size()}, dtype);
-  at::Tensor grad_grad_total = empty_small({}, dtype);
-  double total = 0.0;
-  for (int64_t s = 0; s < segments.size(); ++s) {
-    const double mean = contractions[s] * resolved[s].inverse_count();
-    write_scalar(grad_grad_values, s, mean);
-    total += scale[s] * mean;
-  }
-  write_scalar(grad_grad_total, 0, total);
+  auto [grad_grad_total, grad_grad_values] = means_of(segments, resolved, contractions);
   return {grad_grad_total, grad_grad_values, gradients};
 }
 

@@ -56,6 +56,13 @@ std::vector<double> to_doubles(const at::Tensor& tensor) {
   return {begin, begin + values.numel()};
 }
 
+void check_penalty_backward(const at::Tensor& grad_penalty, const at::Tensor& gradient,
+                            const at::Tensor& norms, int64_t mode) {
+  check_penalty(gradient, mode);
+  check_shape("grad_penalty", grad_penalty, {}, gradient);
+  check_shape("norms", norms, {gradient.size(0)}, gradient);
+}
+
 math::NormPenalty<double> penalty_of(int64_t mode, double target) {
   return {static_cast<math::PenaltyMode>(mode), target};
 }
@@ -114,7 +121,7 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradi
 at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
                                           const at::Tensor& gradient, const at::Tensor& norms,
                                           int64_t mode, double target, double scale) {
-  check_penalty(gradient, mode);
+  check_penalty_backward(grad_penalty, gradient, norms, mode);
   const at::Tensor g = dense_by_sample(gradient);
   const math::NormPenalty<double> penalty = penalty_of(mode, target);
   const double incoming = scalar_value(grad_penalty) * scale / static_cast<double>(g.size(0));
@@ -126,7 +133,7 @@ at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
 std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
     const at::Tensor& direction, const at::Tensor& grad_penalty, const at::Tensor& gradient,
     const at::Tensor& norms, int64_t mode, double target, double scale) {
-  check_penalty(gradient, mode);
+  check_penalty_backward(grad_penalty, gradient, norms, mode);
   check_same("direction", direction, gradient);
   const at::Tensor g = dense_by_sample(gradient);
   const at::Tensor v = in_layout_of(direction, g);

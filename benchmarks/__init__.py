@@ -1,0 +1,1 @@
+"""The training demo (``benchmarks.train``) and the benchmark (``benchmarks.run``)."""

@@ -1,0 +1,57 @@
+"""What a recorded figure must say about where it was taken."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+import ganloss_fast
+from ganloss_fast import backends
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def cpu_model() -> str:
+    """The processor's name, and the widest instruction set that torch uses on it."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def git_revision() -> str:
+    """The commit, marked when tracked files differ from it; "unknown" outside a clone."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        result = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return result.stdout.strip()
+
+
+def facts(device: torch.device | str = "cpu") -> dict[str, str | int]:
+    """Versions, processor, revision and date, for the JSON next to every result."""
+    found: dict[str, str | int] = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "git_revision": git_revision(),
+        "ganloss_fast": ganloss_fast.__version__,
+        "backend": "native" if backends.is_native(torch.empty(0, device=device)) else "reference",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu": cpu_model(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.device(device).type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found

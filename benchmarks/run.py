@@ -1,0 +1,222 @@
+"""Measures ganloss_fast against plain PyTorch and torch.compile, and says where it falls short."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks import accuracy, machine, timing
+from benchmarks.recording import write_csv, write_json
+from benchmarks.timing import Timing
+from benchmarks.workloads import BASELINES, BUILT_IN, COMPILE, OURS, WORKLOADS, Contender, Workload
+
+RESULTS = Path(__file__).resolve().parent / "results"
+TOLERANCE = 1e-4  # of values and gradients, relative; the eager norm of long rows errs by 1e-5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One workload against one baseline; a line of the CSV."""
+
+    section: str
+    workload: str
+    baseline: str
+    ours_microseconds: float
+    baseline_microseconds: float
+    ratio: float
+    ratio_lower_quartile: float
+    ratio_upper_quartile: float
+    floor: float | None
+    difference: float | None  # of value and gradients, relative; None where they are not alike
+
+    @property
+    def reached(self) -> bool | None:
+        return None if self.floor is None else self.ratio >= self.floor
+
+
+def difference(ours: Contender, other: Contender) -> float:
+    """Largest relative distance between what two contenders return."""
+    return max(
+        (torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b)).item()
+        for a, b in zip(ours(), other(), strict=True)
+    )
+
+
+def compare(
+    workload: Workload, device: torch.device, rounds: int, with_compile: bool
+) -> list[Comparison]:
+    """Checks that the contenders agree, then times them in turns.
+
+    Raises:
+        AssertionError: if a contender computes something else than ours.
+    """
+    torch.compiler.reset()  # each workload compiles afresh, none meets the recompile limit
+    torch.manual_seed(0)
+    contenders = workload.build(device)
+    if not with_compile:
+        contenders.pop(COMPILE, None)
+    differences = {
+        name: difference(contenders[OURS], work)
+        for name, work in contenders.items()
+        if name not in (OURS, BUILT_IN)
+    }
+    for name, found in differences.items():
+        if not found <= TOLERANCE:
+            raise AssertionError(f"{workload.name}: differs from {name} by {found:.1e}")
+    times = timing.interleave(contenders, device, rounds, most_seconds=30.0)
+    ours = times[OURS]
+    return [
+        _comparison(workload, name, ours, times[name], differences.get(name))
+        for name in BASELINES
+        if name in times
+    ]
+
+
+def _comparison(
+    workload: Workload, baseline: str, ours: Timing, other: Timing, difference: float | None
+) -> Comparison:
+    low, high = other.ratio_spread(ours)
+    return Comparison(
+        section=workload.section,
+        workload=workload.name,
+        baseline=baseline,
+        ours_microseconds=1e6 * ours.seconds,
+        baseline_microseconds=1e6 * other.seconds,
+        ratio=other.ratio_to(ours),
+        ratio_lower_quartile=low,
+        ratio_upper_quartile=high,
+        floor=workload.floors.get(baseline),
+        difference=difference,
+    )
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+
+def _time(microseconds: float) -> str:
+    if microseconds < 1e3:
+        return f"{microseconds:.1f} us"
+    if microseconds < 1e6:
+        return f"{microseconds / 1e3:.2f} ms"
+    return f"{microseconds / 1e6:.2f} s"
+
+
+def _cell(comparison: Comparison | None) -> str:
+    """A speed-up with its floor, red where that is missed: 3.10x (>= 1.8)."""
+    if comparison is None:
+        return ""
+    text = f"{comparison.ratio:.2f}x"
+    if comparison.floor is None:
+        return text
+    colour, mark = ("green", "") if comparison.reached else ("red", " MISSED")
+    return f"[{colour}]{text}[/] (>= {comparison.floor:g}){mark}"
+
+
+def speed_table(comparisons: Sequence[Comparison]) -> Table:
+    table = Table(
+        title="Times faster than ... (floor), medians of interleaved rounds", title_justify="left"
+    )
+    table.add_column("forward + backward")
+    table.add_column(OURS, justify="right")
+    for baseline in BASELINES:
+        table.add_column(baseline, justify="right")
+    section = None
+    for name in dict.fromkeys(comparison.workload for comparison in comparisons):
+        row = {c.baseline: c for c in comparisons if c.workload == name}
+        first = next(iter(row.values()))
+        if first.section != section:
+            section = first.section
+            table.add_section()
+            table.add_row(f"[dim]{section}[/]")
+        cells = [_cell(row.get(baseline)) for baseline in BASELINES]
+        table.add_row(name, _time(first.ours_microseconds), *cells)
+    return table
+
+
+def accuracy_table(rows: Sequence[accuracy.Accuracy]) -> Table:
+    table = Table(title="Largest error in ulp, [-1e4, 1e4]", title_justify="left")
+    for column in ("function", OURS, "torch", "floor"):
+        table.add_column(column)
+    for row in rows:
+        reached = "" if row.ours <= accuracy.FLOOR_ULP else " MISSED"
+        table.add_row(
+            row.function,
+            f"{row.ours:.2f}{reached}",
+            f"{row.torch:.3g}",
+            f"<= {accuracy.FLOOR_ULP:g}",
+        )
+    return table
+
+
+# ---- command -----------------------------------------------------------------------------------
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--only", default="", help="workloads whose name contains this text")
+    parser.add_argument("--rounds", type=int, default=timing.ROUNDS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSV and JSON")
+    options = parser.parse_args(arguments)
+    if options.threads < 1 or options.rounds < 1:
+        parser.error("--threads and --rounds must be at least 1")
+    options.workloads = [workload for workload in WORKLOADS if options.only in workload.name]
+    if not options.workloads:
+        names = "\n  ".join(workload.name for workload in WORKLOADS)
+        parser.error(f"--only: no workload contains {options.only!r}; there are\n  {names}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 130 when interrupted; a missed floor is the table's to say."""
+    options = parse_arguments(arguments)
+    torch.set_num_threads(options.threads)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    facts = machine.facts(options.device) | {"clock": timing.clock_name(options.device)}
+    console.print(
+        f"{facts['cpu']}, threads: {facts['threads']}, torch {facts['torch']}, {facts['clock']}"
+    )
+
+    comparisons: list[Comparison] = []
+    status = 0
+    try:
+        for workload in track(options.workloads, "measuring", console=console):
+            comparisons += compare(workload, options.device, options.rounds, not options.no_compile)
+    except KeyboardInterrupt:
+        console.print("Interrupted: what was measured so far follows.")
+        status = 130
+    if not comparisons:
+        return status
+    errors = accuracy.measure() if options.device.type == "cpu" else []
+
+    console.print(speed_table(comparisons))
+    if errors:
+        console.print(accuracy_table(errors))
+    missed = sum(comparison.reached is False for comparison in comparisons)
+    judged = sum(comparison.reached is not None for comparison in comparisons)
+    console.print(f"{judged - missed} of {judged} floors reached.")
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(c) | {"reached": c.reached} for c in comparisons]
+    name = options.device.type
+    write_csv(options.out / f"{name}.csv", rows)
+    write_json(
+        options.out / f"{name}.json",
+        {"machine": facts, "speed": rows, "accuracy": [asdict(error) for error in errors]},
+    )
+    console.print(f"Recorded in {options.out}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""The demo and the benchmark: what they write, that their contenders agree, how they fail."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("skimage", reason="the bench extras are not installed")
+pytest.importorskip("matplotlib", reason="the bench extras are not installed")
+pytest.importorskip("rich", reason="the bench extras are not installed")
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import hifigan, run, train, workloads
+from benchmarks.objectives import LOSSES, OBJECTIVES
+from benchmarks.training import Settings, Trainer, gradient_disagreement
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = ["--size", "16", "--batch", "4", "--threads", "1"]
+PICTURES = ("samples.png", "progress.png", "losses.png", "throughput.png")
+
+# Of losses of order 10 and of gradients: float32 rounding, summed in another order.
+LOSS_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def keep_thread_count():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_memory_run(monkeypatch):
+    """Leaves out the processes that measure memory: each imports torch anew."""
+    monkeypatch.setattr(train, "measure_peaks", lambda settings: [0, 0])
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_picture(path: Path, shape: tuple[int, ...]) -> None:
+    Image.fromarray(torch.randint(256, shape, dtype=torch.uint8).numpy()).save(path)
+
+
+def contrast(path: Path) -> float:
+    with Image.open(path) as picture:
+        return float(np.std(np.array(picture.convert("L"))))
+
+
+def tiny_trainer(index: int, loss: str = "wasserstein-gp") -> Trainer:
+    settings = Settings(loss=loss, size=16, batch=4)
+    crops = torch.rand(32, 3, 16, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    return Trainer(OBJECTIVES[index](loss), settings, crops)
+
+
+# ---- the demo ----------------------------------------------------------------------------------
+
+
+def test_demo_writes_steps_summary_and_pictures(tmp_path, capsys):
+    assert train.main([*TINY, "--steps", "4", "--out", str(tmp_path)]) == 0
+
+    rows = read_rows(tmp_path / "steps.csv")
+    assert {row["run"] for row in rows} == {"plain PyTorch", "ganloss_fast"}
+    assert len(rows) == 2 * 4
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["outcome"] == "completed"
+    assert {"cpu", "git_revision", "torch", "ganloss_fast"} <= set(summary["machine"])
+    assert all(0 < run["peak_megabytes"] < 10_000 for run in summary["runs"])
+    for name in PICTURES:
+        assert contrast(tmp_path / name) > 10, f"{name} is blank"
+    assert "speed-up" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_both_runs_compute_the_same_losses(loss, tmp_path, no_memory_run):
+    train.main([*TINY, "--loss", loss, "--steps", "3", "--out", str(tmp_path)])
+    agreement = json.loads((tmp_path / "summary.json").read_text())["agreement"]
+    assert agreement["first_step"] <= LOSS_TOLERANCE
+    assert agreement["same_weights_loss"] <= LOSS_TOLERANCE
+    assert agreement["same_weights_gradient"] <= GRADIENT_TOLERANCE
+
+
+def test_comparing_objectives_does_not_disturb_the_training():
+    watched, alone = tiny_trainer(1), tiny_trainer(1)
+    for _ in range(3):
+        gradient_disagreement(watched, watched.objective, watched.objective)
+        watched.samples(torch.zeros(2, 128))
+        seen, expected = watched.step(), alone.step()
+        assert seen.critic_loss == expected.critic_loss
+        assert seen.generator_loss == expected.generator_loss
+
+
+def test_a_disagreement_is_seen():
+    trainer = tiny_trainer(1)
+    loss, gradient = gradient_disagreement(
+        trainer, OBJECTIVES[0]("bce"), OBJECTIVES[1]("wasserstein")
+    )
+    assert loss > 1e-2
+    assert gradient > 1e-2
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_keeps_what_it_has(stop, tmp_path):
+    command = [sys.executable, "-m", "benchmarks.train", *TINY, "--steps", "1000000"]
+    process = subprocess.Popen([*command, "--out", str(tmp_path)], cwd=REPOSITORY)
+    steps = tmp_path / "steps.csv"
+    deadline = time.monotonic() + 120
+    while not (steps.exists() and len(steps.read_text().splitlines()) > 6):
+        assert process.poll() is None, "the demo ended before it trained"
+        assert time.monotonic() < deadline, "the demo did not train in time"
+        time.sleep(0.1)
+    process.send_signal(stop)
+
+    assert process.wait(timeout=120) == 130
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["outcome"] == "interrupted"
+    assert 0 < summary["steps"] <= len(read_rows(steps)) // 2
+    assert all((tmp_path / name).exists() for name in PICTURES)
+
+
+def test_demo_stops_in_time(tmp_path, no_memory_run):
+    arguments = [*TINY, "--steps", "1000000", "--minutes", "0.001", "--out", str(tmp_path)]
+    assert train.main(arguments) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["outcome"] == "out of time"
+
+
+def test_demo_trains_on_a_folder_of_pictures(tmp_path, no_memory_run):
+    for k, shape in enumerate([(40, 30, 3), (20, 50), (24, 24, 4)]):
+        write_picture(tmp_path / f"{k}.png", shape)
+    out = tmp_path / "out"
+    arguments = [*TINY, "--steps", "1", "--data", str(tmp_path), "--out", str(out)]
+    assert train.main(arguments) == 0
+
+
+def test_demo_writes_tensorboard_scalars(tmp_path, no_memory_run):
+    pytest.importorskip("tensorboard")
+    assert train.main([*TINY, "--steps", "2", "--tensorboard", "--out", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("tensorboard/*/events.out.*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--loss", "wgan"], "invalid choice: 'wgan'"),
+        (["--steps", "0"], "above 0"),
+        (["--batch", "1"], "at least 2"),
+        (["--size", "33"], "invalid choice: 33"),
+        (["--minutes", "0"], "above 0"),
+        (["--out", __file__], "is a file"),
+    ],
+)
+def test_bad_arguments_are_explained(arguments, complaint, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.main(arguments)
+    assert stopped.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def _no_folder(folder: Path) -> Path:
+    return folder / "missing"
+
+
+def _empty_folder(folder: Path) -> Path:
+    return folder
+
+
+def _small_picture(folder: Path) -> Path:
+    write_picture(folder / "small.png", (8, 8, 3))
+    return folder
+
+
+def _broken_picture(folder: Path) -> Path:
+    (folder / "broken.png").write_bytes(b"not a picture")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("prepare", "complaint"),
+    [
+        (_no_folder, "is not a folder"),
+        (_empty_folder, "no pictures"),
+        (_small_picture, "8x8 pixels"),
+        (_broken_picture, "cannot be read"),
+    ],
+)
+def test_unusable_data_is_explained(prepare, complaint, tmp_path, capsys):
+    data = prepare(tmp_path)
+    assert train.main([*TINY, "--data", str(data), "--out", str(tmp_path / "out")]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+# ---- the benchmark -----------------------------------------------------------------------------
+
+
+def test_benchmark_records_every_comparison(tmp_path, capsys):
+    arguments = ["--only", "hinge, 64", "--no-compile", "--rounds", "5", "--out", str(tmp_path)]
+    assert run.main(arguments) == 0
+    rows = read_rows(tmp_path / "cpu.csv")
+    assert {row["baseline"] for row in rows} == {workloads.EAGER, workloads.BUILT_IN}
+    assert all(float(row["ratio"]) > 0 for row in rows)
+    recorded = json.loads((tmp_path / "cpu.json").read_text())
+    assert recorded["machine"]["threads"] == 1
+    assert {error["function"] for error in recorded["accuracy"]} == {"softplus", "sigmoid"}
+    assert "floors reached" in capsys.readouterr().out
+
+
+def test_interrupted_benchmark_records_what_it_has(tmp_path, monkeypatch):
+    measured = []
+    compare = run.compare
+
+    def compare_once(*arguments):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(arguments)
+        return compare(*arguments)
+
+    monkeypatch.setattr(run, "compare", compare_once)
+    arguments = ["--only", "64", "--no-compile", "--rounds", "5", "--out", str(tmp_path)]
+    assert run.main(arguments) == 130
+    assert {row["workload"] for row in read_rows(tmp_path / "cpu.csv")} == {"hinge, 64 logits"}
+
+
+def test_benchmark_names_its_workloads_when_none_is_meant(capsys):
+    with pytest.raises(SystemExit):
+        run.main(["--only", "no such workload"])
+    assert "hinge, 64 logits" in capsys.readouterr().err
+
+
+def test_benchmark_refuses_contenders_that_compute_something_else():
+    def build(device: torch.device) -> dict[str, workloads.Contender]:
+        return {
+            workloads.OURS: lambda: [torch.ones(3)],
+            workloads.EAGER: lambda: [torch.ones(3) * 1.01],
+        }
+
+    wrong = workloads.Workload("wrong", "test", build)
+    with pytest.raises(AssertionError, match="wrong: differs from eager"):
+        run.compare(wrong, torch.device("cpu"), rounds=5, with_compile=False)
+
+
+def test_hifigan_discriminators_have_the_published_sizes():
+    with torch.no_grad():
+        found = hifigan.Discriminators()(torch.zeros(1, 1, hifigan.SAMPLES))
+    assert tuple(maps[-1].numel() for maps in found) == hifigan.OUTPUT_SIZES
+    assert sum(len(maps) for maps in found) == 54
+    assert round(sum(fmap.numel() for maps in found for fmap in maps) / 1e6, 3) == 7.705

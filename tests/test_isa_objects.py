@@ -1,0 +1,57 @@
+"""The kernel objects cannot leak instructions of one ISA into the rest of the process.
+
+An inline function that is compiled for AVX-512 and left as a weak symbol may be the copy that
+the linker keeps for everyone: an illegal instruction on other machines.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CPU = Path(__file__).parent.parent / "csrc" / "cpu"
+ISA_FILES = sorted(CPU.glob("kernels_*.cpp"))
+COMPILER = shutil.which("g++")
+NM = shutil.which("nm")
+
+pytestmark = pytest.mark.skipif(not ISA_FILES, reason="the sources are not beside the tests")
+
+
+def included_files(source: Path) -> set[Path]:
+    """A source and every project file that it includes, directly or not."""
+    found, waiting = set(), [source]
+    while waiting:
+        path = waiting.pop().resolve()
+        if path not in found:
+            found.add(path)
+            names = re.findall(r'#include "([^"]+)"', path.read_text())
+            waiting += [path.parent / name for name in names]
+    return found
+
+
+@pytest.mark.parametrize("source", ISA_FILES, ids=lambda path: path.stem)
+def test_kernels_include_no_torch_and_no_cpp_library(source):
+    allowed = {"stdint.h", "math.h", "immintrin.h"}
+    for path in included_files(source):
+        headers = set(re.findall(r"#include <([^>]+)>", path.read_text()))
+        assert headers <= allowed, f"{path.name} includes {headers - allowed}"
+
+
+@pytest.mark.skipif(COMPILER is None or NM is None, reason="needs g++ and nm")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the ISA files are for x86-64")
+@pytest.mark.parametrize("source", ISA_FILES, ids=lambda path: path.stem)
+def test_kernels_define_no_weak_symbols(source, tmp_path):
+    objects = tmp_path / "kernels.o"
+    flags = ["-O1", "-std=c++20", "-fPIC", "-Wno-psabi"]
+    subprocess.run([COMPILER, *flags, "-c", str(source), "-o", str(objects)], check=True)
+    symbols = subprocess.run(
+        [NM, "-C", str(objects)], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert any("Kernels" in line for line in symbols)
+    weak = [line for line in symbols if re.search(r" [WVu] ", line)]
+    assert not weak

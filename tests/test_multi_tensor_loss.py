@@ -1,0 +1,592 @@
+"""The op multi_tensor_loss: values, gradients, second order, layouts, lists, guards."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from layouts import DENSE_LAYOUTS, LAYOUTS
+from oracle import (
+    DTYPES,
+    EPSILON,
+    OPERANDS,
+    TRUTHS,
+    assert_bitwise_repeatable,
+    assert_close,
+    assert_gradients_match,
+    assert_no_worse,
+    compute_dtype,
+    compute_epsilon,
+    draw,
+    draw_segment,
+    in_dtype,
+    inputs_of,
+    plain_total,
+    plain_values,
+    truth_of,
+)
+
+from ganloss_fast import ops, terms
+from ganloss_fast.terms import Segment
+
+SOFTPLUS = terms.softplus(-1.0)
+INF = math.inf
+
+
+def total(segments):
+    return ops.multi_tensor_loss(segments).total
+
+
+def values_sum(segments):
+    """The total again, put together from the differentiable values."""
+    values = ops.multi_tensor_loss(segments).values
+    return sum(segment.scale * value for segment, value in zip(segments, values.unbind()))
+
+
+ENTRIES = {"total": total, "values": values_sum}
+
+# ---- values and gradients ----------------------------------------------------------------------
+
+
+def gradients_of(loss, inputs, directions):
+    """First-order gradients, and those of their product with fixed directions."""
+    first = torch.autograd.grad(loss, inputs, create_graph=True)
+    dot = sum((g * d.to(g)).sum() for g, d in zip(first, directions))
+    if not dot.requires_grad:
+        return first, [torch.zeros_like(t) for t in inputs]
+    return first, torch.autograd.grad(dot, inputs, materialize_grads=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("operands", OPERANDS)
+@pytest.mark.parametrize("name", TRUTHS)
+def test_error_is_no_worse_than_plain_pytorch(implementation, name, operands, dtype):
+    """In the compute dtype: float32 for halves, as autocast runs losses.
+
+    Slack: 4 eps of the compute dtype for values, 2 eps of the storage dtype for gradients; 8 eps
+    for float64, where the truth is rounded as well.
+    """
+    slack = (8 if dtype == torch.float64 else 2) * EPSILON[dtype]
+    segments = [draw_segment(TRUTHS[name].term, operands, (509,), dtype, scale=1.5)]
+    plain, exact = (in_dtype(segments, d) for d in (compute_dtype(dtype), torch.float64))
+    ours, theirs, truth = total(segments), plain_total(plain), plain_total(exact)
+    assert_no_worse(ours, theirs, truth, 4 * compute_epsilon(dtype))
+
+    directions = [draw(*t.shape, dtype=torch.float64) for t in inputs_of(exact)]
+    ours, theirs, truth = (
+        gradients_of(loss, inputs_of(of), directions)
+        for loss, of in ((ours, segments), (theirs, plain), (truth, exact))
+    )
+    for order in (0, 1):
+        for actual, expected, exactly in zip(ours[order], theirs[order], truth[order]):
+            assert actual.dtype == dtype
+            assert_no_worse(actual, expected, exactly, slack)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("operands", OPERANDS)
+@pytest.mark.parametrize("name", TRUTHS)
+def test_gradcheck_and_gradgradcheck(implementation, name, operands, entry):
+    segment = draw_segment(TRUTHS[name].term, operands, (5,), torch.float64, scale=0.7)
+    inputs = inputs_of([segment])
+
+    def loss(*tensors):
+        a, *b = tensors
+        return ENTRIES[entry]([segment._replace(a=a, b=b[0] if b else None)])
+
+    assert torch.autograd.gradcheck(loss, inputs)
+    if name != "z":  # no second derivative: plain PyTorch has no graph for one
+        assert torch.autograd.gradgradcheck(loss, inputs)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_input_of_a_list_gets_its_gradient(implementation, entry):
+    segments = [
+        draw_segment(TRUTHS[name].term, operands, (3, 11), torch.float32, scale=0.3 * k - 1)
+        for k, (name, operands) in enumerate(zip(TRUTHS, OPERANDS * 2))
+    ]
+    assert_gradients_match(ENTRIES[entry], segments, 1e-5)
+
+
+def test_total_and_values_can_be_used_together(implementation):
+    segments = [draw_segment(SOFTPLUS, "a", (7,), torch.float64, scale=2.0) for _ in range(2)]
+
+    def both(given):
+        outputs = ops.multi_tensor_loss(given)
+        return 3 * outputs.total + outputs.values[1]
+
+    def plain(given):
+        return 3 * plain_total(given) + plain_values(given)[1]
+
+    actual = torch.autograd.grad(both(segments), inputs_of(segments))
+    truth = torch.autograd.grad(plain(segments), inputs_of(segments))
+    for gradient, expected in zip(actual, truth):
+        assert_close(gradient, expected, 1e-14)
+
+
+def test_parts_of_the_values_may_be_used_alone(implementation):
+    """Gradients reach the op as slices, expansions and zeros, with any strides."""
+    segments = [draw_segment(SOFTPLUS, "a - b", (9,), torch.float64) for _ in range(4)]
+    readings = {
+        "slice": lambda values: values[::2].sum(),
+        "expand": lambda values: values.expand(3, 4).sum(),
+        "cat": lambda values: torch.cat([values, values[1:]]).square().sum(),
+        "flip": lambda values: (values.flip(0) * torch.arange(4.0, dtype=torch.float64)).sum(),
+        "one": lambda values: values[2],
+    }
+    for reading in readings.values():
+        actual = torch.autograd.grad(
+            reading(ops.multi_tensor_loss(segments).values),
+            inputs_of(segments),
+            materialize_grads=True,
+        )
+        truth = torch.autograd.grad(
+            reading(torch.stack(plain_values(segments))),
+            inputs_of(segments),
+            materialize_grads=True,
+        )
+        for gradient, expected in zip(actual, truth):
+            assert_close(gradient, expected, 1e-14)
+
+
+def test_segments_of_one_call_may_differ_in_dtype(implementation):
+    segments = [draw_segment(SOFTPLUS, "a - b", (33,), dtype) for dtype in DTYPES]
+    loss = total(segments)
+    assert loss.dtype == torch.float64
+    truth = plain_total(in_dtype(segments, torch.float64))
+    assert_close(loss, truth, 4 * EPSILON[torch.float32])
+    for gradient, tensor in zip(
+        torch.autograd.grad(loss, inputs_of(segments)), inputs_of(segments)
+    ):
+        assert gradient.dtype == tensor.dtype
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+    ids=str,
+)
+def test_outputs_are_float32_or_float64(implementation, dtype, expected):
+    outputs = ops.multi_tensor_loss([Segment(draw(3, dtype=dtype), SOFTPLUS)], True)
+    assert {output.dtype for output in outputs} == {expected}
+
+
+# ---- sizes -------------------------------------------------------------------------------------
+
+LENGTHS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 63, 64, 65, 127, 257, 1009)
+BLOCKS = (4095, 4096, 4097, 16383, 16384, 16385, 32768, 65537)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_length_around_the_blocks_of_the_kernels(implementation, dtype):
+    for length in LENGTHS + BLOCKS:
+        segments = [draw_segment(SOFTPLUS, "a - b", (length,), dtype)]
+        exact = in_dtype(segments, torch.float64)
+        loss, truth = total(segments), plain_total(exact)
+        assert_close(loss, truth, 8 * compute_epsilon(dtype))
+        actual = torch.autograd.grad(loss, inputs_of(segments))
+        for gradient, expected in zip(actual, torch.autograd.grad(truth, inputs_of(exact))):
+            # Half gradients of long means fall into the subnormals of float16.
+            tiny = torch.finfo(dtype).smallest_normal * EPSILON[dtype]
+            error = (gradient.double() - expected).abs()
+            assert (error <= 16 * EPSILON[dtype] * expected.abs() + tiny).all(), length
+
+
+@pytest.mark.parametrize("name", ["softplus(z)", "relu(1 - z)", "(z - 0.7)^2"])
+def test_a_million_and_one_elements(implementation, name):
+    segments = [draw_segment(TRUTHS[name].term, "a", (1_000_001,), torch.float32)]
+    exact = in_dtype(segments, torch.float64)
+    loss, truth = total(segments), plain_total(exact)
+    assert_close(loss, truth, 2e-6 if implementation == "reference" else 2e-7)
+    (gradient,) = torch.autograd.grad(loss, inputs_of(segments))
+    (expected,) = torch.autograd.grad(truth, inputs_of(exact))
+    assert_close(gradient, expected, 4 * EPSILON[torch.float32])
+
+
+def test_an_empty_segment_is_nan_as_torch_mean_is(implementation):
+    outputs = ops.multi_tensor_loss([Segment(draw(3), SOFTPLUS), Segment(draw(0, 2), SOFTPLUS)])
+    assert outputs.values[0].isfinite()
+    assert outputs.values[1].isnan()
+    assert outputs.total.isnan()
+
+
+def test_an_empty_segment_takes_part_in_first_and_second_order(implementation):
+    a = draw(0, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(total([Segment(a, SOFTPLUS)]), a, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), a)
+    assert gradient.shape == second.shape == (0, 2)
+
+
+def test_six_hundred_segments_in_one_call(implementation):
+    kinds = [(truth.term, operands) for truth in TRUTHS.values() for operands in OPERANDS]
+    segments = [
+        draw_segment(*kinds[k % len(kinds)], (k % 40 + 1,), torch.float32, scale=1 / (k + 1))
+        for k in range(600)
+    ]
+    values = ops.multi_tensor_loss(segments).values
+    assert_close(values, torch.stack(plain_values(in_dtype(segments, torch.float64))), 1e-6)
+    assert_gradients_match(total, segments, 1e-5)
+
+
+def test_a_long_list_of_segments_that_share_one_tensor_adds_its_gradients(implementation):
+    a = draw(6, dtype=torch.float64).requires_grad_()
+    segments = [Segment(a, truth.term, 0.5) for truth in TRUTHS.values()]
+    (gradient,) = torch.autograd.grad(total(segments), a)
+    (expected,) = torch.autograd.grad(plain_total(segments), a)
+    assert_close(gradient, expected, 1e-14)
+
+
+# ---- layouts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout_of_b", LAYOUTS)
+@pytest.mark.parametrize("layout_of_a", LAYOUTS)
+def test_a_pair_may_have_any_two_layouts(implementation, layout_of_a, layout_of_b):
+    a = LAYOUTS[layout_of_a](torch.float32).detach().requires_grad_()
+    b = LAYOUTS[layout_of_b](torch.float32).detach().requires_grad_()
+    assert_gradients_match(total, [Segment(a, SOFTPLUS, 1.5, b)], 1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_may_have_another_layout(implementation, layout):
+    a = LAYOUTS["channels_last"](torch.float32).detach().requires_grad_()
+    weight = LAYOUTS[layout](torch.float32).abs()
+    assert_gradients_match(total, [Segment(a, SOFTPLUS, weight=weight)], 1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_dtype_reads_every_layout(implementation, layout, dtype):
+    a = LAYOUTS[layout](dtype).detach().requires_grad_()
+    loss = total([Segment(a, SOFTPLUS)])
+    assert_close(loss, plain_total([Segment(a.double(), SOFTPLUS)]), 4 * compute_epsilon(dtype))
+
+
+@pytest.mark.parametrize("layout", DENSE_LAYOUTS)
+def test_a_gradient_has_the_layout_of_its_tensor(isa, layout):
+    a = LAYOUTS[layout](torch.float32).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(total([Segment(a, SOFTPLUS)]), a)
+    assert gradient.stride() == a.stride()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_second_order_direction_may_have_any_layout(implementation, layout):
+    segment = Segment(draw(4, 6, 5, 7, dtype=torch.float64).requires_grad_(), SOFTPLUS)
+    direction = LAYOUTS[layout](torch.float64)
+    (first,) = torch.autograd.grad(total([segment]), segment.a, create_graph=True)
+    (second,) = torch.autograd.grad(first, segment.a, direction)
+    truth = truth_of(SOFTPLUS).curvature(segment.a) * direction / direction.numel()
+    assert_close(second, truth, 1e-14)
+
+
+PRODUCERS = {
+    "cat": lambda x: torch.cat([x, 2 * x], 1),
+    "expand": lambda x: x[:, :1].expand(4, 6, 5, 7),
+    "slice": lambda x: x[:, ::2, 1:],
+    "channels_last": lambda x: (x * 1).to(memory_format=torch.channels_last),
+    "transpose": lambda x: x.transpose(1, 3),
+    "conv": lambda x: torch.nn.functional.conv2d(x, x.new_full((2, 6, 3, 3), 0.1)),
+}
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+def test_logits_may_come_from_any_view_or_layer(implementation, producer):
+    x = draw(4, 6, 5, 7, dtype=torch.float64).requires_grad_()
+    directions = [draw(4, 6, 5, 7, dtype=torch.float64)]
+
+    def both_orders(loss_of):
+        return gradients_of(loss_of([Segment(PRODUCERS[producer](x), SOFTPLUS)]), [x], directions)
+
+    for actual, truth in zip(both_orders(total), both_orders(plain_total)):
+        assert_close(actual[0], truth[0], 1e-13)
+
+
+# ---- which inputs need a gradient --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operands", ["a - b", "a - mean"])
+@pytest.mark.parametrize("learns", ["a", "b"])
+def test_only_one_operand_may_require_grad(implementation, operands, learns):
+    """The other side gets none, and the gradient is the one it gets beside it, to second order."""
+    drawn = draw_segment(SOFTPLUS, operands, (13,), torch.float32)
+    frozen = drawn._replace(**{n: getattr(drawn, n).detach() for n in "ab" if n != learns})
+    assert_gradients_match(total, [frozen], 1e-5)
+    total([frozen]).backward()
+    assert (drawn.a.grad is None) == (learns == "b")
+    assert (drawn.b.grad is None) == (learns == "a")
+
+
+def test_nothing_requires_grad_where_no_input_does(implementation):
+    outputs = ops.multi_tensor_loss([Segment(draw(3), SOFTPLUS)], True)
+    assert not any(output.requires_grad for output in outputs)
+
+
+def test_no_graph_is_built_under_no_grad(implementation):
+    segment = draw_segment(SOFTPLUS, "a - b", (3,), torch.float32)
+    with torch.no_grad():
+        assert not total([segment]).requires_grad
+
+
+def test_inputs_are_left_as_they_are(implementation):
+    segment = draw_segment(SOFTPLUS, "w, a - b", (5,), torch.float32)
+    copies = [tensor.detach().clone() for tensor in (segment.a, segment.b, segment.weight)]
+    total([segment]).backward()
+    for tensor, copy in zip((segment.a, segment.b, segment.weight), copies):
+        assert torch.equal(tensor.detach(), copy)
+
+
+# ---- the graph ---------------------------------------------------------------------------------
+
+
+def test_backward_runs_twice_with_retain_graph(implementation):
+    segment = draw_segment(SOFTPLUS, "w, a - b", (8,), torch.float32)
+    loss = total([segment])
+    loss.backward(retain_graph=True)
+    once = segment.a.grad.clone()
+    loss.backward()
+    torch.testing.assert_close(segment.a.grad, 2 * once)
+
+
+def test_backward_twice_without_retain_graph_raises(implementation):
+    loss = total([draw_segment(SOFTPLUS, "a - b", (8,), torch.float32)])
+    loss.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("changed", ["a", "b", "weight"])
+def test_an_input_changed_in_place_before_backward_is_detected(native, changed):
+    drawn = draw_segment(SOFTPLUS, "w, a - b", (8,), torch.float32)
+    segment = drawn._replace(a=drawn.a * 1, b=drawn.b * 1)
+    loss = 2 * total([segment])
+    with torch.no_grad():
+        getattr(segment, changed).add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("changed", ["a", "b", "weight"])
+def test_a_backward_from_the_loss_finds_the_gradient_written_in_the_forward(native, changed):
+    """So it is that of the inputs as they were, and needs no second pass over them."""
+    drawn = draw_segment(SOFTPLUS, "w, a - b", (8,), torch.float32)
+    segment = drawn._replace(a=drawn.a * 1, b=drawn.b * 1)
+    (truth,) = torch.autograd.grad(total([segment]), segment.a)
+    loss = total([segment])
+    with torch.no_grad():
+        getattr(segment, changed).add_(1)
+    (gradient,) = torch.autograd.grad(loss, segment.a)
+    assert torch.equal(gradient, truth)
+
+
+def test_an_input_changed_in_place_is_detected_where_the_gradient_starts_from_it(native):
+    drawn = draw_segment(SOFTPLUS, "a", (8,), torch.float32)
+    a = drawn.a * 1
+    loss = total([drawn._replace(a=a)])
+    with torch.no_grad():
+        a.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, drawn.a, create_graph=True)
+
+
+def test_checkpointing_gives_the_same_gradient(implementation):
+    a = draw(40).requires_grad_()
+
+    def loss(x):
+        return total([Segment(x.sin(), SOFTPLUS)])
+
+    for upstream in (1.0, 3.0):
+        checkpointed = upstream * torch.utils.checkpoint.checkpoint(loss, a, use_reentrant=False)
+        (gradient,) = torch.autograd.grad(checkpointed, a)
+        (truth,) = torch.autograd.grad(upstream * loss(a), a)
+        torch.testing.assert_close(gradient, truth)
+
+
+def test_the_first_second_and_later_backwards_agree(implementation):
+    """Whichever of them found a gradient that was written ahead."""
+    segments = [draw_segment(SOFTPLUS, "a - b", (8,), torch.float64, 1.5)]
+    loss = total(segments)
+    inputs = inputs_of(segments)
+    expected = torch.autograd.grad(plain_total(segments), inputs)
+    for options in ({}, {"retain_graph": True}, {"create_graph": True}, {"retain_graph": True}):
+        gradients = torch.autograd.grad(loss, inputs, **{"retain_graph": True, **options})
+        for gradient, truth in zip(gradients, expected):
+            assert_close(gradient, truth, 1e-14)
+        if not options.get("create_graph"):
+            for gradient in gradients:
+                gradient.zero_()  # it belongs to the caller
+
+
+def test_a_gradient_may_be_asked_for_one_input_at_a_time(implementation):
+    segments = [draw_segment(SOFTPLUS, "a - b", (8,), torch.float64) for _ in range(2)]
+    loss = total(segments)
+    for tensor in inputs_of(segments):
+        (gradient,) = torch.autograd.grad(loss, tensor, retain_graph=True)
+        (truth,) = torch.autograd.grad(plain_total(segments), tensor)
+        assert_close(gradient, truth, 1e-14)
+
+
+def test_the_gradient_for_another_upstream_is_scaled(implementation):
+    segment = draw_segment(SOFTPLUS, "a", (8,), torch.float64)
+    (one,) = torch.autograd.grad(total([segment]), segment.a)
+    (other,) = torch.autograd.grad(-2.5 * total([segment]), segment.a)
+    assert_close(other, -2.5 * one, 1e-15)
+
+
+def test_the_gradient_flows_back_through_the_upstream_factor(implementation):
+    segment = draw_segment(SOFTPLUS, "a", (8,), torch.float64)
+    factor = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
+    loss = factor * total([segment])
+    (first,) = torch.autograd.grad(loss, segment.a, create_graph=True)
+    (actual,) = torch.autograd.grad(first.sum(), factor)
+    (one,) = torch.autograd.grad(plain_total([segment]), segment.a)
+    assert_close(actual, one.sum(), 1e-14)
+
+
+def test_hooks_and_accumulation_see_the_gradient_of_a_leaf_used_twice(implementation):
+    a = draw(5).requires_grad_()
+    seen = []
+    a.register_hook(seen.append)
+    total([Segment(a, SOFTPLUS), Segment(a, terms.LINEAR)]).backward()
+    assert len(seen) == 1
+    assert torch.equal(seen[0], a.grad)
+
+
+# ---- weights -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("logit", [INF, -INF, math.nan])
+@pytest.mark.parametrize("name", TRUTHS)
+def test_a_weight_of_zero_removes_an_element_whatever_it_holds(implementation, name, logit):
+    a = torch.tensor([0.3, logit, 0.3] * 7, requires_grad=True)
+    weight = torch.tensor([1.0, 0.0, 1.0] * 7)
+    value = total([Segment(a, TRUTHS[name].term, weight=weight)])
+    kept = TRUTHS[name].value(torch.tensor(0.3, dtype=torch.float64)) * 2 / 3
+    assert_close(value, kept, 1e-6)
+
+
+@pytest.mark.parametrize("logit", [INF, -INF, math.nan])
+@pytest.mark.parametrize("name", TRUTHS)
+def test_a_removed_element_gets_no_gradient_of_any_order(implementation, name, logit):
+    a = torch.tensor([0.3, logit, 0.3] * 7, requires_grad=True)
+    weight = torch.tensor([1.0, 0.0, 1.0] * 7)
+    segment = Segment(a, TRUTHS[name].term, weight=weight)
+    (first,) = torch.autograd.grad(total([segment]), a, create_graph=True)
+    second = torch.zeros_like(a)
+    if first.requires_grad:  # not that of a linear term in plain PyTorch
+        (second,) = torch.autograd.grad(first.sum(), a)
+    assert not first[1::3].any()
+    assert not second[1::3].any()
+    assert first.isfinite().all()
+    assert second.isfinite().all()
+
+
+def test_weights_may_be_of_another_dtype(implementation):
+    a = draw(40, dtype=torch.float16)
+    weight = torch.rand(40)
+    value = total([Segment(a, SOFTPLUS, weight=weight)])
+    assert_close(value, plain_total([Segment(a.double(), SOFTPLUS, weight=weight)]), 1e-6)
+
+
+def test_weights_that_require_grad_are_refused(implementation):
+    """None would flow; leaving it out silently would be wrong."""
+    weight = torch.rand(3).requires_grad_()
+    with pytest.raises((NotImplementedError, ValueError), match="weight"):
+        total([Segment(draw(3).requires_grad_(), SOFTPLUS, weight=weight)])
+
+
+# ---- statistics --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shift", [0.0, 100.0])
+def test_statistics_are_those_of_torch(implementation, dtype, shift):
+    segments = [Segment((draw(*shape) + shift).to(dtype), SOFTPLUS) for shape in ((1,), (5000,))]
+    segments.append(Segment(LAYOUTS["expanded"](dtype), SOFTPLUS))
+    statistics = ops.multi_tensor_loss(segments, with_statistics=True).statistics
+    for segment, row in zip(segments, statistics):
+        x = segment.a.double()
+        expected = [x.mean(), x.std(correction=0), x.sign().mean(), x.new_zeros(())]
+        torch.testing.assert_close(row.double(), torch.stack(expected), rtol=2e-5, atol=1e-6)
+
+
+def test_statistics_count_what_is_not_finite(implementation):
+    logits = draw(5000)
+    logits[[3, 4094, 4096, 4999]] = torch.tensor([INF, -INF, math.nan, INF])
+    row = ops.multi_tensor_loss([Segment(logits, SOFTPLUS)], True).statistics[0]
+    assert row[3] == 4
+
+
+def test_statistics_are_detached_and_leave_the_loss_as_it_is(implementation):
+    segments = [draw_segment(SOFTPLUS, "w, a - b", (77,), torch.float32)]
+    plain, detailed = (ops.multi_tensor_loss(segments, flag) for flag in (False, True))
+    assert not detailed.statistics.requires_grad
+    assert torch.equal(plain.total, detailed.total)
+    assert torch.equal(plain.values, detailed.values)
+
+
+# ---- determinism -------------------------------------------------------------------------------
+
+BIG_LISTS = {
+    "one big tensor": [(1_000_001,)],
+    "many small tensors": [(k % 50 + 1,) for k in range(300)],
+    "big and small": [(300_007,), (1,), (16_384,), (150_000,)],
+}
+
+
+@pytest.mark.parametrize("name", BIG_LISTS)
+@pytest.mark.parametrize("operands", ["w, a - b", "a - mean"])
+def test_bitwise_the_same_for_every_run_and_thread_count(isa, operands, name):
+    segments = [
+        draw_segment(SOFTPLUS, operands, shape, torch.float32, 0.7) for shape in BIG_LISTS[name]
+    ]
+
+    def compute():
+        outputs = ops.multi_tensor_loss(segments, with_statistics=True)
+        inputs = inputs_of(segments)
+        first = torch.autograd.grad(outputs.total, inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first[:2]), inputs[:2])
+        return [*outputs, *first, *second]
+
+    assert_bitwise_repeatable(compute)
+
+
+# ---- guards ------------------------------------------------------------------------------------
+
+
+def test_a_third_derivative_raises(native):
+    a = draw(4, dtype=torch.float64).requires_grad_()
+    (first,) = torch.autograd.grad(total([Segment(a, SOFTPLUS)]), a, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), a, create_graph=True)
+    with pytest.raises(RuntimeError, match="not implemented"):
+        torch.autograd.grad(second.sum(), a)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # inside forward_ad
+def test_forward_mode_raises(native):
+    def loss(a):
+        return total([Segment(a, SOFTPLUS)])
+
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(loss, (draw(3),), (draw(3),))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(draw(3), draw(3))
+        with pytest.raises(NotImplementedError, match="forward-mode"):
+            loss(dual)
+
+
+def test_vmap_raises(native):
+    with pytest.raises(NotImplementedError, match="vmap"):
+        torch.vmap(lambda a: total([Segment(a, SOFTPLUS)]))(draw(2, 3))
+
+
+def test_vmap_over_a_gradient_raises(native):
+    gradient = torch.func.grad(lambda a: total([Segment(a, SOFTPLUS)]))
+    with pytest.raises(NotImplementedError, match="vmap"):
+        torch.vmap(gradient)(draw(2, 3))

@@ -1,0 +1,194 @@
+"""The native ops as torch sees them: registration, and refusal of wrong direct calls."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracle import draw
+from recording import Call, one_call_of_each_op
+
+OPS = (
+    "multi_tensor_loss",
+    "multi_tensor_loss_backward",
+    "multi_tensor_loss_double_backward",
+    "interpolate",
+    "gradient_penalty_loss",
+    "gradient_penalty_loss_backward",
+    "gradient_penalty_loss_double_backward",
+)
+DIFFERENTIABLE = {
+    "multi_tensor_loss": ("a", "b"),
+    "multi_tensor_loss_backward": ("grad_total", "grad_values", "a", "b"),
+    "interpolate": ("real", "fake", "alpha"),
+    "gradient_penalty_loss": ("gradient",),
+    "gradient_penalty_loss_backward": ("grad_penalty", "gradient"),
+}
+
+
+@pytest.fixture
+def calls(native) -> dict[str, Call]:
+    return one_call_of_each_op()
+
+
+def test_the_recorded_calls_are_of_all_ops(calls):
+    registered = {
+        name.removeprefix("ganloss_fast::").partition(".")[0]
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("ganloss_fast::")
+    }
+    assert set(calls) == set(OPS) == registered
+
+
+def requiring_grad(call: Call) -> dict[str, object]:
+    """The arguments of a call as fresh leaves; those it can differentiate require grad."""
+
+    def leaf(value, name):
+        if isinstance(value, torch.Tensor):
+            return value.clone().requires_grad_(name in DIFFERENTIABLE.get(call.name, ()))
+        if isinstance(value, list):
+            return [leaf(item, name) for item in value]
+        return value
+
+    return {name: leaf(value, name) for name, value in call.arguments.items()}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck's own
+@pytest.mark.parametrize("name", OPS)
+def test_opcheck(calls, name):
+    """Schema, autograd registration, fake kernel, and AOT dispatch with dynamic shapes."""
+    torch.library.opcheck(calls[name].op, (), requiring_grad(calls[name]))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_opcheck_without_gradients(calls, name):
+    torch.library.opcheck(calls[name].op, (), calls[name].arguments)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_a_fake_kernel_gives_the_strides_of_the_real_one(calls, name):
+    """For channels_last inputs too."""
+    images = dict(calls[name].arguments.items())
+
+    def with_strides(value):
+        if isinstance(value, torch.Tensor) and value.dim() == 2:
+            return value.t().contiguous().t()
+        return [with_strides(item) for item in value] if isinstance(value, list) else value
+
+    arguments = {key: with_strides(value) for key, value in images.items()}
+    torch.library.opcheck(calls[name].op, (), arguments, test_utils="test_faketensor")
+
+
+# What is wrong with a call, and what it says.
+WRONG_CALLS = {
+    "too few terms": ("multi_tensor_loss", {"terms": [0, 0]}, "terms"),
+    "too few scales": ("multi_tensor_loss", {"scale": [1.0]}, "scale"),
+    "too few parameters": ("multi_tensor_loss", {"parameters": [1.0] * 5}, "parameters"),
+    "too few operands": ("multi_tensor_loss", {"operands": [0]}, "operands"),
+    "no b where one is due": ("multi_tensor_loss", {"b": []}, "b"),
+    "no weight where one is due": ("multi_tensor_loss", {"weights": []}, "weights"),
+    "a term that does not exist": ("multi_tensor_loss", {"terms": [0, 99, 0]}, "terms"),
+    "a negative term": ("multi_tensor_loss", {"terms": [0, -1, 0]}, "terms"),
+    "integer logits": (
+        "multi_tensor_loss",
+        {"a": [torch.zeros(3, 4), torch.zeros(3, 4), torch.arange(5)]},
+        "a",
+    ),
+    "b of another shape": (
+        "multi_tensor_loss",
+        {"b": [torch.zeros(4, 3), torch.zeros(())]},
+        "b",
+    ),
+    "b of another dtype": (
+        "multi_tensor_loss",
+        {"b": [torch.zeros(3, 4, dtype=torch.float64), torch.zeros(())]},
+        "b",
+    ),
+    "weight of another shape": ("multi_tensor_loss", {"weights": [torch.zeros(3)]}, "weights"),
+    "integer weight": (
+        "multi_tensor_loss",
+        {"weights": [torch.zeros(3, 4, dtype=torch.int64)]},
+        "weights",
+    ),
+    "wanted out of range": ("multi_tensor_loss_backward", {"wanted": [99]}, "wanted"),
+    "wanted below zero": ("multi_tensor_loss_backward", {"wanted": [-1]}, "wanted"),
+    "grad_total of another shape": (
+        "multi_tensor_loss_backward",
+        {"grad_total": torch.zeros(0)},
+        "grad_total",
+    ),
+    "grad_values of another length": (
+        "multi_tensor_loss_backward",
+        {"grad_values": torch.zeros(2)},
+        "grad_values",
+    ),
+    "too few directions": ("multi_tensor_loss_double_backward", {"directions": []}, "directions"),
+    "directions of another shape": (
+        "multi_tensor_loss_double_backward",
+        {"directions": [torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(())]},
+        "directions",
+    ),
+    "an empty direction for a 0-d b": (
+        "multi_tensor_loss_double_backward",
+        {"directions": [torch.zeros(3, 4)] * 3 + [torch.zeros(0)]},
+        "directions",
+    ),
+    "second wanted out of range": (
+        "multi_tensor_loss_double_backward",
+        {"wanted_second": [99]},
+        "wanted_second",
+    ),
+    "fake of another shape": ("interpolate", {"fake": torch.zeros(4, 3)}, "fake"),
+    "fake of another dtype": ("interpolate", {"fake": torch.zeros(3, 4).double()}, "fake"),
+    "integer samples": (
+        "interpolate",
+        {"real": torch.zeros(3, 4).int(), "fake": torch.zeros(3, 4).int()},
+        "real",
+    ),
+    "alpha of another shape": ("interpolate", {"alpha": torch.zeros(2)}, "alpha"),
+    "integer alpha": ("interpolate", {"alpha": torch.zeros(3).long()}, "alpha"),
+    "a mode that does not exist": ("gradient_penalty_loss", {"mode": 99}, "mode"),
+    "a gradient without a batch": (
+        "gradient_penalty_loss",
+        {"gradient": torch.zeros(())},
+        "gradient",
+    ),
+    "an integer gradient": (
+        "gradient_penalty_loss",
+        {"gradient": torch.zeros(3, 4).long()},
+        "gradient",
+    ),
+    "norms of another length": (
+        "gradient_penalty_loss_backward",
+        {"norms": torch.zeros(2)},
+        "norms",
+    ),
+    "an empty grad_penalty": (
+        "gradient_penalty_loss_backward",
+        {"grad_penalty": torch.zeros(0)},
+        "grad_penalty",
+    ),
+    "no norms in double backward": (
+        "gradient_penalty_loss_double_backward",
+        {"norms": torch.zeros(0)},
+        "norms",
+    ),
+    "direction of another shape": (
+        "gradient_penalty_loss_double_backward",
+        {"direction": draw(4, 3)},
+        "direction",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_CALLS)
+def test_a_wrong_direct_call_names_the_argument(calls, wrong):
+    name, changed, argument = WRONG_CALLS[wrong]
+    assert set(changed) <= set(calls[name].arguments)
+    with pytest.raises((ValueError, TypeError), match=f"^{argument}\\b"):
+        calls[name](**changed)
+
+
+def test_a_call_without_segments_is_refused(calls):
+    empty = {argument: [] for argument in ("a", "b", "weights", "operands", "terms", "scale")}
+    with pytest.raises((ValueError, NotImplementedError)):
+        calls["multi_tensor_loss"](**empty, parameters=[])

@@ -91,7 +91,12 @@ def as_logits(value: object) -> list[Tensor]:
                 f"critic: expected a tensor of logits, or a flat list of them, but {where} "
                 f"{describe(item)}. {advice}"
             )
-        logits.append(check_tensor("critic output", item))
+        if not item.dtype.is_floating_point:
+            raise TypeError(
+                f"critic: expected floating-point logits, but {where} {describe(item)}. The "
+                "gradient with respect to the input needs them."
+            )
+        logits.append(check_tensor("critic", item))
     return logits
 
 

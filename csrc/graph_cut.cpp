@@ -22,6 +22,7 @@
 
 #include <algorithm>
 #include <typeinfo>
+#include <unordered_map>
 
 #include "node.h"
 
@@ -58,8 +59,8 @@ RowLookup& row_lookup() {
 // Kinds by C++ type: a name costs an allocation for each node, a type_info only an address.
 // (Custom functions of Python share one type and differ in name, but no name of theirs ends in
 // a digit, and no row has one.)
-ska::flat_hash_map<const std::type_info*, NodeKind>& kinds_by_type() {
-  static ska::flat_hash_map<const std::type_info*, NodeKind> kinds;
+std::unordered_map<const std::type_info*, NodeKind>& kinds_by_type() {
+  static std::unordered_map<const std::type_info*, NodeKind> kinds;  // its entries stay in place
   return kinds;
 }
 
@@ -81,14 +82,13 @@ NodeKind make_kind(const Node& node) {
   return kind;
 }
 
-// The caller holds the GIL, which guards the table. By value: a lookup may let other threads in.
-NodeKind kind_of(const Node& node) {
+// The caller holds the GIL, which guards the table.
+const NodeKind& kind_of(const Node& node) {
   const std::type_info* type = &typeid(node);
   if (const auto found = kinds_by_type().find(type); found != kinds_by_type().end())
     return found->second;
-  const NodeKind kind = make_kind(node);
-  kinds_by_type()[type] = kind;
-  return kind;
+  const NodeKind kind = make_kind(node);  // may let other threads in
+  return kinds_by_type()[type] = kind;
 }
 
 // ---- what stays behind at a node that lost an edge -------------------------------------------
@@ -203,7 +203,7 @@ enum Mark : uint8_t {
 class Walk {
  public:
   Walk() {
-    marks_.reserve(512);
+    entries_.reserve(512);
     stack_.reserve(512);
   }
 
@@ -213,23 +213,28 @@ class Walk {
     while (!stack_.empty()) {
       Node* node = stack_.back();
       stack_.pop_back();
-      uint8_t& marks = marks_[node];
-      if (marks & mark) continue;
-      marks |= mark;
-      visit_node(*node, kind_of(*node));
+      Entry& entry = entries_[node];
+      if (entry.marks & mark) continue;
+      entry.marks |= mark;
+      if (!entry.kind) entry.kind = &kind_of(*node);
+      visit_node(*node, *entry.kind);
     }
   }
   void push(const Edge& edge) {
     if (edge.is_valid()) stack_.push_back(edge.function.get());
   }
   bool has(Node* node, Mark mark) const {
-    const auto found = marks_.find(node);
-    return found != marks_.end() && (found->second & mark);
+    const auto found = entries_.find(node);
+    return found != entries_.end() && (found->second.marks & mark);
   }
-  size_t size() const { return marks_.size(); }
+  size_t size() const { return entries_.size(); }
 
  private:
-  ska::flat_hash_map<Node*, uint8_t> marks_;
+  struct Entry {
+    const NodeKind* kind = nullptr;
+    uint8_t marks = 0;
+  };
+  ska::flat_hash_map<Node*, Entry> entries_;
   std::vector<Node*> stack_;
 };
 

@@ -153,6 +153,12 @@ def gradients_of(
     hidden: Sequence[Tensor] = (),
 ) -> InputGradients:
     """Gradients of logits that were computed from ``points``, with the graph cut."""
+    if is_functional():
+        raise RuntimeError(
+            "torch.compile and torch.func cannot differentiate outputs that were computed "
+            "before: they need the critic itself. Use r1_penalty or gradient_penalty there, or "
+            "keep this call outside of the compiled function."
+        )
     if not any(logit.requires_grad for logit in logits):
         raise ValueError(
             "critic: its output does not depend on its input through autograd; it may be "

@@ -117,8 +117,15 @@ def cut_second_order(
     Raises:
         TypeError: if an argument is not a tensor or a sequence of tensors.
         ValueError: if no gradient has a graph: ``create_graph=True`` was left out.
+        RuntimeError: inside torch.compile.
     """
     check_choice("zero_grads", zero_grads, ZERO_GRADS_CHOICES)
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            "cut_second_order: there is no autograd graph to edit while compiling. Call it outside "
+            "of the compiled function, or compile gradient_penalty with "
+            "options=ganloss_fast.compile_options()."
+        )
     single = isinstance(grads, Tensor)
     if not single and not isinstance(grads, (list, tuple)):
         raise TypeError(

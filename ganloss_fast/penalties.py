@@ -17,7 +17,6 @@ from ganloss_fast.critic_gradient import (
     as_logits,
     gradients_of,
     input_gradients,
-    is_functional,
     scales,
     unscaled,
 )
@@ -124,7 +123,8 @@ def gradient_penalty(
         chunk_size: samples at a time: bounds the memory to that of so many samples. The
             parameter gradients are then computed in this call (no recomputation: the same FLOPs
             as in one piece) and are the same up to rounding; only a first-order backward
-            follows. For critics without interaction between samples.
+            follows. For critics without interaction between samples. Tensors among the critic's
+            further arguments whose first dimension is the batch are sliced with it.
 
     Returns:
         0-d tensor, float32 (float64 for float64 samples), to be added to the critic's loss.
@@ -258,11 +258,6 @@ def penalty_from_logits(
                 "inputs: they do not require grad, so the logits have no gradient with respect "
                 "to them. Call inputs.requires_grad_() before the critic."
             )
-    if is_functional():
-        raise RuntimeError(
-            "penalty_from_logits: torch.compile and torch.func need the critic itself. Use "
-            "r1_penalty or gradient_penalty there."
-        )
     call = CriticCall(
         as_logits,  # stands for the critic, which has run
         (),

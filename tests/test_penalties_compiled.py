@@ -208,3 +208,19 @@ def test_penalty_from_logits_is_refused_while_compiling():
     x = torch.randn(2, 3, 16, 16, requires_grad=True)
     message = compiled_refusal(lambda z: gf.penalty_from_logits(critic(z), z), x)
     assert "need the critic itself" in message
+
+
+def test_cutting_an_own_gradient_is_refused_while_compiling():
+    gradient = torch.randn(2, 3, requires_grad=True) * 2
+    message = compiled_refusal(gf.cut_second_order, gradient)
+    assert "Call it outside of the compiled function" in message
+
+
+def test_path_length_is_refused_while_compiling():
+    latents = torch.randn(2, 4, requires_grad=True)
+    weight = torch.randn(4, 12)
+
+    def step(w):
+        return gf.path_length_penalty((w @ weight).view(2, 3, 2, 2), w, torch.zeros(())).penalty
+
+    assert "need the critic itself" in compiled_refusal(step, latents)

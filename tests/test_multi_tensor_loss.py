@@ -523,6 +523,14 @@ def test_statistics_count_what_is_not_finite(implementation):
     assert row[3] == 4
 
 
+@pytest.mark.parametrize("position", [0, 7])
+def test_the_mean_statistic_of_an_infinite_logit_is_infinite(implementation, position):
+    logits = draw(100)
+    logits[position] = INF
+    row = ops.multi_tensor_loss([Segment(logits, SOFTPLUS)], True).statistics[0]
+    assert row[0] == INF
+
+
 def test_statistics_are_detached_and_leave_the_loss_as_it_is(implementation):
     segments = [draw_segment(SOFTPLUS, "w, a - b", (77,), torch.float32)]
     plain, detailed = (ops.multi_tensor_loss(segments, flag) for flag in (False, True))

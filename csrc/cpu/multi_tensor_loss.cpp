@@ -172,8 +172,11 @@ void write_statistics(scalar_t* row, const Statistics& sums, double shift, doubl
 void fill_statistics(const at::Tensor& statistics, const std::vector<Resolved>& segments,
                      const std::vector<Piece>& pieces) {
   std::vector<double> shifts(segments.size(), 0.0);
-  for (size_t s = 0; s < segments.size(); ++s)
-    if (segments[s].a.numel() > 0) shifts[s] = scalar_value(segments[s].a.as_strided({}, {}));
+  for (size_t s = 0; s < segments.size(); ++s) {
+    if (segments[s].a.numel() == 0) continue;
+    const double first = scalar_value(segments[s].a.as_strided({}, {}));
+    if (std::isfinite(first)) shifts[s] = first;
+  }
   std::vector<Statistics> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const Piece& piece = pieces[index];
@@ -246,13 +249,14 @@ OnePass multi_tensor_loss_and_gradients(GANLOSS_SEGMENT_PARAMETERS, at::IntArray
 }
 
 bool is_plain(const at::Tensor& tensor) {
-  constexpr c10::DispatchKeySet expected({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
-                                          c10::DispatchKey::AutocastCPU,
-                                          c10::DispatchKey::ADInplaceOrView});
-  // has_all, because a difference of key sets keeps the backend bits and is never empty.
-  const auto active = c10::impl::tls_local_dispatch_key_set().included_;
-  return expected.has_all(tensor.key_set()) &&
-         (expected | c10::default_included_set).has_all(active);
+  using c10::DispatchKey;
+  constexpr c10::DispatchKeySet ordinary({DispatchKey::CPU, DispatchKey::AutogradCPU,
+                                          DispatchKey::AutocastCPU, DispatchKey::ADInplaceOrView,
+                                          DispatchKey::BackendSelect});
+  // By bits: the difference of two key sets would leave the backend in.
+  const uint64_t keys =
+      tensor.key_set().raw_repr() | c10::impl::tls_local_dispatch_key_set().included_.raw_repr();
+  return (keys & ~ordinary.raw_repr()) == 0;
 }
 
 bool are_plain(at::TensorList tensors) {

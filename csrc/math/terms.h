@@ -76,7 +76,7 @@ struct Linear {
   HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(0); }
 };
 
-// |z|, slope 0 at 0 and NaN at NaN, as torch.abs and its sign.
+// |z|, slope 0 at 0 as torch.sign; NaN at NaN, where torch.sign gives 0 and hides it.
 template <typename scalar_t>
 struct Absolute {
   HOST_DEVICE scalar_t value(scalar_t z) const { return absolute(z); }

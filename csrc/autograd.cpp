@@ -6,8 +6,8 @@
 //   multi_tensor_loss -> MultiTensorLossNode -> multi_tensor_loss_backward
 //     -> MultiTensorLossBackwardNode -> multi_tensor_loss_double_backward (no further derivative)
 //
-// and the same for gradient_penalty_loss. interpolate is linear, so its backward is a few ATen
-// ops and has every derivative that they have.
+// and the same for gradient_penalty_loss. interpolate and perturb are linear, so their backward is
+// a few ATen ops and has every derivative that they have.
 //
 // No sizes and no data are read here: shapes may be symbolic.
 #include <ATen/ScalarOps.h>
@@ -20,6 +20,7 @@
 #include <torch/library.h>
 
 #include "cpu/one_pass.h"
+#include "node.h"
 #include "ops.h"
 
 namespace ganloss {
@@ -55,6 +56,9 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
 at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at::Tensor& alpha) {
   GANLOSS_DISPATCH(interpolate)(real, fake, alpha);
 }
+at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& seed) {
+  GANLOSS_DISPATCH(perturb)(inputs, sigma, seed);
+}
 std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale) {
   GANLOSS_DISPATCH(gradient_penalty_loss)(gradient, mode, target, scale);
@@ -75,18 +79,6 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
 namespace {
 
 // ---- making nodes ----------------------------------------------------------------------------
-
-// torch 2.13 and later hold nodes in an intrusive_ptr, earlier releases in a shared_ptr.
-template <typename Node>
-auto make_node() {
-#ifdef GANLOSS_INTRUSIVE_NODES
-  return c10::make_intrusive<Node>();
-#else
-  return std::shared_ptr<Node>(new Node(), torch::autograd::deleteNode);
-#endif
-}
-template <typename Node>
-using NodePointer = decltype(make_node<Node>());
 
 // A node for the inputs, or null where none of them requires grad.
 template <typename Node, typename... Inputs>
@@ -445,12 +437,29 @@ at::Tensor interpolate_autograd(const at::Tensor& real, const at::Tensor& fake,
   return result;
 }
 
+// ---- perturb ---------------------------------------------------------------------------------
+
+// The noise does not depend on the input.
+struct PerturbNode : torch::autograd::TraceableFunction {
+  variable_list apply(variable_list&& incoming) override { return std::move(incoming); }
+  std::string name() const override { return "PerturbBackward0"; }
+};
+
+at::Tensor perturb_autograd(const at::Tensor& inputs, double sigma, const at::Tensor& seed) {
+  refuse_forward_mode("perturb", inputs);
+  auto node = node_for<PerturbNode>(inputs);
+  at::Tensor result = run_below_autograd([&] { return perturb(inputs, sigma, seed); });
+  if (node) torch::autograd::set_history(result, node);
+  return result;
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(ganloss_fast, Autograd, m) {
   m.impl("multi_tensor_loss", &multi_tensor_loss_autograd);
   m.impl("multi_tensor_loss_backward", &multi_tensor_loss_backward_autograd);
   m.impl("interpolate", &interpolate_autograd);
+  m.impl("perturb", &perturb_autograd);
   m.impl("gradient_penalty_loss", &gradient_penalty_loss_autograd);
   m.impl("gradient_penalty_loss_backward", &gradient_penalty_loss_backward_autograd);
   // Third order: raise where a gradient is asked for, instead of leaving it out.
@@ -469,7 +478,7 @@ void refuse_vmap(const c10::OperatorHandle& op, torch::jit::Stack*) {
 TORCH_LIBRARY_IMPL(ganloss_fast, FuncTorchBatched, m) {
   for (const char* name :
        {"multi_tensor_loss", "multi_tensor_loss_backward", "multi_tensor_loss_double_backward",
-        "interpolate", "gradient_penalty_loss", "gradient_penalty_loss_backward",
+        "interpolate", "perturb", "gradient_penalty_loss", "gradient_penalty_loss_backward",
         "gradient_penalty_loss_double_backward"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&refuse_vmap>());
 }

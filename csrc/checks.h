@@ -82,6 +82,15 @@ inline void check_segments(const Segments& segments) {
   }
 }
 
+// One 64-bit integer beside the tensor, so that a captured graph can read a new one.
+inline void check_seed(const at::Tensor& seed, const at::Tensor& like) {
+  TORCH_CHECK_VALUE(seed.device() == like.device(), "seed: expected device ", like.device(),
+                    ", got ", seed.device());
+  TORCH_CHECK_TYPE(seed.scalar_type() == at::kLong, "seed: expected int64, got ",
+                   seed.scalar_type());
+  TORCH_CHECK_VALUE(seed.numel() == 1, "seed: expected one element, got shape ", seed.sizes());
+}
+
 inline void check_penalty(const at::Tensor& gradient, int64_t mode) {
   check_operand("gradient", gradient, gradient);
   TORCH_CHECK_VALUE(gradient.dim() > 0, "gradient: expected a batch dimension, got a 0-d tensor");

@@ -32,6 +32,9 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
 // alpha: [], [B] or the shape of real.
 at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at::Tensor& alpha);
 
+// inputs + sigma * standard normal noise of Philox under the seed [] (int64); see math/philox.h.
+at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& seed);
+
 // gradient [B, ...] -> penalty [], norms [B]
 std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale);

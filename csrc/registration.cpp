@@ -4,6 +4,7 @@
 
 #include "cpu/launch.h"
 #include "eager_entry.h"
+#include "graph_cut.h"
 #include "math/penalty.h"
 #include "math/terms.h"
 
@@ -29,6 +30,7 @@ TORCH_LIBRARY(ganloss_fast, m) {
       tags);
 
   m.def("interpolate(Tensor real, Tensor fake, Tensor alpha) -> Tensor", tags);
+  m.def("perturb(Tensor inputs, float sigma, Tensor seed) -> Tensor", tags);
 
   m.def(
       "gradient_penalty_loss(Tensor gradient, int mode, float target, float scale) "
@@ -62,5 +64,21 @@ PYBIND11_MODULE(_C, m) {
   m.def("available_cpu_isas", &ganloss::cpu::available_isas);
   m.def("cpu_isa", [] { return std::string(ganloss::cpu::kernels().isa); });
   m.def("select_cpu_isa", &ganloss::cpu::select_isa);
+
+  // The graph cut works on autograd nodes, which no op schema can carry.
+  m.def("set_row_lookup", [](const py::function& lookup) {
+    ganloss::set_row_lookup([lookup](const std::string& node) -> std::optional<ganloss::CutRow> {
+      const py::object row = lookup(node);
+      if (row.is_none()) return std::nullopt;
+      return ganloss::CutRow{row.attr("edge").cast<int64_t>(), row.attr("real_only").cast<bool>(),
+                             row.attr("idle_input").cast<int64_t>()};
+    });
+  });
+  m.def("cut_second_order", [](const std::vector<at::Tensor>& grads, int64_t zero_grads,
+                               const std::vector<at::Tensor>& parameters,
+                               const std::vector<at::Tensor>& hidden) {
+    auto result = ganloss::cut_second_order(grads, zero_grads, parameters, hidden);
+    return std::make_tuple(std::move(result.grads), result.cut, result.nodes, result.compiled);
+  });
   m.attr("compiler") = __VERSION__;
 }

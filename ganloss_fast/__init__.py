@@ -7,7 +7,12 @@ from ganloss_fast.adversarial import (
     generator_loss,
     generator_loss_details,
 )
+from ganloss_fast.approximate import approximate_r1_penalty, perturb
 from ganloss_fast.backends import get_backend, set_backend, use_backend
+from ganloss_fast.compiled import compile_options
+from ganloss_fast.diagnose import diagnose
+from ganloss_fast.graph_cut import cut_second_order
+from ganloss_fast.lazy import LazyRegularizer
 from ganloss_fast.losses import BCE, Hinge, LeastSquares, Wasserstein
 from ganloss_fast.matching import feature_matching_loss, frozen
 from ganloss_fast.modules import (
@@ -16,20 +21,35 @@ from ganloss_fast.modules import (
     GeneratorLoss,
     GradientPenalty,
 )
-from ganloss_fast.penalties import gradient_penalty, interpolate
+from ganloss_fast.path_length import PathLength, path_length_penalty
+from ganloss_fast.penalties import (
+    gradient_penalty,
+    penalty_from_grads,
+    penalty_from_logits,
+    r1_penalty,
+    r2_penalty,
+)
+from ganloss_fast.sampling import Dragan, interpolate
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BCE",
     "DiscriminatorLoss",
+    "Dragan",
     "FeatureMatchingLoss",
     "GeneratorLoss",
     "GradientPenalty",
     "Hinge",
+    "LazyRegularizer",
     "LeastSquares",
     "LossDetails",
+    "PathLength",
     "Wasserstein",
+    "approximate_r1_penalty",
+    "compile_options",
+    "cut_second_order",
+    "diagnose",
     "discriminator_loss",
     "discriminator_loss_details",
     "feature_matching_loss",
@@ -39,6 +59,12 @@ __all__ = [
     "get_backend",
     "gradient_penalty",
     "interpolate",
+    "path_length_penalty",
+    "penalty_from_grads",
+    "penalty_from_logits",
+    "perturb",
+    "r1_penalty",
+    "r2_penalty",
     "set_backend",
     "use_backend",
 ]

@@ -21,6 +21,7 @@ if backends.HAS_NATIVE:
 
     _multi_tensor_loss = torch.ops.ganloss_fast.multi_tensor_loss.default
     _interpolate = torch.ops.ganloss_fast.interpolate.default
+    _perturb = torch.ops.ganloss_fast.perturb.default
     _gradient_penalty_loss = torch.ops.ganloss_fast.gradient_penalty_loss.default
 
 
@@ -60,6 +61,13 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     if not backends.is_native(real):
         return _interpolate_elsewhere(real, fake, alpha)
     return _interpolate(real, fake, alpha)
+
+
+def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
+    """``inputs + sigma * noise``; the noise depends on the int64 seed and the index alone."""
+    if not backends.is_native(inputs):
+        return reference.perturb(inputs, sigma, seed)
+    return _perturb(inputs, sigma, seed)
 
 
 def gradient_penalty_loss(
@@ -206,11 +214,16 @@ def _fake_interpolate(real, fake, alpha):
     return torch.empty_like(real)
 
 
+def _fake_perturb(inputs, sigma, seed):
+    return torch.empty_like(inputs)
+
+
 FAKE_KERNELS: dict[str, Callable[..., Any]] = {
     "multi_tensor_loss": _fake_multi_tensor_loss,
     "multi_tensor_loss_backward": _fake_multi_tensor_loss_backward,
     "multi_tensor_loss_double_backward": _fake_multi_tensor_loss_double_backward,
     "interpolate": _fake_interpolate,
+    "perturb": _fake_perturb,
     "gradient_penalty_loss": _fake_gradient_penalty_loss,
     "gradient_penalty_loss_backward": _fake_gradient_penalty_loss_backward,
     "gradient_penalty_loss_double_backward": _fake_gradient_penalty_loss_double_backward,

@@ -97,6 +97,42 @@ def lerp(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     return torch.lerp(fake.to(dtype), real.to(dtype), alpha.to(dtype)).to(real.dtype)
 
 
+def philox(seed: Tensor, blocks: int) -> Tensor:
+    """[blocks, 4] int64: the 32-bit words of Philox4x32-10 for blocks 0, 1, ..."""
+    low = 0xFFFFFFFF
+    c0 = torch.arange(blocks, device=seed.device)
+    c1, c2, c3 = c0 >> 32, torch.zeros_like(c0), torch.zeros_like(c0)
+    c0 = c0 & low
+    k0, k1 = seed.reshape(()) & low, (seed.reshape(()) >> 32) & low
+    for _ in range(10):
+        # The product of two 32-bit words wraps in int64, but its bits are right.
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & low) ^ c1 ^ k0,
+            p1 & low,
+            ((p0 >> 32) & low) ^ c3 ^ k1,
+            p0 & low,
+        )
+        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
+    return torch.stack([c0, c1, c2, c3], dim=1)
+
+
+def normals(seed: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """[count] standard normals: Box-Muller on words 0, 1 and on words 2, 3 of each block."""
+    uniform = philox(seed, (count + 3) // 4).to(dtype) * 2.0**-32 + 2.0**-33
+    radius = (-2 * uniform[:, 0::2].log()).sqrt()
+    angle = uniform[:, 1::2] * torch.tensor(2 * torch.pi, dtype=dtype)
+    pairs = torch.stack([radius * angle.sin(), radius * angle.cos()], dim=2)
+    return pairs.reshape(-1)[:count]
+
+
+def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
+    """``inputs + sigma * normals``, in row-major order whatever the layout."""
+    dtype = compute_dtype(inputs.dtype)
+    noise = normals(seed, inputs.numel(), dtype).reshape(inputs.shape)
+    return (inputs.to(dtype) + sigma * noise).to(inputs.dtype)
+
+
 PENALTY_MODES = ("two_sided", "one_sided")
 
 

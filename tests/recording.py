@@ -80,6 +80,12 @@ def both_orders_of_a_penalty() -> None:
     torch.autograd.grad(first.square().sum(), (real, fake))
 
 
+def noise() -> None:
+    """perturb."""
+    ops.perturb(draw(3, 4), 0.5, torch.tensor(7))
+
+
 def one_call_of_each_op() -> dict[str, Call]:
-    calls = recorded(both_orders_of_a_loss) + recorded(both_orders_of_a_penalty)
+    computations = (both_orders_of_a_loss, both_orders_of_a_penalty, noise)
+    calls = [call for computation in computations for call in recorded(computation)]
     return {call.name: call for call in calls}

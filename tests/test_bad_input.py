@@ -309,7 +309,7 @@ WRONG_CRITICS = {
     "None": Bad(penalty(None), TypeError, "^critic: .*None"),
     "a tensor": Bad(penalty(IMAGES), TypeError, "^critic: "),
     "it returns a tuple": Bad(
-        penalty(lambda x: (x, critic(x))), TypeError, "^critic: .*tuple of 2.*lambda"
+        penalty(lambda x: ([x], critic(x))), TypeError, "^critic: .*list of 1.*lambda"
     ),
     "it returns None": Bad(penalty(lambda x: None), TypeError, "^critic: .*None"),
     "it returns a number": Bad(penalty(lambda x: 1.0), TypeError, "^critic: .*float"),
@@ -320,7 +320,7 @@ WRONG_CRITICS = {
         penalty(torch.no_grad()(critic)), ValueError, "^critic: .*does not depend"
     ),
     "it returns integers": Bad(
-        penalty(lambda x: critic(x).round().long()), ValueError, "^critic: .*does not depend"
+        penalty(lambda x: critic(x).round().long()), TypeError, "^critic: .*int64"
     ),
     "it ignores its input": Bad(
         penalty(lambda x: torch.ones(4, requires_grad=True) * 2),

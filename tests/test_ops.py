@@ -12,6 +12,7 @@ OPS = (
     "multi_tensor_loss_backward",
     "multi_tensor_loss_double_backward",
     "interpolate",
+    "perturb",
     "gradient_penalty_loss",
     "gradient_penalty_loss_backward",
     "gradient_penalty_loss_double_backward",
@@ -20,6 +21,7 @@ DIFFERENTIABLE = {
     "multi_tensor_loss": ("a", "b"),
     "multi_tensor_loss_backward": ("grad_total", "grad_values", "a", "b"),
     "interpolate": ("real", "fake", "alpha"),
+    "perturb": ("inputs",),
     "gradient_penalty_loss": ("gradient",),
     "gradient_penalty_loss_backward": ("grad_penalty", "gradient"),
 }
@@ -146,6 +148,9 @@ WRONG_CALLS = {
     ),
     "alpha of another shape": ("interpolate", {"alpha": torch.zeros(2)}, "alpha"),
     "integer alpha": ("interpolate", {"alpha": torch.zeros(3).long()}, "alpha"),
+    "integer inputs": ("perturb", {"inputs": torch.zeros(3, 4).int()}, "inputs"),
+    "a floating-point seed": ("perturb", {"seed": torch.zeros(())}, "seed"),
+    "two seeds": ("perturb", {"seed": torch.zeros(2, dtype=torch.int64)}, "seed"),
     "a mode that does not exist": ("gradient_penalty_loss", {"mode": 99}, "mode"),
     "a gradient without a batch": (
         "gradient_penalty_loss",

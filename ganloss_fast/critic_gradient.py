@@ -1,0 +1,286 @@
+"""The gradient of a critic with respect to its inputs, differentiable again."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ganloss_fast import graph_cut
+from ganloss_fast.checks import check_choice, check_number, check_tensor, describe
+from ganloss_fast.graph_cut import GRAPH_CUT_CHOICES, ZERO_GRADS_CHOICES, GraphCut, ZeroGrads
+from ganloss_fast.graph_cut_hooks import is_compiled, walk
+from ganloss_fast.terms import compute_dtype
+
+LogitReduction = Literal["sum", "mean"]
+InvScale = Any  # float, 0-d Tensor or torch.amp.GradScaler
+
+COMPILED_CRITIC = (
+    "critic: it was compiled with torch.compile, which cannot be differentiated twice. Compile "
+    "the function that computes the penalty instead, which works and is faster: "
+    "step = torch.compile(lambda real, fake: gradient_penalty(critic, real, fake)) with the "
+    "critic as it was before torch.compile."
+)
+
+
+def is_functional() -> bool:
+    """Whether a tracer or a functorch transform is at work: autograd.grad does not serve there."""
+    return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
+
+
+@dataclass(frozen=True)
+class CriticCall:
+    """A critic with everything about the call but its inputs; the keywords of the penalties."""
+
+    critic: Callable[..., Any]
+    args: Sequence = ()
+    kwargs: Mapping = field(default_factory=dict)
+    output_weights: Sequence[float] | None = None
+    logit_reduction: LogitReduction = "sum"
+    inv_scale: InvScale = None
+    graph_cut: GraphCut = "auto"
+    zero_grads: ZeroGrads = "stock"
+
+    def __post_init__(self) -> None:
+        if not callable(self.critic):
+            raise TypeError(
+                f"critic: expected a function or a module, got {describe(self.critic)}."
+            )
+        if not isinstance(self.args, (list, tuple)):
+            raise TypeError(f"critic_args: expected a tuple or a list, got {describe(self.args)}.")
+        if not isinstance(self.kwargs, Mapping):
+            raise TypeError(f"critic_kwargs: expected a dict, got {describe(self.kwargs)}.")
+        check_choice("logit_reduction", self.logit_reduction, ("sum", "mean"))
+        check_choice("graph_cut", self.graph_cut, GRAPH_CUT_CHOICES)
+        check_choice("zero_grads", self.zero_grads, ZERO_GRADS_CHOICES)
+
+    def outputs(self, points: Sequence[Tensor]) -> list[Tensor]:
+        return as_logits(self.critic(*points, *self.args, **self.kwargs))
+
+
+@dataclass(frozen=True)
+class InputGradients:
+    """Gradients, one for each input, and a 0-d factor that is 1, or NaN where stock autograd
+    would have made NaN gradients of an inf in the critic. None: nothing was cut."""
+
+    gradients: list[Tensor]
+    signal: Tensor | None = None
+
+    def signalled(self, penalty: Tensor) -> Tensor:
+        return penalty if self.signal is None else penalty * self.signal.to(penalty.dtype)
+
+
+def as_logits(value: object) -> list[Tensor]:
+    """A critic's outputs as a list; refuses what has no rule."""
+    advice = "Wrap the critic, for example lambda x: critic(x)[-1]."
+    if value is None:
+        raise TypeError("critic: it returned None; is a return statement missing?")
+    listed = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not listed:
+        raise ValueError("critic: it returned an empty sequence.")
+    logits: list[Tensor] = []
+    for k, item in enumerate(listed):
+        where = "it returned" if not isinstance(value, (list, tuple)) else f"output {k} is"
+        if not isinstance(item, Tensor):
+            raise TypeError(
+                f"critic: expected a tensor of logits, or a flat list of them, but {where} "
+                f"{describe(item)}. {advice}"
+            )
+        if not item.dtype.is_floating_point:
+            raise TypeError(
+                f"critic: expected floating-point logits, but {where} {describe(item)}. The "
+                "gradient with respect to the input needs them."
+            )
+        logits.append(check_tensor("critic", item))
+    return logits
+
+
+def scales(inv_scale: InvScale, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """(scale, 1 / scale) as 0-d tensors, without asking the device for a value."""
+    if inv_scale is None:
+        return None, None
+    dtype = compute_dtype(like.dtype)
+    if hasattr(inv_scale, "is_enabled") and hasattr(inv_scale, "scale"):  # a GradScaler
+        # get_scale() would wait for the device; scaling a one gives the same number as a tensor.
+        scale = inv_scale.scale(torch.ones((), device=like.device, dtype=dtype))
+        return scale, scale.reciprocal()
+    if isinstance(inv_scale, Tensor):
+        if inv_scale.numel() != 1:
+            raise ValueError(f"inv_scale: expected one value, got {describe(inv_scale)}.")
+        inverse = inv_scale.detach().reshape(()).to(like.device, dtype)
+    else:
+        if check_number("inv_scale", inv_scale) <= 0:
+            raise ValueError(f"inv_scale: expected a number > 0, got {inv_scale}.")
+        inverse = torch.full((), float(inv_scale), device=like.device, dtype=dtype)
+    return inverse.reciprocal(), inverse
+
+
+def unscaled(gradients: Sequence[Tensor], inverse: Tensor | None) -> list[Tensor]:
+    """Divided by the loss scale, out of place and in float32 at least: half would lose them."""
+    if inverse is None:
+        return list(gradients)
+    return [gradient.to(inverse.dtype) * inverse for gradient in gradients]
+
+
+def _directions(call: CriticCall, logits: Sequence[Tensor], scale: Tensor | None) -> list[Tensor]:
+    """What each logit counts in the sum that is differentiated."""
+    weights = call.output_weights
+    if weights is None:
+        weights = [1.0] * len(logits)
+    elif len(weights) != len(logits):
+        raise ValueError(
+            f"output_weights: expected one for each of the {len(logits)} outputs of the critic, "
+            f"got {len(weights)}."
+        )
+    directions = []
+    for logit, weight in zip(logits, weights):
+        if call.logit_reduction == "mean":
+            weight = weight / max(logit.numel(), 1)
+        direction = torch.full_like(logit, weight)
+        directions.append(direction if scale is None else direction * scale.to(direction.dtype))
+    return directions
+
+
+def gradients_of(
+    call: CriticCall,
+    logits: Sequence[Tensor],
+    points: Sequence[Tensor],
+    hidden: Sequence[Tensor] = (),
+) -> InputGradients:
+    """Gradients of logits that were computed from ``points``, with the graph cut."""
+    if is_functional():
+        raise RuntimeError(
+            "torch.compile and torch.func cannot differentiate outputs that were computed "
+            "before: they need the critic itself. Use r1_penalty or gradient_penalty there, or "
+            "keep this call outside of the compiled function."
+        )
+    if not any(logit.requires_grad for logit in logits):
+        raise ValueError(
+            "critic: its output does not depend on its input through autograd; it may be "
+            "detached, or computed under no_grad."
+        )
+    logits = [logit for logit in logits if logit.requires_grad] if len(logits) > 1 else logits
+    scale, inverse = scales(call.inv_scale, points[0])
+    create_graph = torch.is_grad_enabled()
+    gradients = torch.autograd.grad(
+        logits,
+        points,
+        _directions(call, logits, scale),
+        create_graph=create_graph,
+        retain_graph=True,
+        allow_unused=True,
+    )
+    for k, gradient in enumerate(gradients):
+        if gradient is None:
+            which = "its input" if len(points) == 1 else f"input {k}"
+            raise ValueError(f"critic: its output does not depend on {which}.")
+    if not create_graph:
+        return InputGradients(unscaled(gradients, inverse))
+    if call.graph_cut == "off":
+        if any(map(is_compiled, walk([gradient.grad_fn for gradient in gradients]))):
+            raise RuntimeError(COMPILED_CRITIC)
+        return InputGradients(unscaled(gradients, inverse))
+    parameters: Sequence[Tensor] = ()
+    if call.zero_grads == "all":
+        parameters = graph_cut.parameters_of(call.critic, logits)
+    cut = graph_cut.cut(gradients, call.zero_grads, parameters, hidden)
+    if cut.compiled:  # torch would say so, but only in the backward
+        raise RuntimeError(COMPILED_CRITIC)
+    signal = None
+    if cut.cut:
+        signal = graph_cut.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
+    return InputGradients(unscaled(cut.grads, inverse), signal)
+
+
+def input_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradients:
+    """Runs the critic at ``points`` and differentiates the sum of its logits."""
+    if is_functional():
+        return _functional_gradients(call, points)
+    warn_if_samples_interact(call.critic)
+    with torch.enable_grad():
+        inputs = [p if p.requires_grad else p.detach().requires_grad_() for p in points]
+        hidden = [new for new, given in zip(inputs, points) if new is not given]
+        versions = [x._version for x in inputs]
+        try:
+            logits = call.outputs(inputs)
+        except RuntimeError as error:
+            if "leaf Variable that requires grad" in str(error):
+                raise ValueError(IN_PLACE) from error
+            raise
+        if versions != [x._version for x in inputs]:
+            raise ValueError(IN_PLACE)
+    return gradients_of(call, logits, inputs, hidden)
+
+
+IN_PLACE = (
+    "critic: it changes its input in place, so the gradient with respect to the input that it "
+    "was given is not defined. Make its first operation out of place, or pass "
+    "lambda x: critic(x.clone())."
+)
+
+
+def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradients:
+    """The same under torch.compile and torch.func, where autograd.grad is not to be had."""
+    refuse_moving_buffers(call.critic)
+    scale, inverse = scales(call.inv_scale, points[0])
+
+    def total(*inputs: Tensor) -> Tensor:
+        logits = call.outputs(inputs)
+        parts = [
+            (logit * direction).sum()
+            for logit, direction in zip(logits, _directions(call, logits, scale))
+        ]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+
+    gradients = torch.func.grad(total, argnums=tuple(range(len(points))))(*points)
+    return InputGradients(unscaled(gradients, inverse))
+
+
+def _has_old_spectral_norm(module: torch.nn.Module) -> bool:
+    return any(type(hook).__name__ == "SpectralNorm" for hook in module._forward_pre_hooks.values())
+
+
+def refuse_moving_buffers(critic: Callable[..., Any]) -> None:
+    """torch.func.grad cannot follow buffers that these layers change outside of it."""
+    if not isinstance(critic, torch.nn.Module):
+        return
+    for module in critic.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and (
+            module.training and module.track_running_stats
+        ):
+            raise ValueError(
+                "critic: batch normalisation in training mode changes its running statistics, "
+                "which torch.func and torch.compile cannot follow in a penalty. Use layer, "
+                "instance or group normalisation, track_running_stats=False, or an eager penalty."
+            )
+        if module.training and _has_old_spectral_norm(module):
+            raise ValueError(
+                "critic: torch.nn.utils.spectral_norm cannot be compiled in a penalty. Use "
+                "torch.nn.utils.parametrizations.spectral_norm, which can."
+            )
+
+
+_warned: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+_checked: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+
+
+def warn_if_samples_interact(critic: Callable[..., Any]) -> None:
+    """Once for each critic: batch statistics make a per-sample penalty something else."""
+    if not isinstance(critic, torch.nn.Module) or critic in _checked or not critic.training:
+        return
+    _checked.add(critic)
+    for name, module in critic.named_modules():
+        is_batch_norm = isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+        if is_batch_norm and not isinstance(module, torch.nn.modules.instancenorm._InstanceNorm):
+            warnings.warn(
+                f"critic: {name or 'it'} is batch normalisation in training mode. The gradient "
+                "of one sample then depends on the others, so the penalty is not on per-sample "
+                "norms (Gulrajani et al., 2017, use layer normalisation instead).",
+                stacklevel=4,
+            )
+            return

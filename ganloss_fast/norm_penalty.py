@@ -1,0 +1,119 @@
+"""From gradients to a penalty: which norm, what is penalised, how it is averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ganloss_fast import ops
+from ganloss_fast.checks import Weight, check_choice, check_number, check_tensor, check_weight
+from ganloss_fast.terms import compute_dtype
+
+Norm = Literal["sample", "channel", "batch"]
+EpsAt = Literal["root", "gradient"]
+PenaltyReduction = Literal["mean", "sum", "max", "none"]
+
+
+@dataclass(frozen=True)
+class NormPenalty:
+    """What :func:`ganloss_fast.gradient_penalty` does with a gradient; its keywords, checked."""
+
+    weight: Weight
+    target: float
+    one_sided: bool = False
+    power: float = 2.0
+    norm: Norm = "sample"
+    eps: float = 0.0
+    eps_at: EpsAt = "root"
+    mask: Tensor | None = None
+    normalize_by_mask: bool = False
+    reduction: PenaltyReduction = "mean"
+
+    def __post_init__(self) -> None:
+        check_weight("weight", self.weight)
+        check_number("target", self.target)
+        check_choice("norm", self.norm, ("sample", "channel", "batch"))
+        check_choice("eps_at", self.eps_at, ("root", "gradient"))
+        check_choice("reduction", self.reduction, ("mean", "sum", "max", "none"))
+        if check_number("eps", self.eps) < 0:
+            raise ValueError(f"eps: expected a number >= 0, got {self.eps}.")
+        if check_number("power", self.power) <= 0:
+            raise ValueError(f"power: expected a number > 0, got {self.power}.")
+        if self.mask is not None:
+            check_tensor("mask", self.mask)
+        elif self.normalize_by_mask:
+            raise ValueError("normalize_by_mask: there is no mask to normalise by.")
+
+    def __call__(self, gradients: Sequence[Tensor]) -> Tensor:
+        """The penalty of the gradients of one or several inputs, each [B, ...]."""
+        gradients = [self._masked(gradient) for gradient in gradients]
+        is_plain = self.eps == 0 and self.power == 2 and self.norm != "channel"
+        if is_plain and self.reduction in ("mean", "sum"):
+            penalty = self._fused(gradients)
+        else:
+            penalty = self._composed(gradients)
+        if self.normalize_by_mask:
+            assert self.mask is not None
+            penalty = penalty / self.mask.to(penalty.dtype).mean()
+        return penalty
+
+    def _masked(self, gradient: Tensor) -> Tensor:
+        return gradient if self.mask is None else gradient * self.mask.to(gradient.dtype)
+
+    def _rows(self, gradients: Sequence[Tensor]) -> Tensor:
+        """[rows, ...]: one row for each norm."""
+        if self.norm == "batch":
+            return torch.cat([gradient.reshape(1, -1) for gradient in gradients], 1)
+        if len(gradients) == 1:
+            return gradients[0]
+        return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+
+    def _fused(self, gradients: Sequence[Tensor]) -> Tensor:
+        rows = self._rows(gradients)
+        mode = "one_sided" if self.one_sided else "two_sided"
+        scale = 1.0 if isinstance(self.weight, Tensor) else float(self.weight)
+        penalty = ops.gradient_penalty_loss(rows, mode, float(self.target), scale)[0]
+        if isinstance(self.weight, Tensor):
+            penalty = self.weight * penalty
+        return penalty * rows.shape[0] if self.reduction == "sum" else penalty
+
+    def _composed(self, gradients: Sequence[Tensor]) -> Tensor:
+        """The rare variants, out of plain operations."""
+        excess = self._norms(gradients) - self.target
+        if self.one_sided:
+            excess = torch.where(excess <= 0, 0.0, excess)
+        values = excess.square() if self.power == 2 else excess.abs().pow(self.power)
+        if self.reduction == "mean":
+            values = values.mean()
+        elif self.reduction == "sum":
+            values = values.sum()
+        elif self.reduction == "max":
+            values = values.amax()
+        elif self.norm == "batch":
+            values = values.reshape(())
+        return self.weight * values
+
+    def _norms(self, gradients: Sequence[Tensor]) -> Tensor:
+        rows = self._rows(gradients) if self.norm != "channel" else gradients[0]
+        rows = rows.to(compute_dtype(rows.dtype))
+        if self.norm == "channel":
+            if len(gradients) > 1:
+                raise ValueError('norm: "channel" is for a critic with one input.')
+            if rows.dim() < 2:
+                raise ValueError('norm: "channel" needs samples of shape [B, C, ...].')
+            over: tuple[int, ...] = (1,)
+        else:
+            over = tuple(range(1, rows.dim()))
+        if self.eps_at == "gradient" and self.eps > 0:
+            rows = rows + self.eps
+        squares = rows.square()
+        squared_norms = squares.sum(over) if over else squares
+        if self.eps_at == "root" and self.eps > 0:
+            return (squared_norms + self.eps).sqrt()
+        # sqrt has an infinite slope at 0: the gradient there is taken as 0, as torch.norm does.
+        is_zero = squared_norms == 0
+        return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared_norms).sqrt())

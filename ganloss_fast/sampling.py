@@ -1,0 +1,216 @@
+"""Where a gradient penalty is taken: between real and fake samples, at either, or around real."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ganloss_fast import ops
+from ganloss_fast.checks import (
+    check_choice,
+    check_number,
+    check_same_device,
+    check_tensor,
+    describe,
+)
+
+AlphaKind = Literal["sample", "element", "batch"]
+Alpha = float | Tensor | AlphaKind | None
+Samples = Tensor | Sequence[Tensor]
+
+ALPHA_KINDS = ("sample", "element", "batch")
+SAMPLINGS = ("mixed", "real", "fake", "dragan")
+
+
+@dataclass(frozen=True)
+class Dragan:
+    """Samples around the real ones (DRAGAN; Kodali et al., 2017): pass as ``sampling``.
+
+    .. math:: noisy = real + scale \\cdot std(real) \\cdot u, \\qquad
+        \\hat x = \\alpha \\cdot real + (1 - \\alpha) \\cdot noisy
+
+    Args:
+        scale: factor of the noise.
+        std: deviation of the whole batch: ``"sample"`` (divided by n - 1, as torch.std) or
+            ``"population"`` (by n, as TensorFlow does); ``"none"`` for 1.
+        noise: ``u`` per element: ``"uniform"`` on [0, 1), ``"centered"`` on [-1/2, 1/2), or
+            ``"normal"``.
+        clamp: bounds of the noisy samples, or None.
+
+    With ``alpha=0.0``, ``Dragan(1.0, "population", "centered", (0, 1))`` is compare_gan's.
+    """
+
+    scale: float = 0.5
+    std: Literal["sample", "population", "none"] = "sample"
+    noise: Literal["uniform", "centered", "normal"] = "uniform"
+    clamp: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_number("scale", self.scale)
+        check_choice("std", self.std, ("sample", "population", "none"))
+        check_choice("noise", self.noise, ("uniform", "centered", "normal"))
+
+    def noisy(self, real: Tensor, rng: torch.Generator | None) -> Tensor:
+        draw = torch.randn if self.noise == "normal" else torch.rand
+        u = draw(real.shape, generator=rng, device=real.device, dtype=_alpha_dtype(real))
+        if self.noise == "centered":
+            u = u - 0.5
+        factor: float | Tensor = self.scale
+        if self.std != "none":
+            correction = 1 if self.std == "sample" else 0
+            factor = self.scale * real.detach().to(u.dtype).std(correction=correction)
+        noisy = real + (factor * u).to(real.dtype)
+        return noisy.clamp(*self.clamp) if self.clamp is not None else noisy
+
+
+Sampling = Literal["mixed", "real", "fake", "dragan"] | Dragan
+
+
+def _check_images(real: Tensor, fake: Tensor) -> None:
+    check_tensor("real", real)
+    check_tensor("fake", fake)
+    if real.dim() == 0:
+        raise ValueError("real: expected a batch of samples, got a 0-d tensor.")
+    if real.shape != fake.shape:
+        raise ValueError(
+            f"fake: expected the shape of real, {list(real.shape)}, got {list(fake.shape)}."
+        )
+    if real.dtype != fake.dtype:
+        raise ValueError(f"fake: expected the dtype of real, {real.dtype}, got {fake.dtype}.")
+    check_same_device("fake", fake, "real", real)
+
+
+def _alpha_dtype(like: Tensor) -> torch.dtype:
+    return torch.float64 if like.dtype == torch.float64 else torch.float32
+
+
+def _draw_alpha(kind: str, like: Tensor, rng: torch.Generator | None) -> Tensor:
+    check_choice("alpha", kind, ALPHA_KINDS)
+    shapes: dict[str, Sequence[int]] = {
+        "sample": like.shape[:1],
+        "element": like.shape,
+        "batch": (),
+    }
+    return torch.rand(shapes[kind], generator=rng, device=like.device, dtype=_alpha_dtype(like))
+
+
+def _alpha_tensor(alpha: Alpha, like: Tensor, rng: torch.Generator | None) -> Tensor:
+    """alpha as the op takes it: 0-d, [B], or shaped like the samples."""
+    if alpha is None:
+        return _draw_alpha("sample", like, rng)
+    if isinstance(alpha, str):
+        return _draw_alpha(alpha, like, rng)
+    if not isinstance(alpha, Tensor):
+        return torch.full(
+            (), check_number("alpha", alpha), device=like.device, dtype=_alpha_dtype(like)
+        )
+    check_tensor("alpha", alpha)
+    check_same_device("alpha", alpha, "real", like)
+    batch = like.shape[0]
+    if alpha.dim() == 0 or alpha.shape == like.shape or alpha.shape == (batch,):
+        return alpha
+    if alpha.shape == (batch, *[1] * (like.dim() - 1)):
+        return alpha.reshape(batch)
+    raise ValueError(
+        f"alpha: expected a number, a 0-d tensor, shape [{batch}], "
+        f"{[batch, *[1] * (like.dim() - 1)]} or {list(like.shape)}, got {list(alpha.shape)}."
+    )
+
+
+def interpolate(
+    real: Tensor, fake: Tensor, alpha: Alpha = None, *, rng: torch.Generator | None = None
+) -> Tensor:
+    """Samples between real and fake ones, in one pass.
+
+    .. math:: \\hat x = \\alpha \\cdot real + (1 - \\alpha) \\cdot fake
+
+    Exact at both ends, differentiable in all three.
+
+    Args:
+        real: real samples [B, ...].
+        fake: generated samples, alike in shape, dtype and device.
+        alpha: share of ``real``: a number, a 0-d tensor, one for each sample ([B] or
+            [B, 1, ...]), or one for each element. Or what to draw from U[0, 1) on the device of
+            ``real``: ``"sample"`` (default, also None), ``"element"`` or ``"batch"``, one for
+            all.
+        rng: generator for that draw; default is the device's own.
+
+    Returns:
+        Tensor like ``real``, in its dtype and memory layout.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit, ``alpha`` has another shape, or
+            ``rng`` is given with an ``alpha`` that is not drawn.
+        TypeError: if an argument is not a floating-point tensor.
+    """
+    _check_images(real, fake)
+    _check_rng(alpha, rng)
+    return ops.interpolate(real, fake, _alpha_tensor(alpha, real, rng))
+
+
+def _check_rng(alpha: Alpha, rng: torch.Generator | None) -> None:
+    if rng is not None and not isinstance(rng, torch.Generator):
+        raise TypeError(f"rng: expected a torch.Generator, got {describe(rng)}.")
+    if rng is not None and alpha is not None and not isinstance(alpha, str):
+        raise ValueError("rng: alpha is given, so nothing is drawn; leave one of them out.")
+
+
+def as_samples(name: str, samples: object) -> tuple[Tensor, ...]:
+    """One input of a critic, or several, as a tuple of batches alike in batch size."""
+    if isinstance(samples, Tensor):
+        listed: tuple[Tensor, ...] = (samples,)
+    elif isinstance(samples, (list, tuple)) and samples:
+        listed = tuple(samples)
+    else:
+        raise TypeError(
+            f"{name}: expected a tensor or a sequence of tensors, got {describe(samples)}."
+        )
+    for k, tensor in enumerate(listed):
+        label = name if len(listed) == 1 else f"{name}[{k}]"
+        check_tensor(label, tensor)
+        if tensor.dim() == 0:
+            raise ValueError(f"{label}: expected a batch of samples, got a 0-d tensor.")
+        if tensor.shape[0] != listed[0].shape[0]:
+            raise ValueError(
+                f"{label}: expected the batch size of {name}[0], {listed[0].shape[0]}, got "
+                f"{tensor.shape[0]}."
+            )
+    return listed
+
+
+def penalty_points(
+    real: Samples | None,
+    fake: Samples | None,
+    sampling: Sampling,
+    alpha: Alpha,
+    rng: torch.Generator | None,
+) -> tuple[Tensor, ...]:
+    """The points at which :func:`gradient_penalty` asks for the gradient, one for each input."""
+    around = sampling if isinstance(sampling, Dragan) else Dragan()
+    kind = "dragan" if isinstance(sampling, Dragan) else sampling
+    check_choice("sampling", kind, SAMPLINGS)
+    for name, value, unused in (("real", real, kind == "fake"), ("fake", fake, kind != "mixed")):
+        if value is None and not (unused and not (name == "fake" and kind == "fake")):
+            raise ValueError(f"{name}: sampling {kind!r} needs {name} samples, got None.")
+    if kind == "fake":
+        return as_samples("fake", fake)
+    reals = as_samples("real", real)
+    if kind == "real":
+        return reals
+    if kind == "mixed":
+        fakes = as_samples("fake", fake)
+        if len(fakes) != len(reals):
+            raise ValueError(f"fake: expected {len(reals)} inputs like real, got {len(fakes)}.")
+        for r, f in zip(reals, fakes):
+            _check_images(r, f)
+        _check_rng(alpha, rng)
+    else:
+        fakes = tuple(around.noisy(r, rng) for r in reals)
+    if (alpha is None or isinstance(alpha, str)) and alpha != "element":
+        # One draw for all inputs of a sample.
+        alpha = _alpha_tensor(alpha, reals[0], rng)
+    return tuple(ops.interpolate(r, f, _alpha_tensor(alpha, r, rng)) for r, f in zip(reals, fakes))

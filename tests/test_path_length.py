@@ -1,0 +1,51 @@
+"""Path length regularisation, and when to apply a penalty."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from penalty_oracle import HostSync, assert_penalty
+from torch import nn
+
+import ganloss_fast as gf
+
+
+def test_path_length_is_the_published_formula():
+    torch.manual_seed(0)
+    mapping = nn.Linear(16, 3 * 8 * 8).double()
+    latents = torch.randn(4, 6, 16, dtype=torch.float64, requires_grad=True)
+    images, again = (mapping(latents.sum(1)).tanh().view(4, 3, 8, 8) for _ in range(2))
+    noise = torch.randn_like(images) / 8
+    mean = torch.tensor(0.5, dtype=torch.float64)
+    result = gf.path_length_penalty(images, latents, mean, noise=noise)
+    (g,) = torch.autograd.grad((again * noise).sum(), latents, create_graph=True)
+    lengths = g.square().sum(2).mean(1).sqrt()
+    average = mean.lerp(lengths.mean(), 0.01)
+    assert_penalty(result.penalty, 2 * (lengths - average).square().mean(), mapping, 1e-12)
+    assert result.mean.item() == pytest.approx(average.item())
+    assert not result.mean.requires_grad
+    assert torch.allclose(result.lengths, lengths)
+
+
+def test_path_length_mean_stays_on_the_device_and_is_not_changed():
+    latents = torch.randn(2, 4, requires_grad=True)
+    images = (latents @ torch.randn(4, 12)).view(2, 3, 2, 2)
+    mean = torch.zeros(())
+    with HostSync():
+        gf.path_length_penalty(images, latents, mean, graph_cut="off")
+    assert mean.item() == 0
+
+
+def test_lazy_regularisation_has_the_interval_scale_and_adam_of_stylegan2():
+    lazy = gf.LazyRegularizer(every=16)
+    assert [step for step in range(40) if lazy.is_due(step)] == [0, 16, 32]
+    assert lazy.scale == 16
+    adam = lazy.adam(lr=0.002, betas=(0.0, 0.99))
+    assert adam["lr"] == pytest.approx(0.002 * 16 / 17)
+    assert adam["betas"] == (0.0, pytest.approx(0.99 ** (16 / 17)))
+
+
+@pytest.mark.parametrize(("every", "error"), [(0, ValueError), (1.5, TypeError)])
+def test_a_wrong_interval_is_refused(every, error):
+    with pytest.raises(error, match="every: expected"):
+        gf.LazyRegularizer(every)

@@ -1,0 +1,226 @@
+"""Penalties under torch.compile: right where they compile, refused where Dynamo cannot."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from critics import SpectralResNet, dcgan, patchgan
+from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
+
+import ganloss_fast as gf
+from ganloss_fast.compiled import remove_zero_branch
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def small_dcgan() -> nn.Module:
+    torch.manual_seed(3)
+    return dcgan(4, 16)
+
+
+def gradients(module: nn.Module) -> list[torch.Tensor]:
+    return [torch.zeros_like(p) if p.grad is None else p.grad for p in module.parameters()]
+
+
+def assert_alike(compiled: nn.Module, eager: nn.Module, tolerance=1e-5) -> None:
+    for a, b in zip(gradients(compiled), gradients(eager), strict=True):
+        assert torch.allclose(a, b, rtol=tolerance, atol=tolerance * 1e-2)
+    for a, b in zip(compiled.buffers(), eager.buffers(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-6)
+
+
+PENALTIES = {
+    "gradient_penalty": lambda critic, real, fake, alpha: gf.gradient_penalty(
+        critic, real, fake, alpha=alpha
+    ),
+    "r1": lambda critic, real, fake, alpha: gf.r1_penalty(critic, real),
+    "per pixel": lambda critic, real, fake, alpha: gf.gradient_penalty(
+        critic, real, fake, alpha=alpha, norm="channel", eps=1e-6
+    ),
+}
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize(
+    "make", [small_dcgan, lambda: SpectralResNet(4, 8)], ids=["dcgan", "spectral norm, training"]
+)
+def test_a_compiled_penalty_equals_the_eager_one(make, penalty):
+    """With the functional form inside and an ordinary backward outside."""
+    critic = make()
+    eager = copy.deepcopy(critic)
+    size = 16 if make is small_dcgan else 8
+    real, fake = torch.randn(2, 3, 3, size, size).unbind()
+    alpha = torch.rand(3)
+    compute = PENALTIES[penalty]
+    step = torch.compile(
+        lambda r, f, a: compute(critic, r, f, a), fullgraph=True, backend="aot_eager"
+    )
+    compiled = step(real, fake, alpha)
+    compiled.backward()
+    expected = compute(eager, real, fake, alpha)
+    expected.backward()
+    assert torch.allclose(compiled, expected, rtol=1e-5)
+    assert_alike(critic, eager)
+
+
+def test_a_compiled_approximate_r1_equals_the_eager_one():
+    critic = small_dcgan()
+    eager = copy.deepcopy(critic)
+    x, seed = torch.randn(3, 3, 16, 16), torch.tensor(5)
+    step = torch.compile(
+        lambda x, s: gf.approximate_r1_penalty(critic, x, 0.1, seed=s),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    step(x, seed).backward()
+    gf.approximate_r1_penalty(eager, x, 0.1, seed=seed).backward()
+    assert_alike(critic, eager)
+
+
+def test_two_critics_under_the_same_code_do_not_mix_their_results():
+    """Dynamo lacks a guard on what a functorch closure captures; ours must not fall into that."""
+    critics = [small_dcgan(), SpectralResNet(4, 16).eval()]
+    x = torch.randn(2, 3, 16, 16)
+
+    def make(critic):
+        return torch.compile(lambda z: gf.r1_penalty(critic, z), backend="aot_eager")
+
+    steps = [make(critic) for critic in critics]
+    for _ in range(2):
+        for step, critic in zip(steps, critics, strict=True):
+            assert torch.allclose(step(x), gf.r1_penalty(critic, x), rtol=1e-4)
+
+
+def conv_backwards(graph: torch.fx.Graph) -> int:
+    target = torch.ops.aten.convolution_backward.default
+    return sum(node.target is target for node in graph.nodes)
+
+
+def counting_backend(counts: list[tuple[int, int]], with_pass: bool):
+    """What inductor does up to the pass, and then eager execution."""
+
+    def compiler(module, example_inputs):
+        before = conv_backwards(module.graph)
+        if with_pass:
+            remove_zero_branch(module.graph)
+            module.recompile()
+        counts.append((before, conv_backwards(module.graph)))
+        return make_boxed_func(module.forward)
+
+    from torch._inductor.decomposition import select_decomp_table
+
+    return aot_autograd(fw_compiler=compiler, decompositions=select_decomp_table())
+
+
+def test_the_compiler_pass_removes_the_dead_convolutions():
+    critic = small_dcgan()
+    eager = copy.deepcopy(critic)
+    x = torch.randn(2, 3, 16, 16)
+    counts: list[tuple[int, int]] = []
+    backend = counting_backend(counts, with_pass=True)
+    step = torch.compile(lambda z: gf.r1_penalty(critic, z), fullgraph=True, backend=backend)
+    step(x).backward()
+    gf.r1_penalty(eager, x).backward()
+    assert_alike(critic, eager)
+    before, after = (sum(column) for column in zip(*counts, strict=True))
+    # 3 layers: 3 input gradients; then 2 and 3 weight and input gradients, and 2 dead ones.
+    assert (before, after) == (3 + 2, 3)
+
+
+def test_the_compiler_pass_keeps_a_genuine_branch():
+    layers = [nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3), nn.GELU(), nn.Conv2d(4, 1, 3)]
+    critic = nn.Sequential(*layers).double()
+    eager = copy.deepcopy(critic)
+    x = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    counts: list[tuple[int, int]] = []
+    backend = counting_backend(counts, with_pass=True)
+    torch.compile(lambda z: gf.r1_penalty(critic, z), fullgraph=True, backend=backend)(x).backward()
+    gf.r1_penalty(eager, x).backward()
+    assert_alike(critic, eager, 1e-12)
+    assert all(before == after for before, after in counts)
+
+
+def test_compile_options_hold_the_pass_and_pass_others_on():
+    options = gf.compile_options(max_autotune=False)
+    assert set(options) == {"post_grad_custom_pre_pass", "max_autotune"}
+    assert options["post_grad_custom_pre_pass"].uuid()
+
+
+# ---- what Dynamo cannot do ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", [gf.r1_penalty, lambda c, x: gf.gradient_penalty(c, x, x)])
+def test_a_compiled_critic_under_an_eager_penalty_says_what_to_do(function):
+    critic = torch.compile(small_dcgan(), backend="aot_eager")
+    with pytest.raises(RuntimeError, match="Compile the function that computes the penalty"):
+        function(critic, torch.randn(2, 3, 16, 16))
+
+
+def test_a_function_that_was_compiled_inside_the_critic_says_what_to_do():
+    inner = torch.compile(small_dcgan(), backend="aot_eager")
+    with pytest.raises(RuntimeError, match="Compile the function that computes the penalty"):
+        gf.r1_penalty(lambda x: inner(x) * 2, torch.randn(2, 3, 16, 16))
+
+
+def compiled_refusal(function, *arguments) -> str:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (Dynamo wraps it)
+        torch.compile(function, fullgraph=True, backend="aot_eager")(*arguments)
+    message, error = "", caught.value
+    while error is not None:
+        message += str(error)
+        error = error.__cause__ or error.__context__
+    return message
+
+
+def test_batch_norm_in_training_is_refused_while_compiling():
+    critic = patchgan(4, nn.BatchNorm2d)
+    message = compiled_refusal(lambda x: gf.r1_penalty(critic, x), torch.randn(2, 3, 32, 32))
+    assert "batch normalisation in training mode changes its running statistics" in message
+
+
+def test_the_old_spectral_norm_is_refused_while_compiling():
+    critic = nn.Sequential(torch.nn.utils.spectral_norm(nn.Conv2d(3, 1, 3)))
+    message = compiled_refusal(lambda x: gf.r1_penalty(critic, x), torch.randn(2, 3, 8, 8))
+    assert "parametrizations.spectral_norm" in message
+
+
+def test_chunks_are_refused_while_compiling():
+    critic = small_dcgan()
+    message = compiled_refusal(
+        lambda x: gf.r1_penalty(critic, x, chunk_size=1), torch.randn(2, 3, 16, 16)
+    )
+    assert "compile the step without it" in message
+
+
+def test_penalty_from_logits_is_refused_while_compiling():
+    critic = small_dcgan()
+    x = torch.randn(2, 3, 16, 16, requires_grad=True)
+    message = compiled_refusal(lambda z: gf.penalty_from_logits(critic(z), z), x)
+    assert "need the critic itself" in message
+
+
+def test_cutting_an_own_gradient_is_refused_while_compiling():
+    gradient = torch.randn(2, 3, requires_grad=True) * 2
+    message = compiled_refusal(gf.cut_second_order, gradient)
+    assert "Call it outside of the compiled function" in message
+
+
+def test_path_length_is_refused_while_compiling():
+    latents = torch.randn(2, 4, requires_grad=True)
+    weight = torch.randn(4, 12)
+
+    def step(w):
+        return gf.path_length_penalty((w @ weight).view(2, 3, 2, 2), w, torch.zeros(())).penalty
+
+    assert "need the critic itself" in compiled_refusal(step, latents)

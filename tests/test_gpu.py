@@ -79,7 +79,7 @@ def assert_agrees_with_float64(function, inputs):
             ours.double().cpu(),
             truth,
             rtol=0.0,
-            atol=(2 * rounding + 30 * arithmetic) * max(scale, ours.dim() == 0) + least,
+            atol=(2 * rounding + 100 * arithmetic) * max(scale, ours.dim() == 0) + least,
             equal_nan=True,
         )
 
@@ -91,7 +91,7 @@ def test_multi_tensor_loss(device, term, size, dtype):
     a, b = (tensor(size, dtype=dtype, device=device) for _ in range(2))
 
     def loss(a, b):
-        pair, mean = Segment(a, TERMS[term], 0.7, b=b), b.double().mean().to(a.dtype)
+        pair, mean = Segment(a, TERMS[term], 0.7, b=b), b.double().mean()
         single = Segment(a, TERMS[term], 1.3, b=mean)
         return ops.multi_tensor_loss([pair, single]).total
 

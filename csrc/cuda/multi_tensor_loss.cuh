@@ -96,6 +96,14 @@ __device__ __forceinline__ auto chunk_of_block(const List& list) {
       segment, begin, static_cast<int>(limit - begin), index == 0 ? segment.head : 0};
 }
 
+// What deviations are counted from: the first element, so that a large mean costs no digits.
+template <typename T>
+__device__ __forceinline__ T center_of(const Segment<T>& segment) {
+  if (segment.count == 0) return T(0);
+  const T first = read_scalar<T>(segment.a, segment.dtype);
+  return first - first == T(0) ? first : T(0);
+}
+
 template <typename T>
 __device__ __forceinline__ T scalar_b(const Segment<T>& segment) {
   return segment.b_kind == OperandB::kScalar ? read_scalar<T>(segment.b, segment.b_dtype) : T(0);
@@ -239,8 +247,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
   const Segment<T>& segment = chunk.segment;
   const T b_scalar = scalar_b(segment);
   T center = 0;
-  if constexpr (kWithStatistics)
-    if (segment.count > 0) center = read_scalar<T>(segment.a, segment.dtype);
+  if constexpr (kWithStatistics) center = center_of(segment);
 
   T sums[kSums] = {};
   for_each_tile<kItems>(chunk.count, chunk.head, segment.is_aligned, [&](const Tile& tile) {
@@ -277,10 +284,9 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     values[done.index] = sum[0] * done.inverse_count;
     if constexpr (kWithStatistics) {
       T* row = statistics + static_cast<int64_t>(done.index) * 4;
-      const T origin = done.count > 0 ? read_scalar<T>(done.a, done.dtype) : T(0);
       const T mean = sum[1] * done.inverse_count;
       const T variance = sum[2] * done.inverse_count - mean * mean;
-      row[0] = origin + mean;
+      row[0] = center_of(done) + mean;
       row[1] = math::square_root(math::positive_part(variance));
       row[2] = sum[3] * done.inverse_count;
       row[3] = sum[4];

@@ -9,16 +9,36 @@ BIN = $(VENV)/bin
 SOURCES = $(shell find csrc -type f) setup.py pyproject.toml
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench lint format clean verify-gpu-kernels test-gpu bench-gpu sanitize-gpu
 
 demo: $(VENV)/.built
 	$(BIN)/python -m benchmarks.train $(ARGS)
 
 test: $(VENV)/.built
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu_proof" $(ARGS)
 
 bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks.run $(ARGS)
+	$(BIN)/python -m benchmarks.penalties $(ARGS)
+
+# The GPU kernels, executed, race-checked, memory-checked and held to their static budget on a
+# machine without a GPU: CUDA C++ on the harness in tests/harness, Triton in its interpreter.
+verify-gpu-kernels: $(VENV)/.built
+	$(BIN)/python -m pytest -m gpu_proof
+	$(BIN)/python -m pytest --emulated-cuda tests/test_multi_tensor_loss.py tests/test_penalties.py
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/test_triton_segments.py \
+	    tests/test_triton_batches.py tests/test_triton_guard.py
+
+# On a machine with a GPU.
+test-gpu: $(VENV)/.built
+	$(BIN)/python -m pytest -m gpu
+
+bench-gpu: $(VENV)/.built
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+sanitize-gpu: $(VENV)/.built
+	compute-sanitizer --tool memcheck --error-exitcode 1 $(BIN)/python -m pytest -m gpu
+	compute-sanitizer --tool racecheck --error-exitcode 1 $(BIN)/python -m pytest -m gpu
 
 lint: $(VENV)/.built
 	$(BIN)/ruff check .

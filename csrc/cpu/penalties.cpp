@@ -56,13 +56,6 @@ std::vector<double> to_doubles(const at::Tensor& tensor) {
   return {begin, begin + values.numel()};
 }
 
-void check_penalty_backward(const at::Tensor& grad_penalty, const at::Tensor& gradient,
-                            const at::Tensor& norms, int64_t mode) {
-  check_penalty(gradient, mode);
-  check_shape("grad_penalty", grad_penalty, {}, gradient);
-  check_shape("norms", norms, {gradient.size(0)}, gradient);
-}
-
 math::NormPenalty<double> penalty_of(int64_t mode, double target) {
   return {static_cast<math::PenaltyMode>(mode), target};
 }

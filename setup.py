@@ -116,14 +116,12 @@ def extensions() -> list[Extension]:
     flags = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
     if nodes_are_intrusive():
         flags.append("-DGANLOSS_INTRUSIVE_NODES")
-    plan, _ = build_plan()
-    if plan != "cuda":
-        kind, options = CppExtension, flags
-    else:
+    kind, options = CppExtension, {"cxx": flags}
+    if build_plan()[0] == "cuda":
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHITECTURES)
         sources += [*ROOT.glob("csrc/cuda/*.cpp"), *ROOT.glob("csrc/cuda/*.cu")]
-        nvcc_flags = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", "--threads=2"]
-        kind, options = CUDAExtension, {"cxx": flags, "nvcc": nvcc_flags}
+        kind = CUDAExtension
+        options["nvcc"] = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", "--threads=2"]
     return [
         kind(
             "ganloss_fast._C",

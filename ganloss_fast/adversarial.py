@@ -155,13 +155,10 @@ def _discriminator_sides(
     reals: list[Tensor], fakes: list[Tensor], loss: Loss, real_scale: float, fake_scale: float
 ) -> Sides:
     if loss.relativistic is None:
-        real: list[Segment] = []
-        for logits in reals:
-            real += loss.real_segments(logits, real_scale)
-        fake: list[Segment] = []
-        for logits in fakes:
-            fake += loss.fake_segments(logits, fake_scale)
-        return {"real": real, "fake": fake}
+        return {
+            "real": loss.real_segments(reals, real_scale),
+            "fake": loss.fake_segments(fakes, fake_scale),
+        }
     forward, backward = loss.relativistic_terms
     if loss.relativistic == "paired":
         return {"paired": _less(reals, fakes, forward, real_scale)}
@@ -176,7 +173,7 @@ def _generator_sides(
     fakes: list[Tensor], reals: list[Tensor] | None, loss: Loss, scale: float
 ) -> Sides:
     if reals is None:
-        return {"fake": [s for f in fakes for s in loss.generator_segments(f, scale)]}
+        return {"fake": loss.generator_segments(fakes, scale)}
     forward, backward = loss.relativistic_terms
     if loss.relativistic == "paired":
         return {"paired": _less(fakes, reals, forward, scale)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +24,14 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} ({value!r})" if value is not None else "None"
 
 
-def check_tensor(name: str, value: object) -> Tensor:
+def is_plain(value: Any) -> bool:
+    """The usual case of :func:`check_tensor`, without building a name for it."""
+    return type(value) is Tensor and value.dtype in FLOATING and value.layout is torch.strided
+
+
+def check_tensor(name: str, value: Any) -> Tensor:
     """A dense floating-point tensor."""
-    if type(value) is Tensor and value.dtype in FLOATING and value.layout is torch.strided:
+    if is_plain(value):
         return value
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {describe(value)}.")
@@ -56,7 +62,8 @@ def as_outputs(name: str, value: object) -> list[Tensor]:
                 f"{describe(item)}. If each entry holds feature maps and logits, pass the "
                 f"logits alone: [outputs[-1] for outputs in {name}]."
             )
-        check_tensor(f"{name}[{k}]", item)
+        if not is_plain(item):
+            check_tensor(f"{name}[{k}]", item)
     check_one_device(name, value)
     return list(value)
 

@@ -60,6 +60,15 @@ def _label_map(name: str, label: Tensor, logits: Tensor) -> Tensor:
     return label
 
 
+Outputs = list[Tensor]
+"""The logits of every discriminator output."""
+
+
+def _each(outputs: Outputs, *summands: tuple[Term, float]) -> list[Segment]:
+    """``scale * mean(term(logits))`` for every output and every summand."""
+    return [Segment(logits, term, scale) for logits in outputs for term, scale in summands]
+
+
 class Loss(ABC):
     """What every loss of the table gives: its segments for each side, with a common scale."""
 
@@ -68,15 +77,15 @@ class Loss(ABC):
     relativistic: Relativistic = None
 
     @abstractmethod
-    def real_segments(self, logits: Tensor, scale: float) -> list[Segment]:
+    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
         """The discriminator loss on real logits."""
 
     @abstractmethod
-    def fake_segments(self, logits: Tensor, scale: float) -> list[Segment]:
+    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
         """The discriminator loss on fake logits."""
 
     @abstractmethod
-    def generator_segments(self, logits: Tensor, scale: float) -> list[Segment]:
+    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
         """The generator loss on fake logits."""
 
 
@@ -124,33 +133,38 @@ class BCE(Loss):
                 "leave it at 1.0."
             )
 
-    def real_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        return self._segments("real_label", logits, scale)
+    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        return self._segments("real_label", outputs, scale)
 
-    def fake_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        return self._segments("fake_label", logits, scale)
+    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        return self._segments("fake_label", outputs, scale)
 
-    def generator_segments(self, logits: Tensor, scale: float) -> list[Segment]:
+    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
         if self.saturating:
-            return self._segments("fake_label", logits, -scale)
-        return self._segments("generator_label", logits, scale)
+            return self._segments("fake_label", outputs, -scale)
+        return self._segments("generator_label", outputs, scale)
 
-    def _segments(self, label_name: str, logits: Tensor, scale: float) -> list[Segment]:
+    def _segments(self, label_name: str, outputs: Outputs, scale: float) -> list[Segment]:
         label = getattr(self, label_name)
         if isinstance(label, Tensor):
-            label = _label_map(label_name, label, logits).to(compute_dtype(logits.dtype))
-            return [
-                Segment(logits, _TOWARDS_REAL, scale, weight=label),
-                Segment(logits, _TOWARDS_FAKE, scale, weight=1 - label),
-            ]
+            return [s for t in outputs for s in _soft_target_segments(label_name, label, t, scale)]
         if label == 1.0:
-            return [Segment(logits, _TOWARDS_REAL, scale)]
+            return _each(outputs, (_TOWARDS_REAL, scale))
         if label == 0.0:
-            return [Segment(logits, _TOWARDS_FAKE, scale)]
-        return [
-            Segment(logits, _TOWARDS_REAL, scale * label),
-            Segment(logits, _TOWARDS_FAKE, scale * (1.0 - label)),
-        ]
+            return _each(outputs, (_TOWARDS_FAKE, scale))
+        return _each(
+            outputs, (_TOWARDS_REAL, scale * label), (_TOWARDS_FAKE, scale * (1.0 - label))
+        )
+
+
+def _soft_target_segments(
+    label_name: str, label: Tensor, logits: Tensor, scale: float
+) -> list[Segment]:
+    target = _label_map(label_name, label, logits).to(compute_dtype(logits.dtype))
+    return [
+        Segment(logits, _TOWARDS_REAL, scale, weight=target),
+        Segment(logits, _TOWARDS_FAKE, scale, weight=1 - target),
+    ]
 
 
 @dataclass(frozen=True)
@@ -178,16 +192,16 @@ class Hinge(Loss):
         check_choice("generator_form", self.generator_form, ("linear", "hinge"))
         _check_relativistic(self, {"margin": 1.0, "generator_form": "linear"})
 
-    def real_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        return [Segment(logits, terms.hinge(1.0, self.margin), scale)]
+    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        return _each(outputs, (terms.hinge(1.0, self.margin), scale))
 
-    def fake_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        return [Segment(logits, terms.hinge(-1.0, self.margin), scale)]
+    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        return _each(outputs, (terms.hinge(-1.0, self.margin), scale))
 
-    def generator_segments(self, logits: Tensor, scale: float) -> list[Segment]:
+    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
         if self.generator_form == "hinge":
-            return [Segment(logits, terms.hinge(1.0, self.margin), scale)]
-        return [Segment(logits, terms.LINEAR, -scale)]
+            return _each(outputs, (terms.hinge(1.0, self.margin), scale))
+        return _each(outputs, (terms.LINEAR, -scale))
 
 
 @dataclass(frozen=True)
@@ -219,24 +233,28 @@ class LeastSquares(Loss):
             _check_label(name, getattr(self, name))
         _check_relativistic(self, {"real_label": 1.0, "fake_label": 0.0, "generator_label": 1.0})
 
-    def real_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        return self._segments("real_label", logits, scale)
+    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        return self._segments("real_label", outputs, scale)
 
-    def fake_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        return self._segments("fake_label", logits, scale)
+    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        return self._segments("fake_label", outputs, scale)
 
-    def generator_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        return self._segments("generator_label", logits, scale)
+    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        return self._segments("generator_label", outputs, scale)
 
-    def _segments(self, label_name: str, logits: Tensor, scale: float) -> list[Segment]:
+    def _segments(self, label_name: str, outputs: Outputs, scale: float) -> list[Segment]:
         label = getattr(self, label_name)
         if not isinstance(label, Tensor):
-            return [Segment(logits, terms.squared(label), scale)]
-        label = _label_map(label_name, label, logits)
-        # Labels are never rounded to half precision, and never make the loss float64.
-        same = label.dtype == logits.dtype
-        dtype = logits.dtype if same else compute_dtype(logits.dtype)
-        return [Segment(logits.to(dtype), terms.squared(0.0), scale, b=label.to(dtype))]
+            return _each(outputs, (terms.squared(label), scale))
+        return [_map_segment(label_name, label, logits, scale) for logits in outputs]
+
+
+def _map_segment(label_name: str, label: Tensor, logits: Tensor, scale: float) -> Segment:
+    label = _label_map(label_name, label, logits)
+    # Labels are never rounded to half precision, and never make the loss float64.
+    same = label.dtype == logits.dtype
+    dtype = logits.dtype if same else compute_dtype(logits.dtype)
+    return Segment(logits.to(dtype), terms.squared(0.0), scale, b=label.to(dtype))
 
 
 @dataclass(frozen=True)
@@ -257,17 +275,16 @@ class Wasserstein(Loss):
     def __post_init__(self) -> None:
         check_number("drift", self.drift)
 
-    def real_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        segments = [Segment(logits, terms.LINEAR, -scale)]
-        if self.drift != 0.0:
-            segments.append(Segment(logits, terms.squared(0.0), scale * self.drift))
-        return segments
+    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        if self.drift == 0.0:
+            return _each(outputs, (terms.LINEAR, -scale))
+        return _each(outputs, (terms.LINEAR, -scale), (terms.squared(0.0), scale * self.drift))
 
-    def fake_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        return [Segment(logits, terms.LINEAR, scale)]
+    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        return _each(outputs, (terms.LINEAR, scale))
 
-    def generator_segments(self, logits: Tensor, scale: float) -> list[Segment]:
-        return [Segment(logits, terms.LINEAR, -scale)]
+    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+        return _each(outputs, (terms.LINEAR, -scale))
 
 
 LossLike = str | Loss

@@ -60,7 +60,14 @@ class CriticCall:
         check_choice("zero_grads", self.zero_grads, ZERO_GRADS_CHOICES)
 
     def outputs(self, points: Sequence[Tensor]) -> list[Tensor]:
-        return as_logits(self.critic(*points, *self.args, **self.kwargs))
+        value = self.critic(*points, *self.args, **self.kwargs)
+        if isinstance(value, tuple) and self.output_weights is None:
+            # Often (features, logits): summing both would be a wrong penalty and no error.
+            raise TypeError(
+                f"critic: it returned {describe(value)}. If all of it is logits, return a list or "
+                "pass output_weights; if not, wrap it, for example lambda x: critic(x)[-1]."
+            )
+        return as_logits(value)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ganloss_fast import adversarial, losses, matching, penalties
 from ganloss_fast.checks import Outputs
 from ganloss_fast.losses import LossLike
 from ganloss_fast.matching import Features
+from ganloss_fast.sampling import Samples
 
 
 class _Configured(torch.nn.Module):
@@ -59,6 +60,10 @@ class GradientPenalty(_Configured):
     """:func:`ganloss_fast.gradient_penalty`, called with (critic, real, fake)."""
 
     def forward(
-        self, critic: Callable[..., Tensor], real: Tensor, fake: Tensor, **inputs
+        self,
+        critic: Callable[..., Any],
+        real: Samples,
+        fake: Samples | None = None,
+        **inputs: Any,
     ) -> Tensor:
         return penalties.gradient_penalty(critic, real, fake, **self.options, **inputs)

@@ -89,7 +89,8 @@ def gradient_penalty(
 
     Args:
         critic: called as ``critic(x_hat, *critic_args, **critic_kwargs)``; returns a tensor of
-            logits of any shape, or a flat list of them. All logits are added up.
+            logits of any shape, or a flat list of them (a tuple only with ``output_weights``: it
+            is usually features beside logits). All logits are added up.
         real: real samples [B, ...]; a tuple for a critic with several inputs, over all of which
             the norm then runs.
         fake: generated samples, alike in shape, dtype and device. Detach them in a critic step.

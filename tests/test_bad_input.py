@@ -309,7 +309,10 @@ WRONG_CRITICS = {
     "None": Bad(penalty(None), TypeError, "^critic: .*None"),
     "a tensor": Bad(penalty(IMAGES), TypeError, "^critic: "),
     "it returns a tuple": Bad(
-        penalty(lambda x: ([x], critic(x))), TypeError, "^critic: .*list of 1.*lambda"
+        penalty(lambda x: (x, critic(x))), TypeError, "^critic: .*tuple of 2.*lambda"
+    ),
+    "it returns a nested list": Bad(
+        penalty(lambda x: [[x], critic(x)]), TypeError, "^critic: .*list of 1.*lambda"
     ),
     "it returns None": Bad(penalty(lambda x: None), TypeError, "^critic: .*None"),
     "it returns a number": Bad(penalty(lambda x: 1.0), TypeError, "^critic: .*float"),

@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(config, items):
 
 def serves_emulation(item):
     """Whether a test runs the native implementation; once, not for every instruction set."""
+    if item.get_closest_marker("cpu_only"):
+        return False
     chosen = getattr(item, "callspec", None) and item.callspec.params.get("implementation")
     if chosen is not None:
         return chosen == IMPLEMENTATIONS[-1]

@@ -25,7 +25,8 @@ bench: $(VENV)/.built
 # machine without a GPU: CUDA C++ on the harness in tests/harness, Triton in its interpreter.
 verify-gpu-kernels: $(VENV)/.built
 	$(BIN)/python -m pytest -m gpu_proof
-	$(BIN)/python -m pytest --emulated-cuda tests/test_multi_tensor_loss.py tests/test_penalties.py
+	$(BIN)/python -m pytest --emulated-cuda tests/test_multi_tensor_loss.py \
+	    tests/test_statistics.py tests/test_segment_weights.py tests/test_penalties.py
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/test_triton_segments.py \
 	    tests/test_triton_batches.py tests/test_triton_guard.py
 

@@ -1,7 +1,6 @@
 """Fused GAN losses and gradient penalties for PyTorch."""
 
 from ganloss_fast.adversarial import (
-    LossDetails,
     discriminator_loss,
     discriminator_loss_details,
     generator_loss,
@@ -10,6 +9,7 @@ from ganloss_fast.adversarial import (
 from ganloss_fast.approximate import approximate_r1_penalty, perturb
 from ganloss_fast.backends import get_backend, set_backend, use_backend
 from ganloss_fast.compiled import compile_options
+from ganloss_fast.details import LossDetails
 from ganloss_fast.diagnose import diagnose
 from ganloss_fast.graph_cut import cut_second_order
 from ganloss_fast.lazy import LazyRegularizer

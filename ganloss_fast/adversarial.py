@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ganloss_fast import ops, terms
@@ -17,93 +15,20 @@ from ganloss_fast.checks import (
     check_same_device,
     check_weight,
 )
+from ganloss_fast.details import (
+    REDUCTIONS,
+    LossDetails,
+    Reduction,
+    Sides,
+    flatten,
+    loss_details,
+)
+from ganloss_fast.distributed import check_process_group, mean_over_ranks
 from ganloss_fast.losses import Loss, LossLike, resolve
 from ganloss_fast.terms import Segment, Term
 
-Reduction = Literal["sum", "mean"]
-REDUCTIONS = ("sum", "mean")
-
-# ---- statistics and details --------------------------------------------------------------------
-
-
-class LogitStatistics(NamedTuple):
-    """Detached statistics of the logits of each of K outputs, on their device."""
-
-    mean: Tensor  # [K]
-    standard_deviation: Tensor  # [K], of the population
-    sign: Tensor  # [K], mean of sign(logit): what adaptive augmentation steers by
-    nonfinite: Tensor  # [K], number of NaN and infinite logits
-
-
-class LossStatistics(NamedTuple):
-    """Statistics of the logits, None for a side that the loss did not see."""
-
-    real: LogitStatistics | None
-    fake: LogitStatistics | None
-
-
-class LossDetails(NamedTuple):
-    """A loss and its parts over K outputs. All but ``stats`` are differentiable.
-
-    ``real`` and ``fake`` are the unweighted terms; they are None where a loss has no separate
-    term for that side (a paired relativistic loss, the real side of most generator losses).
-    """
-
-    total: Tensor  # []
-    real: Tensor | None  # [K]
-    fake: Tensor | None  # [K]
-    per_output: Tensor  # [K], weighted; total is their sum or mean
-    stats: LossStatistics
-
-
-Sides = dict[str, list[Segment]]
-"""The segments of each side of a loss, output by output, as many for every output."""
-
-
-def _side_terms(segments: list[Segment], values: Tensor, outputs: int) -> Tensor:
-    """[K]: the term of every output from the values of one side's segments."""
-    per_output = len(segments) // outputs
-    columns = values.view(outputs, per_output).unbind(1)
-    scaled = [segment.scale * column for segment, column in zip(segments, columns)]
-    return scaled[0] if per_output == 1 else torch.stack(scaled).sum(0)
-
-
-def _side_statistics(rows: Tensor, outputs: int) -> LogitStatistics:
-    """The first segment of every output sees its logits."""
-    return LogitStatistics(*rows[:: len(rows) // outputs].unbind(1))
-
-
-def _details(
-    sides: Sides, outputs: int, weights: dict[str, Weight], reduction: Reduction
-) -> LossDetails:
-    """Computes all sides in one call and puts the parts together.
-
-    ``sides`` may hold "real", "fake" and "paired" (one term for both) and, with scale 0,
-    "real_logits" and "fake_logits", which are there for their statistics only.
-    """
-    computed = ops.multi_tensor_loss(_flatten(sides), with_statistics=True)
-    parts: dict[str, Tensor] = {}
-    statistics: dict[str, LogitStatistics] = {}
-    first = 0
-    for name, segments in sides.items():
-        last = first + len(segments)
-        statistics[name] = _side_statistics(computed.statistics[first:last], outputs)
-        if not name.endswith("_logits"):
-            parts[name] = _side_terms(segments, computed.values[first:last], outputs)
-        first = last
-    weighted = [weights.get(name, 1.0) * part for name, part in parts.items()]
-    per_output = weighted[0] if len(weighted) == 1 else weighted[0] + weighted[1]
-    return LossDetails(
-        total=per_output.sum() if reduction == "sum" else per_output.mean(),
-        real=parts.get("real"),
-        fake=parts.get("fake"),
-        per_output=per_output,
-        stats=LossStatistics(
-            real=statistics.get("real", statistics.get("real_logits")),
-            fake=statistics.get("fake", statistics.get("fake_logits")),
-        ),
-    )
-
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # ---- building segments -------------------------------------------------------------------------
 
@@ -138,11 +63,13 @@ def _output_share(reduction: Reduction, count: int) -> float:
     return 1.0 / count
 
 
-def _means(reals: list[Tensor], fakes: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def _means(
+    reals: list[Tensor], fakes: list[Tensor], group: ProcessGroup | None
+) -> tuple[list[Tensor], list[Tensor]]:
     """The mean logit of every output, real and fake, as 0-d tensors that carry gradients."""
     segments = [Segment(t, terms.LINEAR, scale=0.0) for t in reals + fakes]
     values = ops.multi_tensor_loss(segments).values
-    means = values.unbind()
+    means = (values if group is None else mean_over_ranks(values, group)).unbind()
     return list(means[: len(reals)]), list(means[len(reals) :])
 
 
@@ -152,7 +79,12 @@ def _less(logits: list[Tensor], others: list[Tensor], term: Term, scale: float) 
 
 
 def _discriminator_sides(
-    reals: list[Tensor], fakes: list[Tensor], loss: Loss, real_scale: float, fake_scale: float
+    reals: list[Tensor],
+    fakes: list[Tensor],
+    loss: Loss,
+    group: ProcessGroup | None,
+    real_scale: float = 1.0,
+    fake_scale: float = 1.0,
 ) -> Sides:
     if loss.relativistic is None:
         return {
@@ -162,7 +94,7 @@ def _discriminator_sides(
     forward, backward = loss.relativistic_terms
     if loss.relativistic == "paired":
         return {"paired": _less(reals, fakes, forward, real_scale)}
-    real_means, fake_means = _means(reals, fakes)
+    real_means, fake_means = _means(reals, fakes, group)
     return {
         "real": _less(reals, fake_means, forward, real_scale),
         "fake": _less(fakes, real_means, backward, fake_scale),
@@ -170,14 +102,18 @@ def _discriminator_sides(
 
 
 def _generator_sides(
-    fakes: list[Tensor], reals: list[Tensor] | None, loss: Loss, scale: float
+    fakes: list[Tensor],
+    reals: list[Tensor] | None,
+    loss: Loss,
+    group: ProcessGroup | None,
+    scale: float = 1.0,
 ) -> Sides:
     if reals is None:
         return {"fake": loss.generator_segments(fakes, scale)}
     forward, backward = loss.relativistic_terms
     if loss.relativistic == "paired":
         return {"paired": _less(fakes, reals, forward, scale)}
-    real_means, fake_means = _means(reals, fakes)
+    real_means, fake_means = _means(reals, fakes, group)
     return {
         "fake": _less(fakes, real_means, forward, scale),
         "real": _less(reals, fake_means, backward, scale),
@@ -195,8 +131,14 @@ def _with_logits(sides: Sides, reals: list[Tensor], fakes: list[Tensor]) -> Side
     }
 
 
-def _flatten(sides: Sides) -> list[Segment]:
-    return list(chain.from_iterable(sides.values()))
+def _check_group(loss: Loss, group: object) -> None:
+    if group is None:
+        return
+    check_process_group(group)
+    if loss.relativistic != "average":
+        raise ValueError(
+            "process_group: only relativistic='average' takes means over processes; leave it out."
+        )
 
 
 def _check_weights(loss: Loss, real_weight: Weight, fake_weight: Weight) -> bool:
@@ -224,6 +166,7 @@ def discriminator_loss(
     real_weight: Weight = 1.0,
     fake_weight: Weight = 1.0,
     output_reduction: Reduction = "sum",
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """Discriminator loss over one or many outputs, in one fused call.
 
@@ -243,6 +186,10 @@ def discriminator_loss(
         real_weight: factor of the real term; a number or a 0-d tensor.
         fake_weight: factor of the fake term.
         output_reduction: ``"sum"`` or ``"mean"`` over outputs.
+        process_group: for an average relativistic loss: the processes over which ``mean r`` and
+            ``mean f`` are taken, for instance ``torch.distributed.group.WORLD``. Every rank
+            counts alike, as in DistributedDataParallel, and gradients flow through the means to
+            all ranks: a step is that of the joined batch. None: this process alone.
 
     Returns:
         0-d tensor, float32 (float64 if any logits are float64). NaN for an empty output.
@@ -261,13 +208,15 @@ def discriminator_loss(
             real_weight=real_weight,
             fake_weight=fake_weight,
             output_reduction=output_reduction,
+            process_group=process_group,
         ).total
+    _check_group(loss, process_group)
     reals, fakes = _pair_outputs(real, fake, loss)
     share = _output_share(output_reduction, len(reals))
     sides = _discriminator_sides(
-        reals, fakes, loss, float(real_weight) * share, float(fake_weight) * share
+        reals, fakes, loss, process_group, float(real_weight) * share, float(fake_weight) * share
     )
-    return ops.multi_tensor_loss(_flatten(sides)).total
+    return ops.multi_tensor_loss(flatten(sides)).total
 
 
 def discriminator_loss_details(
@@ -278,6 +227,7 @@ def discriminator_loss_details(
     real_weight: Weight = 1.0,
     fake_weight: Weight = 1.0,
     output_reduction: Reduction = "sum",
+    process_group: ProcessGroup | None = None,
 ) -> LossDetails:
     """:func:`discriminator_loss` with its parts and the statistics of the logits.
 
@@ -288,11 +238,12 @@ def discriminator_loss_details(
     """
     loss = resolve(loss)
     _check_weights(loss, real_weight, fake_weight)
+    _check_group(loss, process_group)
     reals, fakes = _pair_outputs(real, fake, loss)
     check_choice("output_reduction", output_reduction, REDUCTIONS)
-    sides = _discriminator_sides(reals, fakes, loss, 1.0, 1.0)
+    sides = _discriminator_sides(reals, fakes, loss, process_group)
     weights = {"real": real_weight, "fake": fake_weight}
-    return _details(_with_logits(sides, reals, fakes), len(reals), weights, output_reduction)
+    return loss_details(_with_logits(sides, reals, fakes), len(reals), weights, output_reduction)
 
 
 def _generator_outputs(
@@ -320,6 +271,7 @@ def generator_loss(
     *,
     real: Outputs | None = None,
     output_reduction: Reduction = "sum",
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """Generator loss over one or many discriminator outputs, in one fused call.
 
@@ -333,6 +285,7 @@ def generator_loss(
         loss: as in :func:`discriminator_loss`.
         real: logits on real samples, for relativistic losses and only for them.
         output_reduction: ``"sum"`` or ``"mean"`` over outputs.
+        process_group: as in :func:`discriminator_loss`.
 
     Returns:
         0-d tensor, float32 (float64 if any logits are float64).
@@ -343,9 +296,11 @@ def generator_loss(
         TypeError: if logits are not floating-point tensors.
     """
     loss = resolve(loss)
+    _check_group(loss, process_group)
     fakes, reals = _generator_outputs(fake, real, loss)
     share = _output_share(output_reduction, len(fakes))
-    return ops.multi_tensor_loss(_flatten(_generator_sides(fakes, reals, loss, share))).total
+    sides = _generator_sides(fakes, reals, loss, process_group, share)
+    return ops.multi_tensor_loss(flatten(sides)).total
 
 
 def generator_loss_details(
@@ -354,6 +309,7 @@ def generator_loss_details(
     *,
     real: Outputs | None = None,
     output_reduction: Reduction = "sum",
+    process_group: ProcessGroup | None = None,
 ) -> LossDetails:
     """:func:`generator_loss` with its parts and the statistics of the logits.
 
@@ -361,7 +317,8 @@ def generator_loss_details(
         :class:`LossDetails`; ``real`` is None unless the loss is average relativistic.
     """
     loss = resolve(loss)
+    _check_group(loss, process_group)
     fakes, reals = _generator_outputs(fake, real, loss)
     check_choice("output_reduction", output_reduction, REDUCTIONS)
-    sides = _generator_sides(fakes, reals, loss, 1.0)
-    return _details(_with_logits(sides, reals or [], fakes), len(fakes), {}, output_reduction)
+    sides = _generator_sides(fakes, reals, loss, process_group)
+    return loss_details(_with_logits(sides, reals or [], fakes), len(fakes), {}, output_reduction)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ganloss_fast import ops, terms
-from ganloss_fast.adversarial import REDUCTIONS, Reduction
 from ganloss_fast.checks import (
     Weight,
     as_outputs,
@@ -19,6 +18,7 @@ from ganloss_fast.checks import (
     check_weight,
     describe,
 )
+from ganloss_fast.details import REDUCTIONS, Reduction
 from ganloss_fast.terms import Segment
 
 Features = Sequence[Tensor] | Sequence[Sequence[Tensor]]

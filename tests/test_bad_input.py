@@ -114,6 +114,12 @@ WRONG_LOSSES = {
     "real for a loss without it": Bad(g_loss(real=LOGITS), ValueError, "^real: .*Leave it out"),
     "no real for a paired loss": Bad(g_loss(loss=PAIRED), ValueError, "^real: .*relativistic"),
     "no real for an average loss": Bad(g_loss(loss=AVERAGE), ValueError, "^real: .*relativistic"),
+    "a rank instead of a process group": Bad(
+        d_loss(loss=AVERAGE, process_group=0), TypeError, "^process_group: .*WORLD, got 0"
+    ),
+    "a process group for the generator that is none": Bad(
+        g_loss(loss=AVERAGE, real=LOGITS, process_group="gloo"), TypeError, "^process_group: "
+    ),
     "[B] against [B, 1], paired": Bad(
         d_loss(LOGITS, LOGITS[:, 0], PAIRED), ValueError, r"\[4, 1\] and fake \[4\]"
     ),

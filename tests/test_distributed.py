@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ import ganloss_fast as gf
 
 WORLD = 2
 BATCH = 6  # of one process
+AVERAGE_LOSSES = [loss(relativistic="average") for loss in (gf.BCE, gf.Hinge, gf.LeastSquares)]
+STEPS = ["critic", "generator"] + [
+    f"{loss.name}, {of}" for loss in AVERAGE_LOSSES for of in ("critic", "generator")
+]
 
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo"
@@ -53,7 +58,28 @@ def generator_step(generator, critic, noise: Tensor) -> None:
         gf.generator_loss(critic(generator(noise)), "wasserstein").backward()
 
 
-def gradients(step, of: str, *, generator, critic, **inputs: Tensor) -> list[Tensor]:
+def average_critic_step(generator, critic, real: Tensor, noise: Tensor, loss, group=None) -> None:
+    """Relativistic: the mean logits are those of all processes. Two outputs, unequal weights."""
+    real_logits, fake_logits = critic(real), critic(generator(noise).detach())
+    gf.discriminator_loss(
+        [real_logits, 2 * real_logits],
+        [fake_logits, 3 * fake_logits],
+        loss,
+        fake_weight=0.5,
+        process_group=group,
+    ).backward()
+
+
+def average_generator_step(
+    generator, critic, real: Tensor, noise: Tensor, loss, group=None
+) -> None:
+    with gf.frozen(critic):
+        gf.generator_loss(
+            critic(generator(noise)), loss, real=critic(real), process_group=group
+        ).backward()
+
+
+def gradients(step, of: str, *, generator, critic, **inputs) -> list[Tensor]:
     networks_by_name = {"generator": generator, "critic": critic}
     for network in networks_by_name.values():
         network.zero_grad()
@@ -61,10 +87,22 @@ def gradients(step, of: str, *, generator, critic, **inputs: Tensor) -> list[Ten
     return [parameter.grad.clone() for parameter in networks_by_name[of].parameters()]
 
 
-def both_steps(generator, critic, real: Tensor, noise: Tensor, alpha: Tensor) -> list[Tensor]:
-    given = {"generator": generator, "critic": critic}
-    of_critic = gradients(critic_step, "critic", **given, real=real, noise=noise, alpha=alpha)
-    return of_critic + gradients(generator_step, "generator", **given, noise=noise)
+def all_steps(
+    generator, critic, real: Tensor, noise: Tensor, alpha: Tensor, group=None
+) -> dict[str, list[Tensor]]:
+    networks = {"generator": generator, "critic": critic}
+    given = {**networks, "real": real, "noise": noise}
+    results = {
+        "critic": gradients(critic_step, "critic", **given, alpha=alpha),
+        "generator": gradients(generator_step, "generator", **networks, noise=noise),
+    }
+    for loss in AVERAGE_LOSSES:
+        options = {**given, "loss": loss, "group": group}
+        results[f"{loss.name}, critic"] = gradients(average_critic_step, "critic", **options)
+        results[f"{loss.name}, generator"] = gradients(
+            average_generator_step, "generator", **options
+        )
+    return results
 
 
 def work(rank: int, folder: Path) -> None:
@@ -74,7 +112,8 @@ def work(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
     generator, critic = (DistributedDataParallel(network) for network in networks())
     share = {name: t[rank * BATCH : (rank + 1) * BATCH] for name, t in batch().items()}
-    torch.save(both_steps(generator, critic, **share), folder / f"gradients-{rank}.pt")
+    results = all_steps(generator, critic, **share, group=dist.group.WORLD)
+    torch.save(results, folder / f"gradients-{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -98,18 +137,60 @@ def gradients_of_processes(tmp_path_factory) -> list[list[Tensor]]:
     return [torch.load(folder / f"gradients-{rank}.pt") for rank in range(WORLD)]
 
 
-def test_every_process_gets_the_gradients_of_the_joined_batch(gradients_of_processes):
-    """One critic step with gradient penalty, and one generator step with a frozen critic."""
-    truth = both_steps(*networks(), **batch())
+@pytest.mark.parametrize("step", STEPS)
+def test_every_process_gets_the_gradients_of_the_joined_batch(gradients_of_processes, step):
+    """With gradient penalty, with a frozen critic, and with means over all processes."""
+    truth = all_steps(*networks(), **batch())[step]
     for of_one in gradients_of_processes:
-        for gradient, expected in zip(of_one, truth, strict=True):
+        for gradient, expected in zip(of_one[step], truth, strict=True):
             assert_close(gradient, expected, 1e-12)
 
 
-def test_all_processes_get_the_same_bits(gradients_of_processes):
-    first, second = gradients_of_processes
+@pytest.mark.parametrize("step", STEPS)
+def test_all_processes_get_the_same_bits(gradients_of_processes, step):
+    first, second = (of_one[step] for of_one in gradients_of_processes)
     for x, y in zip(first, second, strict=True):
         assert torch.equal(x, y)
+
+
+@pytest.fixture
+def group_of_one(tmp_path):
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+def average_loss(group) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda real, fake: gf.discriminator_loss(
+        real, fake, gf.BCE(relativistic="average"), process_group=group
+    )
+
+
+def test_means_over_processes_are_differentiable_twice(group_of_one):
+    logits = torch.randn(2, 5, dtype=torch.float64).unbind()
+    operands = [t.clone().requires_grad_() for t in logits]
+    assert torch.autograd.gradcheck(average_loss(group_of_one), operands)
+    assert torch.autograd.gradgradcheck(average_loss(group_of_one), operands)
+
+
+def test_means_over_processes_compile(group_of_one):
+    real, fake = torch.randn(2, 4, 1).unbind()
+    compiled = torch.compile(average_loss(group_of_one), fullgraph=True, backend="aot_eager")
+    results = []
+    for loss in (compiled, average_loss(None)):
+        leaves = [t.clone().requires_grad_() for t in (real, fake)]
+        value = loss(*leaves)
+        value.backward()
+        results.append([value, *(t.grad for t in leaves)])
+    for got, expected in zip(*results, strict=True):
+        assert_close(got, expected, 1e-6)
+
+
+def test_only_average_losses_take_a_process_group(group_of_one):
+    for loss in ("bce", gf.Hinge(relativistic="paired")):
+        with pytest.raises(ValueError, match=r"^process_group: only relativistic='average'"):
+            gf.discriminator_loss(torch.zeros(2), torch.zeros(2), loss, process_group=group_of_one)
 
 
 if __name__ == "__main__":

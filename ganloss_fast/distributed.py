@@ -31,6 +31,13 @@ class _MeanOverRanks(torch.autograd.Function):
 
 def mean_over_ranks(values: Tensor, group: ProcessGroup) -> Tensor:
     """The mean of ``values`` over the ranks of ``group``, in one collective each way."""
+    if torch.compiler.is_compiling() and getattr(torch._dynamo.config, "trace_autograd_ops", False):
+        # Dynamo would drop the second-order term of a Python function, and say nothing.
+        raise RuntimeError(
+            "process_group: a loss over processes cannot be compiled with "
+            "torch._dynamo.config.trace_autograd_ops, which loses gradients of its gradient. "
+            "Call backward() outside of the compiled function, and leave the option off."
+        )
     return _MeanOverRanks.apply(values, group)
 
 

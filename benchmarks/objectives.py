@@ -32,11 +32,20 @@ class Objective(Protocol):
     ) -> Tensor:
         """Of images [B, C, H, W]; the fake ones carry no gradient."""
 
+    def penalty(
+        self, critic: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        """The gradient penalty alone."""
+
     def generator_loss(self, critic: nn.Module, fake: Tensor) -> Tensor:
         """Of images [B, C, H, W]."""
 
     def generator_step(self, critic: nn.Module) -> AbstractContextManager:
         """Surrounds the forward pass of a generator step."""
+
+
+def has_penalty(loss: str) -> bool:
+    return split_name(loss)[1]
 
 
 def split_name(loss: str) -> tuple[str, bool]:
@@ -55,8 +64,13 @@ class PlainPyTorch:
         loss, with_penalty = split_name(self.loss)
         total = plain.DISCRIMINATOR_LOSSES[loss](critic(real), critic(fake))
         if with_penalty:
-            total = total + plain.gradient_penalty(critic, real, fake, rng)
+            total = total + self.penalty(critic, real, fake, rng)
         return total
+
+    def penalty(
+        self, critic: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        return plain.gradient_penalty(critic, real, fake, rng)
 
     def generator_loss(self, critic: nn.Module, fake: Tensor) -> Tensor:
         return plain.GENERATOR_LOSSES[split_name(self.loss)[0]](critic(fake))
@@ -76,8 +90,13 @@ class GanlossFast:
         loss, with_penalty = split_name(self.loss)
         total = ganloss_fast.discriminator_loss(critic(real), critic(fake), loss)
         if with_penalty:
-            total = total + ganloss_fast.gradient_penalty(critic, real, fake, rng=rng)
+            total = total + self.penalty(critic, real, fake, rng)
         return total
+
+    def penalty(
+        self, critic: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        return ganloss_fast.gradient_penalty(critic, real, fake, rng=rng)
 
     def generator_loss(self, critic: nn.Module, fake: Tensor) -> Tensor:
         return ganloss_fast.generator_loss(critic(fake), split_name(self.loss)[0])

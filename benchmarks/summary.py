@@ -36,6 +36,17 @@ class Agreement:
     same_weights_gradient: float  # largest relative difference of the critic's gradient there
 
 
+@dataclass(frozen=True)
+class PenaltyShare:
+    """The penalty within the critic step, and what Amdahl's law lets the step gain from it."""
+
+    plain_milliseconds: float
+    fast_milliseconds: float
+    speed_up: float
+    share: float  # of the critic step of plain PyTorch
+    attainable: float  # speed-up of the critic step if nothing but the penalty got faster
+
+
 def summarise_run(
     name: str, steps: Sequence[StepRecord], batch: int, peak_bytes: int
 ) -> RunSummary:
@@ -65,6 +76,30 @@ def summarise_agreement(
     )
 
 
+def summarise_penalty(seconds: Sequence[Sequence[float]], plain: RunSummary) -> PenaltyShare | None:
+    """``seconds``: pairs of plain and fast. None for a loss without a penalty."""
+    if not seconds:
+        return None
+    slow, fast = (1e3 * median(column) for column in zip(*seconds))
+    speed_up = median(a / b for a, b in seconds)
+    share = slow / plain.critic_milliseconds
+    return PenaltyShare(
+        plain_milliseconds=slow,
+        fast_milliseconds=fast,
+        speed_up=speed_up,
+        share=share,
+        attainable=1 / (1 - share + share / speed_up),
+    )
+
+
+def explain(penalty: PenaltyShare, measured: float) -> str:
+    return (
+        f"The penalty is {penalty.share:.0%} of the plain critic step and "
+        f"{penalty.speed_up:.2f}x faster: by Amdahl's law that makes the step "
+        f"{penalty.attainable:.2f}x faster (measured {measured:.2f}x)."
+    )
+
+
 def paired_ratio(
     slow: Sequence[StepRecord], fast: Sequence[StepRecord], seconds: Callable[[StepRecord], float]
 ) -> float:
@@ -87,7 +122,11 @@ def summarise_ratios(records: Mapping[str, Sequence[StepRecord]]) -> dict[str, f
 
 
 def table(
-    runs: Sequence[RunSummary], ratios: Mapping[str, float], agreement: Agreement, title: str
+    runs: Sequence[RunSummary],
+    ratios: Mapping[str, float],
+    agreement: Agreement,
+    penalty: PenaltyShare | None,
+    title: str,
 ) -> Table:
     """For the terminal."""
     plain, fast = runs
@@ -116,6 +155,16 @@ def table(
             ratios["whole_step"],
         ),
     ]
+    if penalty:
+        rows.insert(
+            1,
+            (
+                "  penalty alone, ms",
+                penalty.plain_milliseconds,
+                penalty.fast_milliseconds,
+                penalty.speed_up,
+            ),
+        )
     for label, slow, quick, ratio in rows:
         result.add_row(label, f"{slow:.1f}", f"{quick:.1f}", f"{ratio:.2f}x")
     if plain.peak_megabytes:
@@ -142,10 +191,14 @@ def table(
 
 
 def as_json(
-    runs: Sequence[RunSummary], ratios: Mapping[str, float], agreement: Agreement
+    runs: Sequence[RunSummary],
+    ratios: Mapping[str, float],
+    agreement: Agreement,
+    penalty: PenaltyShare | None,
 ) -> dict[str, Any]:
     return {
         "runs": [asdict(run) for run in runs],
         "speed_up": dict(ratios),
         "agreement": asdict(agreement),
+        "penalty": penalty and asdict(penalty),
     }

@@ -23,14 +23,20 @@ from torch import Tensor
 from benchmarks import machine, pictures, summary
 from benchmarks.memory import measure_peaks
 from benchmarks.networks import SIZES, draw_latents
-from benchmarks.objectives import LOSSES, OBJECTIVES
+from benchmarks.objectives import LOSSES, OBJECTIVES, has_penalty
 from benchmarks.photographs import load_crops
 from benchmarks.recording import StepLog, write_json
-from benchmarks.training import Settings, StepRecord, Trainer, gradient_disagreement
+from benchmarks.training import (
+    Settings,
+    StepRecord,
+    Trainer,
+    gradient_disagreement,
+    penalty_seconds,
+)
 
 CROPS = 4096
 SAMPLES = 48
-AGREEMENT_CHECKS = 12
+CHECKS = 12
 SNAPSHOTS = 6
 
 
@@ -81,6 +87,7 @@ class Demo:
         self.names = [trainer.objective.name for trainer in self.trainers]
         self.records: dict[str, list[StepRecord]] = {name: [] for name in self.names}
         self.checks: list[tuple[float, float]] = []
+        self.penalty_seconds: list[list[float]] = []
         self.snapshots: list[tuple[int, Tensor]] = []
         self.latents = draw_latents(SAMPLES, torch.Generator().manual_seed(settings.seed + 1))
 
@@ -121,10 +128,14 @@ class Demo:
             log.write(step, trainer.objective.name, record)
 
     def _observe(self, step: int, steps: int) -> None:
-        """Untimed: does the loss agree at equal weights, and what do samples look like."""
+        """Beside the steps: does the loss agree at equal weights, what does the penalty take,
+        and what do samples look like."""
         first, second = self.trainers
-        if step % -(-steps // AGREEMENT_CHECKS) == 0:
-            self.checks.append(gradient_disagreement(second, first.objective, second.objective))
+        objectives = (first.objective, second.objective)
+        if step % -(-steps // CHECKS) == 0:
+            self.checks.append(gradient_disagreement(second, *objectives))
+            if has_penalty(self.settings.loss):
+                self.penalty_seconds.append(penalty_seconds(second, objectives))
         if step % -(-steps // SNAPSHOTS) == 0:
             self.snapshots.append((step, second.samples(self.latents)))
 
@@ -141,6 +152,7 @@ class Demo:
         ]
         ratios = summary.summarise_ratios(records)
         agreement = summary.summarise_agreement(records, self.checks)
+        penalty = summary.summarise_penalty(self.penalty_seconds, runs[0])
         write_json(
             self.out / "summary.json",
             {
@@ -148,7 +160,7 @@ class Demo:
                 "steps": steps,
                 "settings": asdict(self.settings),
                 "machine": machine.facts(),
-                **summary.as_json(runs, ratios, agreement),
+                **summary.as_json(runs, ratios, agreement, penalty),
             },
         )
         samples = {t.objective.name: t.samples(self.latents) for t in self.trainers}
@@ -161,7 +173,9 @@ class Demo:
             f"{self.settings.batch}, {steps} steps, threads: {torch.get_num_threads()}"
         )
         pictures.draw_throughput(self.out / "throughput.png", runs, ratios, title)
-        console.print(summary.table(runs, ratios, agreement, title))
+        console.print(summary.table(runs, ratios, agreement, penalty, title))
+        if penalty:
+            console.print(summary.explain(penalty, ratios["critic_step"]))
         console.print(
             "The generator step gains because the critic is frozen in it. Outside the losses "
             "the two runs do the same work."

@@ -20,9 +20,9 @@ pytest.importorskip("rich", reason="the bench extras are not installed")
 import numpy as np
 from PIL import Image
 
-from benchmarks import hifigan, run, train, workloads
+from benchmarks import hifigan, run, summary, train, workloads
 from benchmarks.objectives import LOSSES, OBJECTIVES
-from benchmarks.training import Settings, Trainer, gradient_disagreement
+from benchmarks.training import Settings, Trainer, gradient_disagreement, penalty_seconds
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ["--size", "16", "--batch", "4", "--threads", "1"]
@@ -75,13 +75,17 @@ def test_demo_writes_steps_summary_and_pictures(tmp_path, capsys):
     rows = read_rows(tmp_path / "steps.csv")
     assert {row["run"] for row in rows} == {"plain PyTorch", "ganloss_fast"}
     assert len(rows) == 2 * 4
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["outcome"] == "completed"
-    assert {"cpu", "git_revision", "torch", "ganloss_fast"} <= set(summary["machine"])
-    assert all(0 < run["peak_megabytes"] < 10_000 for run in summary["runs"])
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["outcome"] == "completed"
+    assert {"cpu", "git_revision", "torch", "ganloss_fast"} <= set(written["machine"])
+    assert all(0 < run["peak_megabytes"] < 10_000 for run in written["runs"])
     for name in PICTURES:
         assert contrast(tmp_path / name) > 10, f"{name} is blank"
-    assert "speed-up" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "speed-up" in shown
+    penalty = written["penalty"]
+    assert penalty["share"] > 0
+    assert "by Amdahl's law" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -97,6 +101,7 @@ def test_comparing_objectives_does_not_disturb_the_training():
     watched, alone = tiny_trainer(1), tiny_trainer(1)
     for _ in range(3):
         gradient_disagreement(watched, watched.objective, watched.objective)
+        penalty_seconds(watched, [watched.objective])
         watched.samples(torch.zeros(2, 128))
         seen, expected = watched.step(), alone.step()
         assert seen.critic_loss == expected.critic_loss
@@ -112,6 +117,14 @@ def test_a_disagreement_is_seen():
     assert gradient > 1e-2
 
 
+def test_amdahl_share_of_the_penalty():
+    run_summary = summary.RunSummary("plain", 0.0, 0.0, 100.0, 0.0, 0.0, 0.0)
+    penalty = summary.summarise_penalty([[0.06, 0.03], [0.06, 0.02], [0.06, 0.03]], run_summary)
+    assert penalty.share == pytest.approx(0.6)
+    assert penalty.attainable == pytest.approx(1 / (0.4 + 0.3))
+    assert summary.summarise_penalty([], run_summary) is None
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_demo_keeps_what_it_has(stop, tmp_path):
     command = [sys.executable, "-m", "benchmarks.train", *TINY, "--steps", "1000000"]
@@ -125,9 +138,9 @@ def test_interrupted_demo_keeps_what_it_has(stop, tmp_path):
     process.send_signal(stop)
 
     assert process.wait(timeout=120) == 130
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["outcome"] == "interrupted"
-    assert 0 < summary["steps"] <= len(read_rows(steps)) // 2
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["outcome"] == "interrupted"
+    assert 0 < written["steps"] <= len(read_rows(steps)) // 2
     assert all((tmp_path / name).exists() for name in PICTURES)
 
 

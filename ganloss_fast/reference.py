@@ -135,13 +135,18 @@ def sine_cosine(turns: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def normals(seed: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """[count] standard normals: Box-Muller on words 0, 1 and on words 2, 3 of each block."""
-    words = words_of_blocks(seed, torch.arange((count + 3) // 4, device=seed.device))
-    uniform = words.to(dtype) * 2.0**-32 + 2.0**-33
+def normals_of_blocks(seed: Tensor, blocks: Tensor, dtype: torch.dtype) -> Tensor:
+    """[N, 4] standard normals: Box-Muller on words 0, 1 and on words 2, 3 of blocks [N]."""
+    uniform = words_of_blocks(seed, blocks).to(dtype) * 2.0**-32 + 2.0**-33
     radius = (-2 * uniform[:, 0::2].log()).sqrt()
     sine, cosine = sine_cosine(uniform[:, 1::2])
-    return torch.stack([radius * sine, radius * cosine], dim=2).reshape(-1)[:count]
+    return torch.stack([radius * sine, radius * cosine], dim=2).flatten(1)
+
+
+def normals(seed: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """[count] standard normals, four to a block."""
+    blocks = torch.arange((count + 3) // 4, device=seed.device)
+    return normals_of_blocks(seed, blocks, dtype).flatten()[:count]
 
 
 def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 g++ compiles the unmodified kernels and launchers against tests/harness, which runs every CUDA
 thread as a fiber. The programs check_losses, check_rows and check_perturb compare every element
-that a kernel writes with float64 formulas; they run under the sanitizers. The planted bugs prove that what the
-sanitizers and the harness are there for would be seen.
+that a kernel writes with float64 formulas; they run under the sanitizers. The planted bugs prove
+that what the sanitizers and the harness are there for would be seen.
 
 ``pytest --emulated-cuda`` runs the tests of the native ops on the same kernels.
 """

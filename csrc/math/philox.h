@@ -2,8 +2,8 @@
 //
 // Element i of a tensor, counted in row-major order, takes word i % 4 of block i / 4 under the
 // seed, so a value depends on nothing but seed and index: not on threads, memory layout or
-// backend. Words and uniforms are the same everywhere; normals go through log, sin and cos, and
-// agree to 4 units in the last place.
+// backend. Words and uniforms are the same everywhere; normals go through each platform's
+// logarithm and contraction of products, and agree to 4 units in the last place.
 #pragma once
 
 #include <math.h>

@@ -30,14 +30,10 @@ def sine_cosine(turns):
     tl.sin and tl.cos would bring a path for huge arguments, which works in local memory.
     """
     # 2 pi is HIGH + LOW: rounded to one number it would cost half a unit in the last place.
-    if turns.dtype == tl.float64:
-        HIGH: tl.constexpr = 6.283185307179586
-        LOW: tl.constexpr = 2.4492935982947064e-16
-        TERMS: tl.constexpr = 8
-    else:
-        HIGH: tl.constexpr = 6.2831854820251465
-        LOW: tl.constexpr = -1.7484556000744883e-07
-        TERMS: tl.constexpr = 5
+    IS_DOUBLE: tl.constexpr = turns.dtype == tl.float64
+    HIGH: tl.constexpr = 6.283185307179586 if IS_DOUBLE else 6.2831854820251465
+    LOW: tl.constexpr = 2.4492935982947064e-16 if IS_DOUBLE else -1.7484556000744883e-07
+    TERMS: tl.constexpr = 8 if IS_DOUBLE else 5
     quarter = (4.0 * turns + 0.5).to(tl.int32)
     rest = turns - 0.25 * quarter.to(turns.dtype)
     square = rest * rest * (HIGH * HIGH)

@@ -26,9 +26,11 @@ bench: $(VENV)/.built
 verify-gpu-kernels: $(VENV)/.built
 	$(BIN)/python -m pytest -m gpu_proof
 	$(BIN)/python -m pytest --emulated-cuda tests/test_multi_tensor_loss.py \
-	    tests/test_statistics.py tests/test_segment_weights.py tests/test_penalties.py
+	    tests/test_statistics.py tests/test_segment_weights.py tests/test_penalties.py \
+	    tests/test_perturb.py
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/test_triton_segments.py \
-	    tests/test_triton_batches.py tests/test_triton_guard.py
+	    tests/test_triton_batches.py tests/test_triton_guard.py tests/test_triton_perturb.py \
+	    tests/test_perturb.py
 
 # On a machine with a GPU.
 test-gpu: $(VENV)/.built

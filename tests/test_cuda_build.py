@@ -15,6 +15,7 @@ OPS = (
     "multi_tensor_loss_backward",
     "multi_tensor_loss_double_backward",
     "interpolate",
+    "perturb",
     "gradient_penalty_loss",
     "gradient_penalty_loss_backward",
     "gradient_penalty_loss_double_backward",
@@ -78,6 +79,17 @@ def test_fake_cuda_tensors_flow_through_interpolation_and_penalty(fake_mode):
     assert (penalty.shape, norms.shape, penalty.device.type) == ((), (4,), "cuda")
     assert penalty.requires_grad
     assert not norms.requires_grad
+
+
+def test_fake_cuda_tensors_flow_through_the_noise(fake_mode):
+    x = torch.empty(4, 3, 8, 8, device="cuda", requires_grad=True)
+    seed = torch.empty((), device="cuda", dtype=torch.int64)
+    moved = ganloss_fast.perturb(x.to(memory_format=torch.channels_last), 0.1, seed)
+    assert (moved.shape, moved.device.type) == (x.shape, "cuda")
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+    assert moved.requires_grad
+    with pytest.raises(ValueError, match="seed: expected the device of inputs"):
+        ganloss_fast.perturb(x, 0.1, torch.zeros((), dtype=torch.int64, device="cpu"))
 
 
 def test_fake_cuda_tensors_flow_through_both_backward_ops(fake_mode):

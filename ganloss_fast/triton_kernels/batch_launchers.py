@@ -1,4 +1,4 @@
-"""Launchers of interpolate and gradient_penalty_loss: a batch to one or two launches."""
+"""Launchers of interpolate, perturb and gradient_penalty_loss: a batch to one or two launches."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from torch import Tensor
 from ganloss_fast.triton_kernels import rows as kernels
 from ganloss_fast.triton_kernels.layout import (
     ACCUMULATORS,
+    BLOCK,
     COMPUTE_DTYPES,
     RowGeometry,
     check_like,
+    check_seed,
     dense,
     dense_by_sample,
     in_layout_of,
+    program_count,
     restore_layout,
     row_geometry,
 )
+from ganloss_fast.triton_kernels.perturb import perturb_kernel
 from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
 
 
@@ -59,6 +63,19 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
             COLUMNS=geometry.columns,
         )
     return restore_layout(out, r, real)
+
+
+def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
+    """seed: one int64 element, which the kernel reads."""
+    check_like("inputs", inputs, inputs)
+    check_seed(seed, inputs)
+    x = inputs.resolve_neg().contiguous()  # noise follows the row-major index in any layout
+    out = torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        perturb_kernel[(program_count(x.numel()),)](
+            x, seed, out, x.numel(), float(sigma), T=COMPUTE_DTYPES[x.dtype], BLOCK=BLOCK
+        )
+    return restore_layout(out, x, inputs)
 
 
 def check_batch(gradient: Tensor) -> None:

@@ -108,3 +108,12 @@ def check_like(name: str, tensor: Tensor, like: Tensor, dtype: torch.dtype | Non
     if tensor.dtype not in COMPUTE_DTYPES or (dtype is not None and tensor.dtype != dtype):
         expected = dtype or "float16, bfloat16, float32 or float64"
         raise TypeError(f"{name}: expected dtype {expected}, got {tensor.dtype}")
+
+
+def check_seed(seed: Tensor, like: Tensor) -> None:
+    if seed.device != like.device:
+        raise ValueError(f"seed: expected device {like.device}, got {seed.device}")
+    if seed.dtype != torch.int64:
+        raise TypeError(f"seed: expected dtype torch.int64, got {seed.dtype}")
+    if seed.numel() != 1:
+        raise ValueError(f"seed: expected one element, got shape {list(seed.shape)}")

@@ -246,6 +246,21 @@ def test_a_zero_gradient_adds_its_penalty_and_no_gradient_of_any_order(implement
     )
 
 
+def test_a_tiny_norm_leaves_the_second_order_right(implementation):
+    """n^3 is 0 in float32 at 1e-15; the quotient that the formula asks for is not."""
+    g = torch.full((2, 4), 5e-16).requires_grad_()
+    exact = g.detach().double().requires_grad_()
+    direction = draw(2, 4)
+
+    def second_order(g, penalty):
+        (first,) = torch.autograd.grad(penalty, g, create_graph=True)
+        return torch.autograd.grad(first, g, direction.to(g))[0]
+
+    actual = second_order(g, ops.gradient_penalty_loss(g, "two_sided", 1.0, 10.0)[0])
+    truth = second_order(exact, plain_penalty(exact, "two_sided", 1.0, 10.0))
+    assert_close(actual, truth, 16 * EPSILON[torch.float32])
+
+
 def test_penalty_of_an_empty_batch_is_nan(implementation):
     g = torch.zeros(0, 3).requires_grad_()
     penalty, norms = ops.gradient_penalty_loss(g, "two_sided", 1.0, 1.0)

@@ -128,6 +128,8 @@ BUGS = (
         "true", "address", "misaligned address", part="perturb"),
     Bug("two threads for one group", "perturb.cuh", "* kThreads + threadIdx.x;",
         "* kThreads + threadIdx.x / 2;", "thread", "data race", part="perturb"),
+    Bug("cube of a tiny norm", "rows.cuh", "(dots[row] * inverse) * inverse",
+        "inverse * inverse * dots[row]", "plain", "wrong values", part="rows"),
 )  # fmt: skip
 
 

@@ -215,21 +215,6 @@ def test_the_choice_of_the_reference_keeps_triton_out(working_triton):
         assert not backends.is_native(on_cuda())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_fake_cuda_tensors_flow_through_every_op_on_a_machine_without_a_gpu():
-    with FakeTensorMode():
-        a = torch.empty(8, 3, device="cuda", requires_grad=True)
-        outputs = ops.multi_tensor_loss([Segment(a, terms.softplus(1.0))], True)
-        penalty, norms = ops.gradient_penalty_loss(a, "two_sided", 1.0, 1.0)
-        between = ops.interpolate(a, a, torch.empty(8, device="cuda"))
-        moved = ops.perturb(a, 0.5, torch.empty((), device="cuda", dtype=torch.int64))
-    assert outputs.statistics.shape == (1, 4)
-    assert outputs.total.device.type == "cuda"
-    assert penalty.shape == ()
-    assert norms.shape == (8,)
-    assert between.shape == moved.shape == (8, 3)
-
-
 # ---- functions.py ------------------------------------------------------------------------------
 
 

@@ -93,7 +93,7 @@ def test_the_c_plus_plus_autograd_runs_on_the_launcher(monkeypatch):
 
 def test_the_launcher_refuses_what_would_leave_a_tensor():
     x = draw(8)
-    with pytest.raises(TypeError, match="inputs: expected dtype"):
+    with pytest.raises(TypeError, match="inputs: expected float16"):
         launchers.perturb(x.int(), 1.0, SEED)
     with pytest.raises(TypeError, match=r"seed: expected dtype torch\.int64"):
         launchers.perturb(x, 1.0, torch.tensor(1.0))

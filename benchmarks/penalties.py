@@ -18,7 +18,6 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 import ganloss_fast as gf
 from ganloss_fast.diagnose import CountFlops
@@ -26,6 +25,7 @@ from ganloss_fast.graph_cut import cut
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import critics  # those of the test suite
+from penalty_oracle import peak_memory
 
 # name: critic, shape of its samples
 CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -152,18 +152,6 @@ def overhead_row(rounds: int) -> None:
     print(f"Graph walk: {median(times):.0f} us for {nodes} nodes, {result.cut} edges cut")
 
 
-def peak_memory(function: Callable[[], object]) -> float:
-    """MB at the peak of the allocator, above what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as result:
-        function()
-    level = peak = 0
-    for event in result.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            level += event.nbytes()
-            peak = max(peak, level)
-    return peak / 2**20
-
-
 def memory_row() -> None:
     critic = critics.dcgan(16, 256)
     x = torch.randn(16, 3, 256, 256)
@@ -174,7 +162,7 @@ def memory_row() -> None:
 
     run(None)
     run(2)
-    whole, slices = (peak_memory(lambda size=size: run(size)) for size in (None, 2))
+    whole, slices = (peak_memory(lambda size=size: run(size)) / 2**20 for size in (None, 2))
     print(f"Peak memory at 16 x 3 x 256 x 256: whole {whole:.0f} MB, chunk_size=2 {slices:.0f} MB")
     times = ratio(lambda: run(None), lambda: run(2), 3)
     print(f"  time: {times[0]:.0f} -> {times[1]:.0f} ms; nothing is computed twice")

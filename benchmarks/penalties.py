@@ -17,7 +17,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
 import ganloss_fast
 from benchmarks import machine
@@ -26,6 +25,7 @@ from benchmarks.penalty_workloads import (
     critics,
     inputs_of,
     our_penalty,
+    peak_memory,
     stock_penalty,
     trained,
 )
@@ -108,18 +108,6 @@ def walk_graph() -> GraphWalk:
     return GraphWalk(result.nodes, result.cut, 1e6 * median(seconds), 1e6 * min(seconds))
 
 
-def peak_megabytes(function: Callable[[], object]) -> float:
-    """At the peak of the allocator, above what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as result:
-        function()
-    level = peak = 0
-    for event in result.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            level += event.nbytes()
-            peak = max(peak, level)
-    return peak / 2**20
-
-
 def measure_memory() -> Memory:
     critic = critics.dcgan(16, IMAGES[-1])
     x = torch.randn(IMAGES)
@@ -138,7 +126,8 @@ def measure_memory() -> Memory:
 
     whole, chunks = step(None), step(CHUNK)
     ratios = [seconds(chunks) / seconds(whole) for _ in range(4)]  # the first warms up
-    return Memory(peak_megabytes(whole), peak_megabytes(chunks), median(ratios[1:]))
+    peaks = [peak_memory(work) / 2**20 for work in (whole, chunks)]
+    return Memory(*peaks, median(ratios[1:]))
 
 
 def table(rows: Sequence[Arithmetic]) -> Table:

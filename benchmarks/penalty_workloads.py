@@ -17,6 +17,7 @@ from ganloss_fast.graph_cut import GraphCut
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import critics  # those of the test suite
+from penalty_oracle import peak_memory as peak_memory
 
 SECTION = "critics: gradient penalty, and WGAN-GP step"
 COMPILED_SECTION = "compiled, with compile_options()"

@@ -48,8 +48,8 @@ class WithoutMemory(torch.Tensor):
     """A CUDA tensor that is only metadata: it exists where there is no driver."""
 
     @staticmethod
-    def __new__(cls, *shape):
-        return torch.Tensor._make_wrapper_subclass(cls, shape, device="cuda")
+    def __new__(cls, *shape, dtype=torch.float32):
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cuda")
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
@@ -78,6 +78,7 @@ def arguments_of(name: str) -> tuple:
         "multi_tensor_loss_backward": (number, None, *segments, [0]),
         "multi_tensor_loss_double_backward": ([x], number, None, *segments, [0], [0]),
         "interpolate": (x, x, WithoutMemory(3)),
+        "perturb": (x, 0.5, WithoutMemory(dtype=torch.int64)),
         "gradient_penalty_loss": (x, *penalty),
         "gradient_penalty_loss_backward": (number, x, WithoutMemory(3), *penalty),
         "gradient_penalty_loss_double_backward": (x, number, x, WithoutMemory(3), *penalty),

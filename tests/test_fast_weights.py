@@ -24,7 +24,7 @@ pytestmark = [
 
 def backward(critic: nn.Module, x: Tensor, graph_cut: str) -> Tensor:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*batch normalisation")
+        warnings.filterwarnings("ignore", message=".*the statistics of the batch")
         penalty = gf.gradient_penalty(critic, x, sampling="real", graph_cut=graph_cut)
     penalty.backward()
     return penalty.detach()

@@ -129,7 +129,11 @@ def extensions() -> list[Extension]:
     if torch is None:
         # A placeholder: it makes setuptools run Build, which says what is missing.
         return [Extension("ganloss_fast._C", [])]
-    sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
+    sources = [
+        *ROOT.glob("csrc/*.cpp"),
+        *ROOT.glob("csrc/autograd/*.cpp"),
+        *ROOT.glob("csrc/cpu/*.cpp"),
+    ]
     # Without -fopenmp at::parallel_for is silently serial.
     flags = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
     if nodes_are_intrusive():

@@ -4,7 +4,7 @@
 
 #include "cpu/launch.h"
 #include "eager_entry.h"
-#include "graph_cut.h"
+#include "autograd/graph_cut.h"
 #include "math/penalty.h"
 #include "math/terms.h"
 

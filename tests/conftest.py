@@ -21,7 +21,12 @@ if backends.TRITON_INTERPRETED:  # a process of its own: TRITON_INTERPRET=1 pyte
     IMPLEMENTATIONS = ["triton"]
 
 # Minutes of compiling and emulation: make verify-gpu-kernels runs them, make test does not.
-GPU_PROOFS = {"test_cuda_kernels.py", "test_cuda_static.py", "test_triton_static.py"}
+GPU_PROOFS = {
+    "test_cuda_kernels.py",
+    "test_cuda_static.py",
+    "test_cuda_traffic.py",
+    "test_triton_static.py",
+}
 
 needs_native = pytest.mark.skipif(
     not backends.HAS_NATIVE, reason=f"no native kernels: {backends.NATIVE_MISSING}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+import on_gpu
 import pytest
 import torch
 import triton_guard
@@ -40,6 +41,11 @@ def pytest_addoption(parser):
         help="run the tests of the native implementation on the CUDA kernels, on the CPU",
     )
     parser.addoption(
+        "--on-gpu",
+        choices=on_gpu.BACKENDS,
+        help="run the tests of the native implementation on the kernels of a backend, on the GPU",
+    )
+    parser.addoption(
         "--no-skips",
         action="store_true",
         help="a skipped test is a failure: where every tool is there, nothing may go unproven",
@@ -48,9 +54,13 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """``native`` in a test's fixtures means: skip, with the reason, where there is none."""
-    if config.getoption("--emulated-cuda"):
-        items[:] = [item for item in items if serves_emulation(item)]
+    backend = config.getoption("--on-gpu")
+    if backend or config.getoption("--emulated-cuda"):
+        items[:] = [item for item in items if runs_elsewhere(item)]
+    reason = on_gpu.why_not(backend) if backend else None
     for item in items:
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
         if item.path.name in GPU_PROOFS:
             item.add_marker(pytest.mark.gpu_proof)
         if {"native", "isa"} & set(getattr(item, "fixturenames", ())):
@@ -75,8 +85,8 @@ def skips_forbidden(config):
     return config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
 
 
-def serves_emulation(item):
-    """Whether a test runs the native implementation; once, not for every instruction set."""
+def runs_elsewhere(item):
+    """Whether a test may take other kernels for the native ones; one for each instruction set."""
     if item.get_closest_marker("cpu_only"):
         return False
     chosen = item.callspec.params if hasattr(item, "callspec") else {}
@@ -87,18 +97,21 @@ def serves_emulation(item):
 
 @contextlib.contextmanager
 def native_kernels(request):
-    """The native backend: of the CPU, or the emulated CUDA kernels under --emulated-cuda."""
+    """The native backend: of the CPU, or what --emulated-cuda and --on-gpu put in its place."""
     with backends.use_backend("native"):
-        if not request.config.getoption("--emulated-cuda"):
+        if backend := request.config.getoption("--on-gpu"):
+            place = on_gpu.OnDevice(on_gpu.KERNELS[backend])
+        elif request.config.getoption("--emulated-cuda"):
+            from harness import emulation
+
+            place = emulation.emulated_cuda()
+        else:
             yield
             return
-        from harness import emulation
-
-        before = emulation.launches()
-        with emulation.emulated_cuda():
+        with place:
             yield
         is_about_kernels = not request.node.get_closest_marker("launches_nothing")
-        assert not is_about_kernels or emulation.launches() > before, "no CUDA kernel was launched"
+        assert place.launched or not is_about_kernels, "no kernel was launched"
 
 
 @pytest.fixture(autouse=True)

@@ -98,6 +98,26 @@ def store_mean(
 
 
 @triton.jit
+def finite_element(a, index, count, T: tl.constexpr):
+    x = tl.load(a + index, mask=count > 0, other=0.0).to(T)
+    return tl.where(x - x == 0.0, x, 0.0)
+
+
+@triton.jit
+def center_of(a, count, T: tl.constexpr):
+    """What deviations are counted from: see ``csrc/math/statistics.h``.
+
+    Near the mean, so that a large one does not swallow the deviation: the middle of three elements,
+    of which one may be an outlier. An infinite one would make the mean of infinities NaN.
+    """
+    step = count // 6
+    x = finite_element(a, step, count, T)
+    y = finite_element(a, 3 * step, count, T)
+    z = finite_element(a, 5 * step, count, T)
+    return tl.minimum(tl.maximum(tl.minimum(x, y), z), tl.maximum(x, y))
+
+
+@triton.jit
 def add_statistics(deviations, squares, signs, nonfinite, x, shift, mask):
     """The sums that the statistics are made of, with one more tile."""
     deviation = x - shift
@@ -157,10 +177,7 @@ def term_mean_kernel(
     second = as_scalar(second, T)
     terms = tl.zeros((BLOCK,), T)
     if statistics is not None:
-        # Around the first element, so that a large mean does not swallow the deviation. Not
-        # around an infinite one, which would make the mean of infinities NaN.
-        shift = tl.load(a, mask=count > 0, other=0.0).to(T)
-        shift = tl.where(shift - shift == 0.0, shift, 0.0)
+        shift = center_of(a, count, T)
         deviations = tl.zeros((BLOCK,), T)
         squares = tl.zeros((BLOCK,), T)
         signs = tl.zeros((BLOCK,), T)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from ganloss_fast.triton_kernels import rows as kernels
@@ -20,9 +19,11 @@ from ganloss_fast.triton_kernels.layout import (
     dense,
     dense_by_sample,
     in_layout_of,
+    next_power_of_2,
     read_one_by_one,
     restore_layout,
     row_geometry,
+    workspace_for,
 )
 from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
 
@@ -73,16 +74,13 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
 
 def launch_row_dots(x, y, norms, results, mean, geometry: RowGeometry, mode, target, scale):
     """results_i from <x_i, y_i>, and their weighted mean: see row_dots_kernel."""
-    partials = results.new_empty(geometry.programs)
-    ticket = torch.zeros((), dtype=torch.int32, device=x.device)
     kernels.row_dots_kernel[(geometry.programs,)](
         x,
         y,
         norms,
         results,
         mean,
-        partials,
-        ticket,
+        workspace_for(geometry.programs, 1, x.device),
         geometry.batch,
         geometry.length,
         geometry.splits,
@@ -94,7 +92,7 @@ def launch_row_dots(x, y, norms, results, mean, geometry: RowGeometry, mode, tar
         ROWS=geometry.rows,
         COLUMNS=geometry.columns,
         PARTIALS_BLOCK=MAX_PROGRAMS,
-        SPLITS_BLOCK=triton.next_power_of_2(geometry.splits),
+        SPLITS_BLOCK=next_power_of_2(geometry.splits),
     )
 
 

@@ -136,8 +136,7 @@ def term_mean_kernel(
     a,  # [count]
     b,  # [count], [] or None
     weight,  # [count] or None
-    partials,  # [1 or 5, programs] in the compute dtype; None for a single program
-    ticket,  # [] int32, 0 on entry and on exit; None for a single program
+    workspace,  # int32, see reduction.py; None for a single program
     values,  # [S]
     total,  # []
     statistics,  # [S, 4] or None
@@ -188,7 +187,7 @@ def term_mean_kernel(
                 )
 
     elements = count.to(T)
-    if partials is None:
+    if workspace is None:
         store_mean(values, total, segment, scale, tl.sum(terms, 0) / elements)
         if statistics is not None:
             store_statistics(
@@ -201,26 +200,26 @@ def term_mean_kernel(
                 tl.sum(nonfinite, 0),
             )
     else:
-        store_partial(partials, 0, tl.sum(terms, 0))
+        store_partial(workspace, 0, tl.sum(terms, 0))
         if statistics is not None:
-            store_partial(partials, 1, tl.sum(deviations, 0))
-            store_partial(partials, 2, tl.sum(squares, 0))
-            store_partial(partials, 3, tl.sum(signs, 0))
-            store_partial(partials, 4, tl.sum(nonfinite, 0))
-        if take_ticket(ticket):
-            sum_of_terms = sum_partials(partials, 0, PARTIALS_BLOCK)
+            store_partial(workspace, 1, tl.sum(deviations, 0))
+            store_partial(workspace, 2, tl.sum(squares, 0))
+            store_partial(workspace, 3, tl.sum(signs, 0))
+            store_partial(workspace, 4, tl.sum(nonfinite, 0))
+        if take_ticket(workspace):
+            sum_of_terms = sum_partials(workspace, 0, T, PARTIALS_BLOCK)
             store_mean(values, total, segment, scale, sum_of_terms / elements)
             if statistics is not None:
                 store_statistics(
                     statistics + 4 * segment,
                     elements,
                     shift,
-                    sum_partials(partials, 1, PARTIALS_BLOCK),
-                    sum_partials(partials, 2, PARTIALS_BLOCK),
-                    sum_partials(partials, 3, PARTIALS_BLOCK),
-                    sum_partials(partials, 4, PARTIALS_BLOCK),
+                    sum_partials(workspace, 1, T, PARTIALS_BLOCK),
+                    sum_partials(workspace, 2, T, PARTIALS_BLOCK),
+                    sum_partials(workspace, 3, T, PARTIALS_BLOCK),
+                    sum_partials(workspace, 4, T, PARTIALS_BLOCK),
                 )
-            tl.store(ticket, 0)  # for the launch of the next segment
+            tl.store(workspace, 0)  # for the launch of the next segment
 
 
 @triton.jit
@@ -244,12 +243,11 @@ def term_gradient_kernel(
     a,  # [count]
     b,  # [count], [] or None
     weight,  # [count] or None
+    workspace,  # int32; None for a single program, or where b is no scalar
     grad_total,  # [] or None
     grad_values,  # [S] or None
     to_a,  # [count] or None
     to_b,  # [count], [] or None
-    partials,  # [1, programs]; None for a single program, or where b is no scalar
-    ticket,  # [] int32, 0 on entry and on exit; None as partials
     grad_values_stride,
     segment,
     count,
@@ -290,14 +288,14 @@ def term_gradient_kernel(
                 sums += only(gradient, mask)
 
     if SUMMED:
-        if partials is None:
+        if workspace is None:
             tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
         else:
-            store_partial(partials, 0, tl.sum(sums, 0))
-            if take_ticket(ticket):
-                gradient_of_b = -sum_partials(partials, 0, PARTIALS_BLOCK)
+            store_partial(workspace, 0, tl.sum(sums, 0))
+            if take_ticket(workspace):
+                gradient_of_b = -sum_partials(workspace, 0, T, PARTIALS_BLOCK)
                 tl.store(to_b, gradient_of_b.to(to_b.dtype.element_ty))
-                tl.store(ticket, 0)
+                tl.store(workspace, 0)
 
 
 @triton.jit
@@ -319,14 +317,13 @@ def term_curvature_kernel(
     a,  # [count]
     b,  # [count], [] or None
     weight,  # [count] or None
+    workspace,  # int32; None for a single program
     va,  # [count] or None: the direction in the gradient of a
     vb,  # [count], [] or None: the direction in the gradient of b
     grad_total,  # [] or None
     grad_values,  # [S] or None
     to_a,  # [count] or None
     to_b,  # [count], [] or None
-    partials,  # [2, programs]; None for a single program
-    ticket,  # [] int32, 0 on entry and on exit; None for a single program
     grad_grad_values,  # [S]
     grad_grad_total,  # []
     grad_values_stride,
@@ -380,19 +377,19 @@ def term_curvature_kernel(
                 sums += only(second_order, mask)
 
     elements = count.to(T)
-    if partials is None:
+    if workspace is None:
         mean = tl.sum(contractions, 0) / elements
         store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
         if SUMMED:
             tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
     else:
-        store_partial(partials, 0, tl.sum(contractions, 0))
+        store_partial(workspace, 0, tl.sum(contractions, 0))
         if SUMMED:
-            store_partial(partials, 1, tl.sum(sums, 0))
-        if take_ticket(ticket):
-            mean = sum_partials(partials, 0, PARTIALS_BLOCK) / elements
+            store_partial(workspace, 1, tl.sum(sums, 0))
+        if take_ticket(workspace):
+            mean = sum_partials(workspace, 0, T, PARTIALS_BLOCK) / elements
             store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
             if SUMMED:
-                gradient_of_b = -sum_partials(partials, 1, PARTIALS_BLOCK)
+                gradient_of_b = -sum_partials(workspace, 1, T, PARTIALS_BLOCK)
                 tl.store(to_b, gradient_of_b.to(to_b.dtype.element_ty))
-            tl.store(ticket, 0)
+            tl.store(workspace, 0)

@@ -18,7 +18,12 @@ from ganloss_fast.triton_kernels.penalty import (
     penalty_twist,
     penalty_value,
 )
-from ganloss_fast.triton_kernels.reduction import store_partial, sum_partials, take_ticket
+from ganloss_fast.triton_kernels.reduction import (
+    partials_of,
+    store_partial,
+    sum_partials,
+    take_ticket,
+)
 from ganloss_fast.triton_kernels.terms import square_root
 
 
@@ -85,6 +90,13 @@ def finish_rows(
     return tl.where(mask, share, 0.0)
 
 
+@triton.jit
+def store_scaled_mean(mean, total, scale, batch):
+    """mean [] = scale / batch * total"""
+    result = as_scalar(scale, total.dtype) * (total / batch.to(total.dtype))
+    tl.store(mean, result.to(mean.dtype.element_ty))
+
+
 @triton.jit(do_not_specialize=["batch", "splits"])
 def row_dots_kernel(
     x,  # [batch, length]
@@ -92,8 +104,7 @@ def row_dots_kernel(
     norms,  # [batch], or None in the forward: see finish_rows
     results,  # [batch]
     mean,  # []
-    partials,  # [1, programs]: dots of parts of samples if SPLIT, else sums over samples
-    ticket,  # [] int32, 0 on entry
+    workspace,  # int32, see reduction.py; None for a single program
     batch,
     length,
     splits,
@@ -126,12 +137,9 @@ def row_dots_kernel(
         dots = tl.sum(product(x, y, offsets, inside, T), 1)
 
     if SPLIT:
-        store_partial(partials, 0, tl.sum(dots, 0))
-    else:
-        share = finish_rows(dots, rows, is_row, norms, results, target, MODE)
-        store_partial(partials, 0, tl.sum(share, 0))
-    if take_ticket(ticket):
-        if SPLIT:
+        store_partial(workspace, 0, tl.sum(dots, 0))
+        if take_ticket(workspace):
+            partials = partials_of(workspace, T)
             SAMPLES: tl.constexpr = PARTIALS_BLOCK // SPLITS_BLOCK
             parts = tl.arange(0, SPLITS_BLOCK)
             shares = tl.zeros((SAMPLES,), T)
@@ -142,11 +150,16 @@ def row_dots_kernel(
                 index = samples[:, None] * splits + parts[None, :]
                 totals = tl.sum(tl.load(partials + index, mask=is_part, other=0.0), 1)
                 shares += finish_rows(totals, samples, is_sample, norms, results, target, MODE)
-            sum_of_shares = tl.sum(shares, 0)
+            store_scaled_mean(mean, tl.sum(shares, 0), scale, batch)
+    else:
+        share = tl.sum(finish_rows(dots, rows, is_row, norms, results, target, MODE), 0)
+        if workspace is None:
+            store_scaled_mean(mean, share, scale, batch)
         else:
-            sum_of_shares = sum_partials(partials, 0, PARTIALS_BLOCK)
-        result = as_scalar(scale, T) * (sum_of_shares / batch.to(T))
-        tl.store(mean, result.to(mean.dtype.element_ty))
+            store_partial(workspace, 0, share)
+            if take_ticket(workspace):
+                shares = sum_partials(workspace, 0, T, PARTIALS_BLOCK)
+                store_scaled_mean(mean, shares, scale, batch)
 
 
 @triton.jit

@@ -120,6 +120,13 @@ def test_a_cuda_tensor_is_served_by_the_first_that_can(monkeypatch, install, ext
     assert who_computes(monkeypatch, install(extension, triton)) == serving(extension, triton)
 
 
+@pytest.mark.parametrize("triton", ["works", "missing"])
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_triton_is_registered_where_the_ops_have_no_cuda_kernels(install, extension, triton):
+    registers = extension == "CPU only" and triton == "works"
+    assert registers == install(extension, triton).REGISTERS_TRITON
+
+
 @pytest.mark.parametrize("triton", NO_TRITON)
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_what_cannot_serve_says_why_and_is_refused_as_a_choice(install, extension, triton):

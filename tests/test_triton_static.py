@@ -130,6 +130,7 @@ def test_the_budget_names_the_calls_that_are_checked():
         ("sm_80", torch.float32),
         ("sm_90", torch.float32),
         ("sm_90", torch.bfloat16),
+        ("sm_90", torch.float16),
         ("sm_100", torch.bfloat16),
     ],
     ids=str,
@@ -151,7 +152,7 @@ def test_nvidia(name, target, dtype):
             assert compiled.count(r"STG\..*128") == accesses * budget["writes"][k]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", CALLS)
 def test_amd(name, dtype):
     budget = BUDGET[name]

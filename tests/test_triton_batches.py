@@ -26,7 +26,7 @@ from triton_interpreted import (
 
 from ganloss_fast import ops, reference
 from ganloss_fast.triton_kernels import launchers
-from ganloss_fast.triton_kernels.rows import long_row, short_rows
+from ganloss_fast.triton_kernels.rows import long_row, rows_end_to_end, short_rows
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +143,29 @@ def test_elements_of_short_rows_are_counted_in_64_bits():
     out = torch.zeros(8, 2, dtype=torch.int64)
     write_short_rows[(2,)](out, 8, length, ROWS=4, COLUMNS=2)
     assert torch.equal(out, torch.arange(8)[:, None] * length + torch.arange(2))
+
+
+@triton.jit
+def write_rows_end_to_end(out, tile, batch, length, BLOCK: tl.constexpr):
+    offsets, rows, end, is_whole = rows_end_to_end(tile.to(tl.int64), batch, length, BLOCK)
+    index = tl.arange(0, BLOCK)
+    tl.store(out + index, offsets)
+    tl.store(out + BLOCK + index, rows)
+    tl.store(out + 2 * BLOCK + index, end - offsets)
+    tl.store(out + 3 * BLOCK + index, tl.zeros((BLOCK,), tl.int64) + is_whole)
+
+
+@pytest.mark.parametrize("tile", [0, 2**27, 2**28 - 1, 2**28])
+def test_elements_of_rows_end_to_end_are_counted_in_64_bits(tile):
+    """2^32 elements and 9 more; the last tile but one is the last whole one."""
+    out = torch.zeros(4, 16, dtype=torch.int64)
+    batch, length = (2**32 + 9) // 5, 5
+    write_rows_end_to_end[(1,)](out, tile, batch, length, BLOCK=16)
+    offsets = 16 * tile + torch.arange(16)
+    assert torch.equal(out[0], offsets)
+    assert torch.equal(out[1], offsets // length)
+    assert torch.equal(out[2], batch * length - offsets)
+    assert (out[3] == (tile < 2**28)).all()
 
 
 ALPHAS = {

@@ -15,9 +15,9 @@ from ganloss_fast.triton_kernels.checks import (
 from ganloss_fast.triton_kernels.layout import (
     ACCUMULATORS,
     COMPUTE_DTYPES,
-    RowGeometry,
     dense,
     dense_by_sample,
+    elementwise_geometry,
     in_layout_of,
     next_power_of_2,
     read_one_by_one,
@@ -28,9 +28,10 @@ from ganloss_fast.triton_kernels.layout import (
 from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
 
 
-def batch_geometry(batch: Tensor) -> RowGeometry:
+def rows_of(batch: Tensor) -> tuple[int, int]:
+    """(samples, elements of each)"""
     samples = batch.shape[0]
-    return row_geometry(samples, batch.numel() // max(1, samples))
+    return samples, batch.numel() // max(1, samples)
 
 
 def accumulator_of(batch: Tensor) -> torch.dtype:
@@ -54,7 +55,9 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     f = in_layout_of(fake, r)
     alpha = in_layout_of(alpha, r) if per_element else alpha.resolve_neg().contiguous()
     out = torch.empty_like(r)
-    geometry = batch_geometry(r) if per_sample else row_geometry(1, r.numel())
+    if out.numel() == 0:
+        return restore_layout(out, r, real)
+    geometry = elementwise_geometry(*(rows_of(r) if per_sample else (1, r.numel())))
     with torch.cuda.device_of(real):
         kernels.interpolate_kernel[(geometry.programs,)](
             r,
@@ -66,14 +69,15 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
             geometry.splits,
             PER_ELEMENT=per_element,
             T=COMPUTE_DTYPES[r.dtype],
-            ROWS=geometry.rows,
+            IS_LONG=geometry.rows == 1,
             COLUMNS=geometry.columns,
         )
     return restore_layout(out, r, real)
 
 
-def launch_row_dots(x, y, norms, results, mean, geometry: RowGeometry, mode, target, scale):
+def launch_row_dots(x, y, norms, results, mean, mode, target, scale) -> None:
     """results_i from <x_i, y_i>, and their weighted mean: see row_dots_kernel."""
+    geometry = row_geometry(*rows_of(x))
     kernels.row_dots_kernel[(geometry.programs,)](
         x,
         y,
@@ -96,10 +100,11 @@ def launch_row_dots(x, y, norms, results, mean, geometry: RowGeometry, mode, tar
     )
 
 
-def launch_penalty_gradient(
-    x, y, norms, dots, grad_penalty, geometry: RowGeometry, mode, target, scale
-) -> Tensor:
+def launch_penalty_gradient(x, y, norms, dots, grad_penalty, mode, target, scale) -> Tensor:
     out = torch.empty_like(x)
+    if out.numel() == 0:
+        return out
+    geometry = elementwise_geometry(*rows_of(x))
     grad_penalty = grad_penalty.resolve_neg()
     kernels.penalty_gradient_kernel[(geometry.programs,)](
         x,
@@ -115,7 +120,7 @@ def launch_penalty_gradient(
         float(scale),
         MODE=mode,
         T=COMPUTE_DTYPES[x.dtype],
-        ROWS=geometry.rows,
+        IS_LONG=geometry.rows == 1,
         COLUMNS=geometry.columns,
     )
     return out
@@ -129,7 +134,7 @@ def gradient_penalty_loss(gradient: Tensor, mode: int, target: float, scale: flo
     penalty = g.new_empty((), dtype=accumulator)
     norms = g.new_empty((g.shape[0],), dtype=accumulator)
     with torch.cuda.device_of(g):
-        launch_row_dots(g, None, None, norms, penalty, batch_geometry(g), mode, target, scale)
+        launch_row_dots(g, None, None, norms, penalty, mode, target, scale)
     return penalty, norms
 
 
@@ -138,9 +143,7 @@ def gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, 
     g = dense_by_sample(gradient)
     norms = read_one_by_one(norms, accumulator_of(g))
     with torch.cuda.device_of(g):
-        out = launch_penalty_gradient(
-            g, None, norms, None, grad_penalty, batch_geometry(g), mode, target, scale
-        )
+        out = launch_penalty_gradient(g, None, norms, None, grad_penalty, mode, target, scale)
     return restore_layout(out, g, gradient)
 
 
@@ -156,12 +159,9 @@ def gradient_penalty_loss_double_backward(
     g = dense_by_sample(gradient)
     v = in_layout_of(direction, g)
     norms = read_one_by_one(norms, accumulator_of(g))
-    geometry = batch_geometry(g)
     dots = torch.empty_like(norms)
     grad_grad = torch.empty_like(grad_penalty)
     with torch.cuda.device_of(g):
-        launch_row_dots(g, v, norms, dots, grad_grad, geometry, mode, target, scale)
-        out = launch_penalty_gradient(
-            v, g, norms, dots, grad_penalty, geometry, mode, target, scale
-        )
+        launch_row_dots(g, v, norms, dots, grad_grad, mode, target, scale)
+        out = launch_penalty_gradient(v, g, norms, dots, grad_penalty, mode, target, scale)
     return grad_grad, restore_layout(out, g, gradient)

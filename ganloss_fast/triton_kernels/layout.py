@@ -73,6 +73,14 @@ def row_geometry(batch: int, length: int) -> RowGeometry:
     return RowGeometry(batch, length, 1, BLOCK, splits, batch * splits)
 
 
+def elementwise_geometry(batch: int, length: int) -> RowGeometry:
+    """For kernels that sum nothing: short rows are taken end to end, a tile to a program."""
+    geometry = row_geometry(batch, length)
+    if geometry.rows == 1:
+        return geometry
+    return geometry._replace(columns=BLOCK, programs=ceil_div(batch * length, BLOCK))
+
+
 def is_dense(tensor: Tensor) -> bool:
     """Whether the elements fill one block of memory, in any order of the dimensions."""
     if tensor.is_contiguous():

@@ -15,6 +15,7 @@ from ganloss_fast.triton_kernels.checks import (
 from ganloss_fast.triton_kernels.layout import (
     ACCUMULATORS,
     COMPUTE_DTYPES,
+    NUM_WARPS,
     dense,
     dense_by_sample,
     elementwise_geometry,
@@ -71,6 +72,7 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
             T=COMPUTE_DTYPES[r.dtype],
             IS_LONG=geometry.rows == 1,
             COLUMNS=geometry.columns,
+            num_warps=NUM_WARPS,
         )
     return restore_layout(out, r, real)
 
@@ -95,6 +97,7 @@ def launch_row_dots(x, y, norms, results, mean, mode, target, scale) -> None:
         T=COMPUTE_DTYPES[x.dtype],
         ROWS=geometry.rows,
         COLUMNS=geometry.columns,
+        num_warps=NUM_WARPS,
         PARTIALS_BLOCK=MAX_PROGRAMS,
         SPLITS_BLOCK=next_power_of_2(geometry.splits),
     )
@@ -122,6 +125,7 @@ def launch_penalty_gradient(x, y, norms, dots, grad_penalty, mode, target, scale
         T=COMPUTE_DTYPES[x.dtype],
         IS_LONG=geometry.rows == 1,
         COLUMNS=geometry.columns,
+        num_warps=NUM_WARPS,
     )
     return out
 

@@ -23,6 +23,8 @@ ACCUMULATORS = {tl.float32: torch.float32, tl.float64: torch.float64}
 # the statistics' accumulators of a half kernel would take 168 registers, three blocks to a
 # multiprocessor.
 BLOCK = 1024
+# A warp has 32 threads, on AMD 64: 128 threads either way.
+NUM_WARPS = 4 if torch.version.hip is None else 2
 
 
 # Triton's own cdiv and next_power_of_2 take 2 to 4 microseconds outside of a kernel.

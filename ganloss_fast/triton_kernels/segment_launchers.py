@@ -27,6 +27,7 @@ from ganloss_fast.triton_kernels.checks import (
 from ganloss_fast.triton_kernels.layout import (
     BLOCK,
     COMPUTE_DTYPES,
+    NUM_WARPS,
     dense,
     in_layout_of,
     program_count,
@@ -117,6 +118,7 @@ def launch(kernel, segment: ResolvedSegment, workspace: Tensor | None, *tensors)
         T=COMPUTE_DTYPES[segment.a.dtype],
         BLOCK=BLOCK,
         PARTIALS_BLOCK=MAX_PROGRAMS,
+        num_warps=NUM_WARPS,
     )
 
 

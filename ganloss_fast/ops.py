@@ -5,6 +5,7 @@ A reader goes from here to the schema in ``csrc/registration.cpp`` and greps the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,6 +85,7 @@ def gradient_penalty_loss(
 # Under torch.compile the reference: Inductor makes Triton kernels of it, fused with what is around.
 
 
+@functools.cache
 def _triton_launchers() -> Any:
     """Imported when a tensor needs it: Triton takes a second to import, and may be missing."""
     from ganloss_fast.triton_kernels import launchers

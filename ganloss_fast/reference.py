@@ -7,13 +7,17 @@ and the baseline of the benchmarks. Written to be read, not to be fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ganloss_fast.distributed import mean_over_ranks
 from ganloss_fast.losses import LossLike, resolve
 from ganloss_fast.terms import LossOutputs, Segment, compute_dtype
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # ---- terms -------------------------------------------------------------------------------------
 
@@ -235,6 +239,10 @@ def _generator_term(f: Tensor, loss: Any) -> Tensor:
     return -f.mean()
 
 
+def _mean(logits: Tensor, group: ProcessGroup | None) -> Tensor:
+    return logits.mean() if group is None else mean_over_ranks(logits.mean(), group)
+
+
 def _reduce(per_output: list[Tensor], reduction: str) -> Tensor:
     stacked = torch.stack(per_output)
     return stacked.sum() if reduction == "sum" else stacked.mean()
@@ -248,6 +256,7 @@ def discriminator_loss(
     real_weight: float | Tensor = 1.0,
     fake_weight: float | Tensor = 1.0,
     output_reduction: str = "sum",
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.discriminator_loss`."""
     loss = resolve(loss)
@@ -257,7 +266,8 @@ def discriminator_loss(
             per_output.append(_phi(r - f, loss).mean())
             continue
         if loss.relativistic == "average":
-            real_term, fake_term = _phi(r - f.mean(), loss), _phi(-(f - r.mean()), loss)
+            real_mean, fake_mean = (_mean(logits, process_group) for logits in (r, f))
+            real_term, fake_term = _phi(r - fake_mean, loss), _phi(-(f - real_mean), loss)
         else:
             real_term, fake_term = _real_term(r, loss), _fake_term(f, loss)
         per_output.append(real_weight * real_term.mean() + fake_weight * fake_term.mean())
@@ -270,6 +280,7 @@ def generator_loss(
     *,
     real: Tensor | Sequence[Tensor] | None = None,
     output_reduction: str = "sum",
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.generator_loss`."""
     loss = resolve(loss)
@@ -280,8 +291,9 @@ def generator_loss(
         if loss.relativistic == "paired":
             per_output.append(_phi(f - r, loss).mean())
         else:
-            terms = _phi(f - r.mean(), loss).mean(), _phi(-(r - f.mean()), loss).mean()
-            per_output.append(terms[0] + terms[1])
+            real_mean, fake_mean = (_mean(logits, process_group) for logits in (r, f))
+            fake_term, real_term = _phi(f - real_mean, loss), _phi(-(r - fake_mean), loss)
+            per_output.append(fake_term.mean() + real_term.mean())
     return _reduce(per_output, output_reduction)
 
 

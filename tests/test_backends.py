@@ -89,12 +89,6 @@ def test_why_not_gives_a_reason_or_none():
     assert backends.why_not("native", "xpu")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_has_a_reason_against_it_without_cuda_kernels(native):
-    if "cuda" in backends.BUILD_FACTS.get("reasons", {}):
-        assert backends.why_not("native", "cuda")
-
-
 # ---- GPUs that the CUDA kernels were not compiled for -------------------------------------------
 
 

@@ -1,4 +1,6 @@
-"""Which backend serves where the extension, Triton or a compiler is missing, and what it says.
+"""Installations in which the extension, Triton or a compiler is missing, in fresh processes.
+
+Who serves a CUDA tensor in each of them is the subject of test_backend_selection.py.
 
 The autograd classes of functions.py, which serve where the extension is missing, run here over the
 extension's own CPU kernels; over the Triton kernels they run in test_triton_segments.py.
@@ -136,83 +138,6 @@ def test_without_a_compiler_the_install_says_so(without_extension, tmp_path):
         LOSS + "    print(backends.why_not('native', 'cpu'))", tmp_path / "package"
     )
     assert printed.splitlines() == ["True", reason]
-
-
-def test_triton_without_a_compiler_leaves_cuda_to_the_reference(monkeypatch):
-    """Triton builds its launcher with a C compiler at the first launch: asked before, not then."""
-    driver = pytest.importorskip("triton.runtime").driver
-
-    class NoCompiler:
-        def get_current_target(self):
-            raise RuntimeError("Failed to find C compiler")
-
-    monkeypatch.setattr(driver, "_active", NoCompiler())
-    monkeypatch.setattr(backends, "TRITON_INTERPRETED", False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    backends._triton_failure.cache_clear()
-    try:
-        assert not backends.is_triton(on_cuda())
-        reason = backends.why_not("triton", "cuda")
-    finally:
-        backends._triton_failure.cache_clear()
-    assert reason == "it does not start: Failed to find C compiler"
-
-
-def test_an_old_gpu_is_left_to_the_reference(monkeypatch):
-    monkeypatch.setattr(backends, "TRITON_INTERPRETED", False)
-    monkeypatch.setattr(backends, "TRITON_MISSING", None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    backends._triton_failure.cache_clear()
-    try:
-        assert not backends.is_triton(on_cuda())
-        assert "needs compute capability 8.0, this GPU has 7.5" in backends.why_not(
-            "triton", "cuda"
-        )
-    finally:
-        backends._triton_failure.cache_clear()
-
-
-# ---- the order of the backends -----------------------------------------------------------------
-
-
-def on_cuda() -> SimpleNamespace:
-    """What the selection looks at of a CUDA tensor."""
-    return SimpleNamespace(is_cpu=False, is_cuda=True, device=torch.device("cuda", 0))
-
-
-@pytest.fixture
-def working_triton(monkeypatch):
-    monkeypatch.setattr(backends, "TRITON_MISSING", None)
-    monkeypatch.setattr(backends, "TRITON_INTERPRETED", False)
-    monkeypatch.setattr(backends, "_triton_failure", lambda: None)
-
-
-@pytest.mark.skipif(
-    backends.why_not("native", "cuda") is None, reason="this build has native CUDA kernels"
-)
-def test_cuda_tensors_take_triton_where_there_are_no_native_kernels(working_triton):
-    assert not backends.is_native(on_cuda())
-    assert backends.is_triton(on_cuda())
-
-
-def test_cpu_tensors_never_take_triton_unasked(working_triton):
-    assert not backends.is_triton(torch.zeros(2))
-
-
-def test_the_choice_of_triton_is_refused_where_it_cannot_serve(working_triton):
-    with (
-        backends.use_backend("triton"),
-        pytest.raises(RuntimeError, match="'triton' was chosen but cannot serve cpu tensors"),
-    ):
-        ops.multi_tensor_loss([Segment(torch.zeros(2), terms.LINEAR)])
-
-
-def test_the_choice_of_the_reference_keeps_triton_out(working_triton):
-    with backends.use_backend("reference"):
-        assert not backends.is_triton(on_cuda())
-        assert not backends.is_native(on_cuda())
 
 
 # ---- functions.py ------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import triton_guard
 if triton_guard.why_unavailable():
     pytest.skip(f"interpreter: {triton_guard.why_unavailable()}", allow_module_level=True)
 
+import triton
+import triton.language as tl
 from triton_interpreted import (
     DTYPES,
     EPSILON,
@@ -24,6 +26,7 @@ from triton_interpreted import (
 
 from ganloss_fast import ops, reference
 from ganloss_fast.triton_kernels import launchers
+from ganloss_fast.triton_kernels.rows import long_row, rows_end_to_end, short_rows
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +99,65 @@ def test_norms_may_be_expanded_and_of_another_dtype(small_blocks):
     squared = g.double().square().sum(1, keepdim=True)
     assert_near(grad_grad, squared.sum(), 1e-6)
     assert_near(second, 0.5 * (1 + squared) * g.double(), 1e-6)
+
+
+@triton.jit
+def write_long_row(out, splits, length, COLUMNS: tl.constexpr):
+    row, split, base, tiles = long_row(splits, length, COLUMNS)
+    to = out + 4 * tl.program_id(0)
+    tl.store(to, row)
+    tl.store(to + 1, split)
+    tl.store(to + 2, base)
+    tl.store(to + 3, tiles)
+
+
+@triton.jit
+def write_short_rows(out, batch, length, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    _, _, offsets, _ = short_rows(batch, length, ROWS, COLUMNS)
+    index = tl.program_id(0) * ROWS * COLUMNS + tl.arange(0, ROWS * COLUMNS)
+    tl.store(out + tl.reshape(index, (ROWS, COLUMNS)), offsets)
+
+
+@pytest.mark.parametrize("length", [2**31 - 1, 2**31, 2**33 + 1])
+def test_elements_of_long_rows_are_counted_in_64_bits(length):
+    """2^31 - 1 is passed as 32 bits: the second row begins beyond them."""
+    out = torch.zeros(6, 4, dtype=torch.int64)
+    write_long_row[(6,)](out, 2, length, COLUMNS=1024)
+    for program, (row, split, base, tiles) in enumerate(out.tolist()):
+        begin, end = row * length, (row + 1) * length
+        assert (row, split) == divmod(program, 2)
+        assert begin - 16 < base <= begin
+        assert base + (tiles - 1) * 1024 < end <= base + tiles * 1024
+
+
+def test_elements_of_short_rows_are_counted_in_64_bits():
+    length = 2**30 + 1
+    out = torch.zeros(8, 2, dtype=torch.int64)
+    write_short_rows[(2,)](out, 8, length, ROWS=4, COLUMNS=2)
+    assert torch.equal(out, torch.arange(8)[:, None] * length + torch.arange(2))
+
+
+@triton.jit
+def write_rows_end_to_end(out, tile, batch, length, BLOCK: tl.constexpr):
+    offsets, rows, end, is_whole = rows_end_to_end(tile.to(tl.int64), batch, length, BLOCK)
+    index = tl.arange(0, BLOCK)
+    tl.store(out + index, offsets)
+    tl.store(out + BLOCK + index, rows)
+    tl.store(out + 2 * BLOCK + index, end - offsets)
+    tl.store(out + 3 * BLOCK + index, tl.zeros((BLOCK,), tl.int64) + is_whole)
+
+
+@pytest.mark.parametrize("tile", [0, 2**27, 2**28 - 1, 2**28])
+def test_elements_of_rows_end_to_end_are_counted_in_64_bits(tile):
+    """2^32 elements and 9 more; the last tile but one is the last whole one."""
+    out = torch.zeros(4, 16, dtype=torch.int64)
+    batch, length = (2**32 + 9) // 5, 5
+    write_rows_end_to_end[(1,)](out, tile, batch, length, BLOCK=16)
+    offsets = 16 * tile + torch.arange(16)
+    assert torch.equal(out[0], offsets)
+    assert torch.equal(out[1], offsets // length)
+    assert torch.equal(out[2], batch * length - offsets)
+    assert (out[3] == (tile < 2**28)).all()
 
 
 ALPHAS = {

@@ -98,48 +98,6 @@ def test_the_c_plus_plus_autograd_runs_on_the_launchers(registered, small_blocks
         assert_near(actual, expected, 2e-5)
 
 
-# ---- direct calls are checked --------------------------------------------------------------------
-
-
-def test_a_launcher_refuses_what_would_leave_a_tensor():
-    a, g = draw(8), draw(2, 3)
-
-    def loss(b=(), weights=(), operands=(0,), terms_=(0,), parameters=(1.0, 0.0)):
-        return launchers.multi_tensor_loss(
-            [a],
-            list(b),
-            list(weights),
-            list(operands),
-            list(terms_),
-            list(parameters),
-            [1.0],
-            False,
-        )
-
-    with pytest.raises(ValueError, match="b: expected shape"):
-        loss(b=[draw(7)], operands=[1])
-    with pytest.raises(ValueError, match="weights: expected shape"):
-        loss(weights=[draw(9)], operands=[2])
-    with pytest.raises(ValueError, match="b: expected 1 entries"):
-        loss(operands=[1])
-    with pytest.raises(ValueError, match="terms: expected codes"):
-        loss(terms_=[len(terms.TERM_NAMES)])
-    with pytest.raises(TypeError, match="a: expected dtype"):
-        launchers.multi_tensor_loss([a.int()], [], [], [0], [0], [1.0, 0.0], [1.0], False)
-    with pytest.raises(ValueError, match="wanted: expected indices"):
-        launchers.multi_tensor_loss_backward(
-            a.sum(), None, [a], [], [], [0], [0], [1.0, 0.0], [1.0], [1]
-        )
-    with pytest.raises(ValueError, match="alpha: expected"):
-        launchers.interpolate(g, g, draw(4))
-    with pytest.raises(ValueError, match="fake: expected shape"):
-        launchers.interpolate(g, draw(2, 4), draw(2))
-    with pytest.raises(ValueError, match="direction: expected shape"):
-        launchers.gradient_penalty_loss_double_backward(
-            draw(2, 4), a.sum(), g, draw(2), 0, 1.0, 1.0
-        )
-
-
 # ---- planted bugs --------------------------------------------------------------------------------
 
 
@@ -234,7 +192,7 @@ def test_the_guard_rounds_bfloat16_to_nearest_even():
 
 def test_memory_that_no_program_writes_is_seen(small_blocks, monkeypatch):
     """One program too few: its tile keeps the NaN of fresh memory."""
-    monkeypatch.setattr(segment_launchers, "programs_of", lambda segment: 1)
+    monkeypatch.setattr(segment_launchers, "program_count", lambda elements: 1)
     monkeypatch.setattr(multi_tensor_loss, "first_tile", skip_a_tile)
     a = leaf(draw(64))
     (gradient,) = torch.autograd.grad(ops.multi_tensor_loss([Segment(a, terms.LINEAR)]).total, a)

@@ -23,6 +23,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from ganloss_fast.triton_kernels import batch_launchers, segment_launchers
+
+THREADS = 128  # of a program
 SUPPORTED = "3.8."  # its compiler's internals are used here, and registers differ by release
 
 TARGETS = {
@@ -84,7 +87,14 @@ def launches_of(call: Callable[[], Any], target: str) -> list[Launch]:
         launches.append(Launch(self.__name__, grid, kernel))
         return kernel
 
-    with driver_of(target), mock.patch.object(JITFunction, "run", recording):
+    warps = THREADS // TARGETS[target].warp_size
+    with (
+        driver_of(target),
+        mock.patch.object(JITFunction, "run", recording),
+        # As on a torch for the target's maker: layout.py looks at the one that is installed.
+        mock.patch.object(segment_launchers, "NUM_WARPS", warps),
+        mock.patch.object(batch_launchers, "NUM_WARPS", warps),
+    ):
         call()
     return launches
 

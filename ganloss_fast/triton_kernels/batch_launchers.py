@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from ganloss_fast.triton_kernels import rows as kernels
@@ -18,22 +17,26 @@ from ganloss_fast.triton_kernels.layout import (
     ACCUMULATORS,
     BLOCK,
     COMPUTE_DTYPES,
-    RowGeometry,
+    NUM_WARPS,
     dense,
     dense_by_sample,
+    elementwise_geometry,
     in_layout_of,
+    next_power_of_2,
     program_count,
     read_one_by_one,
     restore_layout,
     row_geometry,
+    workspace_for,
 )
 from ganloss_fast.triton_kernels.perturb import perturb_kernel
 from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
 
 
-def batch_geometry(batch: Tensor) -> RowGeometry:
+def rows_of(batch: Tensor) -> tuple[int, int]:
+    """(samples, elements of each)"""
     samples = batch.shape[0]
-    return row_geometry(samples, batch.numel() // max(1, samples))
+    return samples, batch.numel() // max(1, samples)
 
 
 def accumulator_of(batch: Tensor) -> torch.dtype:
@@ -57,7 +60,9 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     f = in_layout_of(fake, r)
     alpha = in_layout_of(alpha, r) if per_element else alpha.resolve_neg().contiguous()
     out = torch.empty_like(r)
-    geometry = batch_geometry(r) if per_sample else row_geometry(1, r.numel())
+    if out.numel() == 0:
+        return restore_layout(out, r, real)
+    geometry = elementwise_geometry(*(rows_of(r) if per_sample else (1, r.numel())))
     with torch.cuda.device_of(real):
         kernels.interpolate_kernel[(geometry.programs,)](
             r,
@@ -69,8 +74,9 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
             geometry.splits,
             PER_ELEMENT=per_element,
             T=COMPUTE_DTYPES[r.dtype],
-            ROWS=geometry.rows,
+            IS_LONG=geometry.rows == 1,
             COLUMNS=geometry.columns,
+            num_warps=NUM_WARPS,
         )
     return restore_layout(out, r, real)
 
@@ -83,23 +89,28 @@ def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
     out = torch.empty_like(x)
     with torch.cuda.device_of(x):
         perturb_kernel[(program_count(x.numel()),)](
-            x, seed, out, x.numel(), float(sigma), T=COMPUTE_DTYPES[x.dtype], BLOCK=BLOCK
+            x,
+            seed,
+            out,
+            x.numel(),
+            float(sigma),
+            T=COMPUTE_DTYPES[x.dtype],
+            BLOCK=BLOCK,
+            num_warps=NUM_WARPS,
         )
     return restore_layout(out, x, inputs)
 
 
-def launch_row_dots(x, y, norms, results, mean, geometry: RowGeometry, mode, target, scale):
+def launch_row_dots(x, y, norms, results, mean, mode, target, scale) -> None:
     """results_i from <x_i, y_i>, and their weighted mean: see row_dots_kernel."""
-    partials = results.new_empty(geometry.programs)
-    ticket = torch.zeros((), dtype=torch.int32, device=x.device)
+    geometry = row_geometry(*rows_of(x))
     kernels.row_dots_kernel[(geometry.programs,)](
         x,
         y,
         norms,
         results,
         mean,
-        partials,
-        ticket,
+        workspace_for(geometry.programs, 1, x.device),
         geometry.batch,
         geometry.length,
         geometry.splits,
@@ -110,15 +121,17 @@ def launch_row_dots(x, y, norms, results, mean, geometry: RowGeometry, mode, tar
         T=COMPUTE_DTYPES[x.dtype],
         ROWS=geometry.rows,
         COLUMNS=geometry.columns,
+        num_warps=NUM_WARPS,
         PARTIALS_BLOCK=MAX_PROGRAMS,
-        SPLITS_BLOCK=triton.next_power_of_2(geometry.splits),
+        SPLITS_BLOCK=next_power_of_2(geometry.splits),
     )
 
 
-def launch_penalty_gradient(
-    x, y, norms, dots, grad_penalty, geometry: RowGeometry, mode, target, scale
-) -> Tensor:
+def launch_penalty_gradient(x, y, norms, dots, grad_penalty, mode, target, scale) -> Tensor:
     out = torch.empty_like(x)
+    if out.numel() == 0:
+        return out
+    geometry = elementwise_geometry(*rows_of(x))
     grad_penalty = grad_penalty.resolve_neg()
     kernels.penalty_gradient_kernel[(geometry.programs,)](
         x,
@@ -134,8 +147,9 @@ def launch_penalty_gradient(
         float(scale),
         MODE=mode,
         T=COMPUTE_DTYPES[x.dtype],
-        ROWS=geometry.rows,
+        IS_LONG=geometry.rows == 1,
         COLUMNS=geometry.columns,
+        num_warps=NUM_WARPS,
     )
     return out
 
@@ -148,7 +162,7 @@ def gradient_penalty_loss(gradient: Tensor, mode: int, target: float, scale: flo
     penalty = g.new_empty((), dtype=accumulator)
     norms = g.new_empty((g.shape[0],), dtype=accumulator)
     with torch.cuda.device_of(g):
-        launch_row_dots(g, None, None, norms, penalty, batch_geometry(g), mode, target, scale)
+        launch_row_dots(g, None, None, norms, penalty, mode, target, scale)
     return penalty, norms
 
 
@@ -157,9 +171,7 @@ def gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, 
     g = dense_by_sample(gradient)
     norms = read_one_by_one(norms, accumulator_of(g))
     with torch.cuda.device_of(g):
-        out = launch_penalty_gradient(
-            g, None, norms, None, grad_penalty, batch_geometry(g), mode, target, scale
-        )
+        out = launch_penalty_gradient(g, None, norms, None, grad_penalty, mode, target, scale)
     return restore_layout(out, g, gradient)
 
 
@@ -175,12 +187,9 @@ def gradient_penalty_loss_double_backward(
     g = dense_by_sample(gradient)
     v = in_layout_of(direction, g)
     norms = read_one_by_one(norms, accumulator_of(g))
-    geometry = batch_geometry(g)
     dots = torch.empty_like(norms)
     grad_grad = torch.empty_like(grad_penalty)
     with torch.cuda.device_of(g):
-        launch_row_dots(g, v, norms, dots, grad_grad, geometry, mode, target, scale)
-        out = launch_penalty_gradient(
-            v, g, norms, dots, grad_penalty, geometry, mode, target, scale
-        )
+        launch_row_dots(g, v, norms, dots, grad_grad, mode, target, scale)
+        out = launch_penalty_gradient(v, g, norms, dots, grad_penalty, mode, target, scale)
     return grad_grad, restore_layout(out, g, gradient)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
+from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS, PARTIALS_AT, WORDS_OF_PARTIAL
 
 COMPUTE_DTYPES = {
     torch.float16: tl.float32,
@@ -24,11 +23,36 @@ ACCUMULATORS = {tl.float32: torch.float32, tl.float64: torch.float64}
 # the statistics' accumulators of a half kernel would take 168 registers, three blocks to a
 # multiprocessor.
 BLOCK = 1024
+# A warp has 32 threads, on AMD 64: 128 threads either way.
+NUM_WARPS = 4 if torch.version.hip is None else 2
+
+
+# Triton's own cdiv and next_power_of_2 take 2 to 4 microseconds outside of a kernel.
+
+
+def ceil_div(x: int, y: int) -> int:
+    return -(-x // y)
+
+
+def next_power_of_2(x: int) -> int:
+    return 1 << (x - 1).bit_length()
 
 
 def program_count(elements: int) -> int:
     """Programs for a run of elements: one for each tile, up to MAX_PROGRAMS, and never none."""
-    return max(1, min(MAX_PROGRAMS, triton.cdiv(elements, BLOCK)))
+    return max(1, min(MAX_PROGRAMS, ceil_div(elements, BLOCK)))
+
+
+def workspace_for(programs: int, sums: int, device: torch.device) -> Tensor | None:
+    """Where programs add up `sums` numbers each; None for a single one, which needs nothing.
+
+    Of one call: the launches of a call follow each other on one stream and may share it, those
+    of another call, perhaps on another stream, may not.
+    """
+    if programs == 1:
+        return None
+    words = PARTIALS_AT.value + WORDS_OF_PARTIAL * sums * programs
+    return torch.zeros(words, dtype=torch.int32, device=device)
 
 
 class RowGeometry(NamedTuple):
@@ -44,11 +68,19 @@ class RowGeometry(NamedTuple):
 
 def row_geometry(batch: int, length: int) -> RowGeometry:
     if length <= BLOCK // 2 or batch == 0:
-        columns = triton.next_power_of_2(min(max(1, length), BLOCK // 2))
+        columns = next_power_of_2(min(max(1, length), BLOCK // 2))
         rows = BLOCK // columns
-        return RowGeometry(batch, length, rows, columns, 1, max(1, triton.cdiv(batch, rows)))
-    splits = max(1, min(triton.cdiv(length, BLOCK), MAX_PROGRAMS // batch))
+        return RowGeometry(batch, length, rows, columns, 1, max(1, ceil_div(batch, rows)))
+    splits = max(1, min(ceil_div(length, BLOCK), MAX_PROGRAMS // batch))
     return RowGeometry(batch, length, 1, BLOCK, splits, batch * splits)
+
+
+def elementwise_geometry(batch: int, length: int) -> RowGeometry:
+    """For kernels that sum nothing: short rows are taken end to end, a tile to a program."""
+    geometry = row_geometry(batch, length)
+    if geometry.rows == 1:
+        return geometry
+    return geometry._replace(columns=BLOCK, programs=ceil_div(batch * length, BLOCK))
 
 
 def is_dense(tensor: Tensor) -> bool:

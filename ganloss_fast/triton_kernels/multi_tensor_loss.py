@@ -5,8 +5,9 @@ float64 for float64. A launch belongs to one segment and the launches of a call 
 on one stream, so the last program of a launch can add its segment to the total of those before
 it: no further launch, no host.
 
-Tiles that lie wholly inside a segment are loaded without a mask. A masked load is only vectorised
-when the length is known to be a multiple of 16, which the lengths of users are not.
+Tiles that lie wholly inside a segment are loaded and stored without a mask. A masked access is
+only vectorised when the length is known to be a multiple of 16, which the lengths of users are
+not. `is_whole` is the same for all threads: a branch on it costs no divergence.
 """
 
 import triton
@@ -29,31 +30,48 @@ def tile_count(count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def minus_b(x, b, offsets, mask, B_IS_SCALAR: tl.constexpr, T: tl.constexpr):
-    """x - b at the offsets, in the compute dtype."""
+def load_tile(pointer, offsets, count, is_whole, T: tl.constexpr):
+    """The elements of a tile in the compute dtype; 0 behind the end."""
+    if is_whole:
+        x = tl.load(pointer + offsets)
+    else:
+        x = tl.load(pointer + offsets, mask=offsets < count, other=0.0)
+    return x.to(T)
+
+
+@triton.jit
+def store_tile(pointer, x, offsets, count, is_whole):
+    """Writes a tile in the dtype of the memory."""
+    x = x.to(pointer.dtype.element_ty)
+    if is_whole:
+        tl.store(pointer + offsets, x)
+    else:
+        tl.store(pointer + offsets, x, mask=offsets < count)
+
+
+@triton.jit
+def only(x, offsets, count, is_whole):
+    """x, and 0 behind the end: for sums."""
+    if not is_whole:
+        x = tl.where(offsets < count, x, 0.0)
+    return x
+
+
+@triton.jit
+def minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR: tl.constexpr, T: tl.constexpr):
+    """x - b, for a b like x, a single one, or none."""
     if b is not None:
         if B_IS_SCALAR:
             x -= tl.load(b).to(T)
         else:
-            x -= tl.load(b + offsets, mask=mask).to(T)
+            x -= load_tile(b, offsets, count, is_whole, T)
     return x
 
 
 @triton.jit
-def weighted(x, weight, offsets, mask, T: tl.constexpr):
+def weighted(w, x):
     """w x, and 0 where w is 0: a masked infinity must not become NaN."""
-    if weight is not None:
-        w = tl.load(weight + offsets, mask=mask).to(T)
-        x = tl.where(w == 0.0, 0.0, w * x)
-    return x
-
-
-@triton.jit
-def only(x, mask):
-    """x within the mask, else 0."""
-    if mask is not None:
-        x = tl.where(mask, x, 0.0)
-    return x
+    return tl.where(w == 0.0, 0.0, w * x)
 
 
 @triton.jit
@@ -118,15 +136,15 @@ def center_of(a, count, T: tl.constexpr):
 
 
 @triton.jit
-def add_statistics(deviations, squares, signs, nonfinite, x, shift, mask):
+def add_statistics(deviations, squares, signs, nonfinite, x, shift, offsets, count, is_whole):
     """The sums that the statistics are made of, with one more tile."""
     deviation = x - shift
     sign = tl.where(x > 0.0, 1.0, 0.0) - tl.where(x < 0.0, 1.0, 0.0)
     is_finite = (x - x) == 0.0
-    deviations += only(deviation, mask)
-    squares += only(deviation * deviation, mask)
-    signs += only(sign.to(x.dtype), mask)
-    nonfinite += only(tl.where(is_finite, 0.0, 1.0).to(x.dtype), mask)
+    deviations += only(deviation, offsets, count, is_whole)
+    squares += only(deviation * deviation, offsets, count, is_whole)
+    signs += only(sign.to(x.dtype), offsets, count, is_whole)
+    nonfinite += only(tl.where(is_finite, 0.0, 1.0).to(x.dtype), offsets, count, is_whole)
     return deviations, squares, signs, nonfinite
 
 
@@ -156,8 +174,7 @@ def term_mean_kernel(
     a,  # [count]
     b,  # [count], [] or None
     weight,  # [count] or None
-    partials,  # [1 or 5, programs] in the compute dtype; None for a single program
-    ticket,  # [] int32, 0 on entry and on exit; None for a single program
+    workspace,  # int32, see reduction.py; None for a single program
     values,  # [S]
     total,  # []
     statistics,  # [S, 4] or None
@@ -183,29 +200,22 @@ def term_mean_kernel(
         signs = tl.zeros((BLOCK,), T)
         nonfinite = tl.zeros((BLOCK,), T)
 
-    whole = count // BLOCK
     for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
-        if tile < whole:
-            x = tl.load(a + offsets).to(T)
-            value = TERM(minus_b(x, b, offsets, None, B_IS_SCALAR, T), first, second, VALUE)
-            terms += weighted(value, weight, offsets, None, T)
-            if statistics is not None:
-                deviations, squares, signs, nonfinite = add_statistics(
-                    deviations, squares, signs, nonfinite, x, shift, None
-                )
-        else:
-            mask = offsets < count
-            x = tl.load(a + offsets, mask=mask).to(T)
-            value = TERM(minus_b(x, b, offsets, mask, B_IS_SCALAR, T), first, second, VALUE)
-            terms += only(weighted(value, weight, offsets, mask, T), mask)
-            if statistics is not None:
-                deviations, squares, signs, nonfinite = add_statistics(
-                    deviations, squares, signs, nonfinite, x, shift, mask
-                )
+        is_whole = tile < count // BLOCK
+        x = load_tile(a, offsets, count, is_whole, T)
+        z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
+        value = TERM(z, first, second, VALUE)
+        if weight is not None:
+            value = weighted(load_tile(weight, offsets, count, is_whole, T), value)
+        terms += only(value, offsets, count, is_whole)
+        if statistics is not None:
+            deviations, squares, signs, nonfinite = add_statistics(
+                deviations, squares, signs, nonfinite, x, shift, offsets, count, is_whole
+            )
 
     elements = count.to(T)
-    if partials is None:
+    if workspace is None:
         store_mean(values, total, segment, scale, tl.sum(terms, 0) / elements)
         if statistics is not None:
             store_statistics(
@@ -218,42 +228,43 @@ def term_mean_kernel(
                 tl.sum(nonfinite, 0),
             )
     else:
-        store_partial(partials, 0, tl.sum(terms, 0))
+        store_partial(workspace, 0, tl.sum(terms, 0))
         if statistics is not None:
-            store_partial(partials, 1, tl.sum(deviations, 0))
-            store_partial(partials, 2, tl.sum(squares, 0))
-            store_partial(partials, 3, tl.sum(signs, 0))
-            store_partial(partials, 4, tl.sum(nonfinite, 0))
-        if take_ticket(ticket):
-            sum_of_terms = sum_partials(partials, 0, PARTIALS_BLOCK)
+            store_partial(workspace, 1, tl.sum(deviations, 0))
+            store_partial(workspace, 2, tl.sum(squares, 0))
+            store_partial(workspace, 3, tl.sum(signs, 0))
+            store_partial(workspace, 4, tl.sum(nonfinite, 0))
+        if take_ticket(workspace):
+            sum_of_terms = sum_partials(workspace, 0, T, PARTIALS_BLOCK)
             store_mean(values, total, segment, scale, sum_of_terms / elements)
             if statistics is not None:
                 store_statistics(
                     statistics + 4 * segment,
                     elements,
                     shift,
-                    sum_partials(partials, 1, PARTIALS_BLOCK),
-                    sum_partials(partials, 2, PARTIALS_BLOCK),
-                    sum_partials(partials, 3, PARTIALS_BLOCK),
-                    sum_partials(partials, 4, PARTIALS_BLOCK),
+                    sum_partials(workspace, 1, T, PARTIALS_BLOCK),
+                    sum_partials(workspace, 2, T, PARTIALS_BLOCK),
+                    sum_partials(workspace, 3, T, PARTIALS_BLOCK),
+                    sum_partials(workspace, 4, T, PARTIALS_BLOCK),
                 )
-            tl.store(ticket, 0)  # for the launch of the next segment
+            tl.store(workspace, 0)  # for the launch of the next segment
 
 
 @triton.jit
 def store_pair(
     to_a,  # [count] or None
     to_b,  # [count], [] or None
-    offsets,
-    mask,
     x,
+    offsets,
+    count,
+    is_whole,
     B_IS_SCALAR: tl.constexpr,
 ):
-    """Writes x to the gradient of a and -x to the gradient of a tensor b, in their dtypes."""
+    """Writes x to the gradient of a and -x to the gradient of a tensor b."""
     if to_a is not None:
-        tl.store(to_a + offsets, x.to(to_a.dtype.element_ty), mask=mask)
+        store_tile(to_a, x, offsets, count, is_whole)
     if to_b is not None and not B_IS_SCALAR:
-        tl.store(to_b + offsets, (-x).to(to_b.dtype.element_ty), mask=mask)
+        store_tile(to_b, -x, offsets, count, is_whole)
 
 
 @triton.jit(do_not_specialize=["segment", "grad_values_stride", "count"])
@@ -261,12 +272,11 @@ def term_gradient_kernel(
     a,  # [count]
     b,  # [count], [] or None
     weight,  # [count] or None
+    workspace,  # int32; None for a single program, or where b is no scalar
     grad_total,  # [] or None
     grad_values,  # [S] or None
     to_a,  # [count] or None
     to_b,  # [count], [] or None
-    partials,  # [1, programs]; None for a single program, or where b is no scalar
-    ticket,  # [] int32, 0 on entry and on exit; None as partials
     grad_values_stride,
     segment,
     count,
@@ -287,48 +297,28 @@ def term_gradient_kernel(
     if SUMMED:
         sums = tl.zeros((BLOCK,), T)
 
-    whole = count // BLOCK
     for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
-        if tile < whole:
-            z = minus_b(tl.load(a + offsets).to(T), b, offsets, None, B_IS_SCALAR, T)
-            slope = TERM(z, first, second, SLOPE)
-            gradient = factor * weighted(slope, weight, offsets, None, T)
-            store_pair(to_a, to_b, offsets, None, gradient, B_IS_SCALAR)
-            if SUMMED:
-                sums += gradient
-        else:
-            mask = offsets < count
-            z = minus_b(tl.load(a + offsets, mask=mask).to(T), b, offsets, mask, B_IS_SCALAR, T)
-            slope = TERM(z, first, second, SLOPE)
-            gradient = factor * weighted(slope, weight, offsets, mask, T)
-            store_pair(to_a, to_b, offsets, mask, gradient, B_IS_SCALAR)
-            if SUMMED:
-                sums += only(gradient, mask)
+        is_whole = tile < count // BLOCK
+        x = load_tile(a, offsets, count, is_whole, T)
+        z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
+        slope = TERM(z, first, second, SLOPE)
+        if weight is not None:
+            slope = weighted(load_tile(weight, offsets, count, is_whole, T), slope)
+        gradient = factor * slope
+        store_pair(to_a, to_b, gradient, offsets, count, is_whole, B_IS_SCALAR)
+        if SUMMED:
+            sums += only(gradient, offsets, count, is_whole)
 
     if SUMMED:
-        if partials is None:
+        if workspace is None:
             tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
         else:
-            store_partial(partials, 0, tl.sum(sums, 0))
-            if take_ticket(ticket):
-                gradient_of_b = -sum_partials(partials, 0, PARTIALS_BLOCK)
+            store_partial(workspace, 0, tl.sum(sums, 0))
+            if take_ticket(workspace):
+                gradient_of_b = -sum_partials(workspace, 0, T, PARTIALS_BLOCK)
                 tl.store(to_b, gradient_of_b.to(to_b.dtype.element_ty))
-                tl.store(ticket, 0)
-
-
-@triton.jit
-def direction(va, vb, offsets, mask, B_IS_SCALAR: tl.constexpr, LIKE, T: tl.constexpr):
-    """va - vb: the second-order direction in z. LIKE gives the shape where both are absent."""
-    v = tl.zeros_like(LIKE)
-    if va is not None:
-        v = tl.load(va + offsets, mask=mask).to(T)
-    if vb is not None:
-        if B_IS_SCALAR:
-            v -= tl.load(vb).to(T)
-        else:
-            v -= tl.load(vb + offsets, mask=mask).to(T)
-    return v
+                tl.store(workspace, 0)
 
 
 @triton.jit(do_not_specialize=["segment", "grad_values_stride", "count"])
@@ -336,14 +326,13 @@ def term_curvature_kernel(
     a,  # [count]
     b,  # [count], [] or None
     weight,  # [count] or None
+    workspace,  # int32; None for a single program
     va,  # [count] or None: the direction in the gradient of a
     vb,  # [count], [] or None: the direction in the gradient of b
     grad_total,  # [] or None
     grad_values,  # [S] or None
     to_a,  # [count] or None
     to_b,  # [count], [] or None
-    partials,  # [2, programs]; None for a single program
-    ticket,  # [] int32, 0 on entry and on exit; None for a single program
     grad_grad_values,  # [S]
     grad_grad_total,  # []
     grad_values_stride,
@@ -371,45 +360,41 @@ def term_curvature_kernel(
     if SUMMED:
         sums = tl.zeros((BLOCK,), T)
 
-    whole = count // BLOCK
     for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
-        if tile < whole:
-            z = minus_b(tl.load(a + offsets).to(T), b, offsets, None, B_IS_SCALAR, T)
-            v = direction(va, vb, offsets, None, B_IS_SCALAR, z, T)
-            slope = weighted(TERM(z, first, second, SLOPE), weight, offsets, None, T)
-            curvature = weighted(TERM(z, first, second, CURVATURE), weight, offsets, None, T)
-            contractions += slope * v
-            second_order = factor * curvature * v
-            store_pair(to_a, to_b, offsets, None, second_order, B_IS_SCALAR)
-            if SUMMED:
-                sums += second_order
-        else:
-            mask = offsets < count
-            z = minus_b(tl.load(a + offsets, mask=mask).to(T), b, offsets, mask, B_IS_SCALAR, T)
-            v = direction(va, vb, offsets, mask, B_IS_SCALAR, z, T)
-            slope = weighted(TERM(z, first, second, SLOPE), weight, offsets, mask, T)
-            curvature = weighted(TERM(z, first, second, CURVATURE), weight, offsets, mask, T)
-            contractions += only(slope * v, mask)
-            second_order = factor * curvature * v
-            store_pair(to_a, to_b, offsets, mask, second_order, B_IS_SCALAR)
-            if SUMMED:
-                sums += only(second_order, mask)
+        is_whole = tile < count // BLOCK
+        x = load_tile(a, offsets, count, is_whole, T)
+        z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
+        v = tl.zeros((BLOCK,), T)
+        if va is not None:
+            v = load_tile(va, offsets, count, is_whole, T)
+        v = minus_b(v, vb, offsets, count, is_whole, B_IS_SCALAR, T)
+        slope = TERM(z, first, second, SLOPE)
+        curvature = TERM(z, first, second, CURVATURE)
+        if weight is not None:
+            w = load_tile(weight, offsets, count, is_whole, T)
+            slope = weighted(w, slope)
+            curvature = weighted(w, curvature)
+        contractions += only(slope * v, offsets, count, is_whole)
+        second_order = factor * curvature * v
+        store_pair(to_a, to_b, second_order, offsets, count, is_whole, B_IS_SCALAR)
+        if SUMMED:
+            sums += only(second_order, offsets, count, is_whole)
 
     elements = count.to(T)
-    if partials is None:
+    if workspace is None:
         mean = tl.sum(contractions, 0) / elements
         store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
         if SUMMED:
             tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
     else:
-        store_partial(partials, 0, tl.sum(contractions, 0))
+        store_partial(workspace, 0, tl.sum(contractions, 0))
         if SUMMED:
-            store_partial(partials, 1, tl.sum(sums, 0))
-        if take_ticket(ticket):
-            mean = sum_partials(partials, 0, PARTIALS_BLOCK) / elements
+            store_partial(workspace, 1, tl.sum(sums, 0))
+        if take_ticket(workspace):
+            mean = sum_partials(workspace, 0, T, PARTIALS_BLOCK) / elements
             store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
             if SUMMED:
-                gradient_of_b = -sum_partials(partials, 1, PARTIALS_BLOCK)
+                gradient_of_b = -sum_partials(workspace, 1, T, PARTIALS_BLOCK)
                 tl.store(to_b, gradient_of_b.to(to_b.dtype.element_ty))
-            tl.store(ticket, 0)
+            tl.store(workspace, 0)

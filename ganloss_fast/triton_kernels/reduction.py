@@ -17,33 +17,39 @@ import triton.language as tl
 MAX_PROGRAMS = 1024
 
 
+# What the launchers allocate, zeroed, for a launch of several programs: 32-bit words, the ticket
+# and, from the next 16 bytes on, the partials, of up to 64 bits. One fill, and one argument.
+PARTIALS_AT = tl.constexpr(4)
+WORDS_OF_PARTIAL = 2
+
+
 @triton.jit
 def take_ticket(
-    ticket,  # [] int32: how many programs are done; 0 on entry
+    workspace,  # int32; the first word: how many programs are done, 0 on entry
 ):
     """True in the program that is the last to come here, which may read all partials."""
-    taken = tl.atomic_add(ticket, 1, sem="acq_rel")
+    taken = tl.atomic_add(workspace, 1, sem="acq_rel")
     return taken == tl.num_programs(0) - 1
 
 
 @triton.jit
-def store_partial(
-    partials,  # [sums, programs]
-    SUM: tl.constexpr,
-    value,
-):
+def partials_of(workspace, T: tl.constexpr):
+    """[sums, programs] in the compute dtype."""
+    return (workspace + PARTIALS_AT).to(tl.pointer_type(T), bitcast=True)
+
+
+@triton.jit
+def store_partial(workspace, SUM: tl.constexpr, value):
+    partials = partials_of(workspace, value.dtype)
     tl.store(partials + SUM * tl.num_programs(0) + tl.program_id(0), value)
 
 
 @triton.jit
-def sum_partials(
-    partials,  # [sums, programs]
-    SUM: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def sum_partials(workspace, SUM: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr):
     """The sum of one row of partials, in an order that depends on the number of programs alone."""
+    partials = partials_of(workspace, T)
     programs = tl.num_programs(0)
-    sums = tl.zeros((BLOCK,), partials.dtype.element_ty)
+    sums = tl.zeros((BLOCK,), T)
     for start in range(0, programs, BLOCK):
         index = start + tl.arange(0, BLOCK)
         sums += tl.load(partials + SUM * programs + index, mask=index < programs, other=0.0)

@@ -1,24 +1,31 @@
 """interpolate and gradient_penalty_loss in Triton: kernels over the samples of a batch.
 
-A batch is rows: [batch, length], each row one block of memory. Short rows (up to COLUMNS
-elements) are taken ROWS at a time by one program; a long row (ROWS == 1) is cut into `splits`
-parts, each a run of tiles of COLUMNS elements that one program takes in strides.
+A batch is rows: [batch, length], each row one block of memory. A long row (ROWS == 1) is cut into
+`splits` parts, each a run of tiles of COLUMNS elements that one program takes in strides. Short
+rows (up to COLUMNS elements) are summed ROWS at a time by one program; kernels that sum nothing
+take them end to end, in tiles of COLUMNS.
 
 The tiles of a long row start at a multiple of 16 elements and not at the row itself, so that the
 tiles in the middle are loaded 16 bytes at a time for every length; the first and the last are
-masked.
+masked. Tiles end to end are aligned as they are. Sums of short rows of odd length are left with
+narrow loads, which neighbouring threads share sectors of.
 """
 
 import triton
 import triton.language as tl
 
-from ganloss_fast.triton_kernels.multi_tensor_loss import as_scalar
+from ganloss_fast.triton_kernels.multi_tensor_loss import as_scalar, first_tile
 from ganloss_fast.triton_kernels.penalty import (
     penalty_coefficient,
     penalty_twist,
     penalty_value,
 )
-from ganloss_fast.triton_kernels.reduction import store_partial, sum_partials, take_ticket
+from ganloss_fast.triton_kernels.reduction import (
+    partials_of,
+    store_partial,
+    sum_partials,
+    take_ticket,
+)
 from ganloss_fast.triton_kernels.terms import square_root
 
 
@@ -39,6 +46,38 @@ def long_row(splits, length, COLUMNS: tl.constexpr):
     start = row * length
     base = start // 16 * 16
     return row, program % splits, base, tl.cdiv(start + length - base, COLUMNS)
+
+
+@triton.jit
+def rows_end_to_end(tile, batch, length, BLOCK: tl.constexpr):
+    """(offsets [BLOCK] of a tile, the row of each, the end of the batch, whether it is whole)."""
+    start = tile * BLOCK
+    first = start // length
+    # In 32 bits: a division in 64 takes several times as long.
+    within = (start - first * length).to(tl.int32) + tl.arange(0, BLOCK)
+    end = batch.to(tl.int64) * length
+    return start + tl.arange(0, BLOCK), first + within // length, end, start + BLOCK <= end
+
+
+@triton.jit
+def load_part(pointer, offsets, begin, end, is_whole, T: tl.constexpr):
+    """Elements in the compute dtype; 0 for those that are not in [begin, end)."""
+    if is_whole:
+        x = tl.load(pointer + offsets)
+    else:
+        inside = (offsets >= begin) & (offsets < end)
+        x = tl.load(pointer + offsets, mask=inside, other=0.0)
+    return x.to(T)
+
+
+@triton.jit
+def store_part(pointer, x, offsets, begin, end, is_whole):
+    """Writes elements in the dtype of the memory."""
+    x = x.to(pointer.dtype.element_ty)
+    if is_whole:
+        tl.store(pointer + offsets, x)
+    else:
+        tl.store(pointer + offsets, x, mask=(offsets >= begin) & (offsets < end))
 
 
 @triton.jit
@@ -85,6 +124,13 @@ def finish_rows(
     return tl.where(mask, share, 0.0)
 
 
+@triton.jit
+def store_scaled_mean(mean, total, scale, batch):
+    """mean [] = scale / batch * total"""
+    result = as_scalar(scale, total.dtype) * (total / batch.to(total.dtype))
+    tl.store(mean, result.to(mean.dtype.element_ty))
+
+
 @triton.jit(do_not_specialize=["batch", "splits"])
 def row_dots_kernel(
     x,  # [batch, length]
@@ -92,8 +138,7 @@ def row_dots_kernel(
     norms,  # [batch], or None in the forward: see finish_rows
     results,  # [batch]
     mean,  # []
-    partials,  # [1, programs]: dots of parts of samples if SPLIT, else sums over samples
-    ticket,  # [] int32, 0 on entry
+    workspace,  # int32, see reduction.py; None for a single program
     batch,
     length,
     splits,
@@ -126,12 +171,9 @@ def row_dots_kernel(
         dots = tl.sum(product(x, y, offsets, inside, T), 1)
 
     if SPLIT:
-        store_partial(partials, 0, tl.sum(dots, 0))
-    else:
-        share = finish_rows(dots, rows, is_row, norms, results, target, MODE)
-        store_partial(partials, 0, tl.sum(share, 0))
-    if take_ticket(ticket):
-        if SPLIT:
+        store_partial(workspace, 0, tl.sum(dots, 0))
+        if take_ticket(workspace):
+            partials = partials_of(workspace, T)
             SAMPLES: tl.constexpr = PARTIALS_BLOCK // SPLITS_BLOCK
             parts = tl.arange(0, SPLITS_BLOCK)
             shares = tl.zeros((SAMPLES,), T)
@@ -142,20 +184,37 @@ def row_dots_kernel(
                 index = samples[:, None] * splits + parts[None, :]
                 totals = tl.sum(tl.load(partials + index, mask=is_part, other=0.0), 1)
                 shares += finish_rows(totals, samples, is_sample, norms, results, target, MODE)
-            sum_of_shares = tl.sum(shares, 0)
+            store_scaled_mean(mean, tl.sum(shares, 0), scale, batch)
+    else:
+        share = tl.sum(finish_rows(dots, rows, is_row, norms, results, target, MODE), 0)
+        if workspace is None:
+            store_scaled_mean(mean, share, scale, batch)
         else:
-            sum_of_shares = sum_partials(partials, 0, PARTIALS_BLOCK)
-        result = as_scalar(scale, T) * (sum_of_shares / batch.to(T))
-        tl.store(mean, result.to(mean.dtype.element_ty))
+            store_partial(workspace, 0, share)
+            if take_ticket(workspace):
+                shares = sum_partials(workspace, 0, T, PARTIALS_BLOCK)
+                store_scaled_mean(mean, shares, scale, batch)
 
 
 @triton.jit
-def combination(x, x_scale, y, y_scale, offsets, mask, T: tl.constexpr):
-    """x_scale x + y_scale y at the offsets; y may be None."""
-    result = x_scale * tl.load(x + offsets, mask=mask).to(T)
+def store_combination(out, x, x_scale, y, y_scale, offsets, begin, end, is_whole, T: tl.constexpr):
+    """out = x_scale x + y_scale y at the offsets; y may be None."""
+    result = x_scale * load_part(x, offsets, begin, end, is_whole, T)
     if y is not None:
-        result += y_scale * tl.load(y + offsets, mask=mask).to(T)
-    return result
+        result += y_scale * load_part(y, offsets, begin, end, is_whole, T)
+    store_part(out, result, offsets, begin, end, is_whole)
+
+
+@triton.jit
+def scales_of_rows(norms, dots, rows, mask, factor, target, MODE: tl.constexpr):
+    """The factors of x and of y in penalty_gradient_kernel; without dots there is no y."""
+    norm = tl.load(norms + rows, mask=mask)
+    along_x = factor * penalty_coefficient(norm, target, MODE)
+    along_y = along_x
+    if dots is not None:
+        dot = tl.load(dots + rows, mask=mask)
+        along_y = factor * penalty_twist(norm, dot, target, MODE)
+    return along_x, along_y
 
 
 @triton.jit(do_not_specialize=["batch", "splits"])
@@ -173,7 +232,7 @@ def penalty_gradient_kernel(
     scale: tl.float64,
     MODE: tl.constexpr,
     T: tl.constexpr,
-    ROWS: tl.constexpr,
+    IS_LONG: tl.constexpr,  # else rows end to end
     COLUMNS: tl.constexpr,
 ):
     """The backward: out_i = c coefficient_i g_i, with c = grad_penalty * scale / batch.
@@ -182,34 +241,19 @@ def penalty_gradient_kernel(
     """
     target = as_scalar(target, T)
     factor = tl.load(grad_penalty).to(T) * as_scalar(scale, T) / batch.to(T)
-    if ROWS == 1:
+    if IS_LONG:
         row, split, base, tiles = long_row(splits, length, COLUMNS)
-        norm = tl.load(norms + row)
-    else:
-        rows, is_row, offsets, inside = short_rows(batch, length, ROWS, COLUMNS)
-        norm = tl.load(norms + rows, mask=is_row, other=0.0)[:, None]
-    along_x = factor * penalty_coefficient(norm, target, MODE)
-    along_y = along_x
-    if dots is not None:
-        if ROWS == 1:
-            dot = tl.load(dots + row)
-        else:
-            dot = tl.load(dots + rows, mask=is_row, other=0.0)[:, None]
-        along_y = factor * penalty_twist(norm, dot, target, MODE)
-
-    if ROWS == 1:
+        begin = row * length
+        end = begin + length
+        along_x, along_y = scales_of_rows(norms, dots, row, None, factor, target, MODE)
         for tile in range(split, tiles, splits):
             offsets = base + tile * COLUMNS + tl.arange(0, COLUMNS)
-            if (tile > 0) & (tile < tiles - 1):
-                result = combination(x, along_x, y, along_y, offsets, None, T)
-                tl.store(out + offsets, result.to(out.dtype.element_ty))
-            else:
-                inside = is_inside(offsets, row, length)
-                result = combination(x, along_x, y, along_y, offsets, inside, T)
-                tl.store(out + offsets, result.to(out.dtype.element_ty), mask=inside)
+            is_whole = (tile > 0) & (tile < tiles - 1)
+            store_combination(out, x, along_x, y, along_y, offsets, begin, end, is_whole, T)
     else:
-        result = combination(x, along_x, y, along_y, offsets, inside, T)
-        tl.store(out + offsets, result.to(out.dtype.element_ty), mask=inside)
+        offsets, rows, end, is_whole = rows_end_to_end(first_tile(), batch, length, COLUMNS)
+        along_x, along_y = scales_of_rows(norms, dots, rows, offsets < end, factor, target, MODE)
+        store_combination(out, x, along_x, y, along_y, offsets, 0, end, is_whole, T)
 
 
 @triton.jit
@@ -220,15 +264,25 @@ def between(fake, real, alpha):
 
 
 @triton.jit
-def interpolated(
-    real, fake, alpha, alpha_of_row, offsets, mask, PER_ELEMENT: tl.constexpr, T: tl.constexpr
+def store_interpolated(
+    out,
+    real,
+    fake,
+    alpha,
+    share,
+    offsets,
+    begin,
+    end,
+    is_whole,
+    PER_ELEMENT: tl.constexpr,
+    T: tl.constexpr,
 ):
+    """out = fake + share (real - fake) at the offsets; the share is alpha's own if PER_ELEMENT."""
     if PER_ELEMENT:
-        share = tl.load(alpha + offsets, mask=mask).to(T)
-    else:
-        share = alpha_of_row
-    towards = tl.load(real + offsets, mask=mask).to(T)
-    return between(tl.load(fake + offsets, mask=mask).to(T), towards, share)
+        share = load_part(alpha, offsets, begin, end, is_whole, T)
+    towards = load_part(real, offsets, begin, end, is_whole, T)
+    result = between(load_part(fake, offsets, begin, end, is_whole, T), towards, share)
+    store_part(out, result, offsets, begin, end, is_whole)
 
 
 @triton.jit(do_not_specialize=["batch", "splits"])
@@ -242,28 +296,25 @@ def interpolate_kernel(
     splits,
     PER_ELEMENT: tl.constexpr,
     T: tl.constexpr,
-    ROWS: tl.constexpr,
+    IS_LONG: tl.constexpr,  # else rows end to end
     COLUMNS: tl.constexpr,
 ):
     """out = fake + alpha (real - fake)."""
-    if ROWS == 1:
+    share = tl.zeros((), T)
+    if IS_LONG:
         row, split, base, tiles = long_row(splits, length, COLUMNS)
-        share = tl.zeros((), T)
+        begin = row * length
+        end = begin + length
         if not PER_ELEMENT:
             share = tl.load(alpha + row).to(T)
         for tile in range(split, tiles, splits):
             offsets = base + tile * COLUMNS + tl.arange(0, COLUMNS)
-            if (tile > 0) & (tile < tiles - 1):
-                result = interpolated(real, fake, alpha, share, offsets, None, PER_ELEMENT, T)
-                tl.store(out + offsets, result.to(out.dtype.element_ty))
-            else:
-                inside = is_inside(offsets, row, length)
-                result = interpolated(real, fake, alpha, share, offsets, inside, PER_ELEMENT, T)
-                tl.store(out + offsets, result.to(out.dtype.element_ty), mask=inside)
+            is_whole = (tile > 0) & (tile < tiles - 1)
+            store_interpolated(
+                out, real, fake, alpha, share, offsets, begin, end, is_whole, PER_ELEMENT, T
+            )
     else:
-        rows, is_row, offsets, inside = short_rows(batch, length, ROWS, COLUMNS)
-        share = tl.zeros((), T)
+        offsets, rows, end, is_whole = rows_end_to_end(first_tile(), batch, length, COLUMNS)
         if not PER_ELEMENT:
-            share = tl.load(alpha + rows, mask=is_row, other=0.0).to(T)[:, None]
-        result = interpolated(real, fake, alpha, share, offsets, inside, PER_ELEMENT, T)
-        tl.store(out + offsets, result.to(out.dtype.element_ty), mask=inside)
+            share = tl.load(alpha + rows, mask=offsets < end, other=0.0).to(T)
+        store_interpolated(out, real, fake, alpha, share, offsets, 0, end, is_whole, PER_ELEMENT, T)

@@ -2,7 +2,7 @@
 
 A list costs one launch for each segment and direction, because Triton has no pointer arrays:
 10 to 20 microseconds of Python each, where the CUDA C++ kernels launch once for the whole list. A
-segment of more than one tile also shares a zeroed ticket, one small fill for the call.
+call with a segment of more than one tile also fills a small workspace with zeros.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from ganloss_fast.terms import TERM_NAMES
@@ -26,12 +25,13 @@ from ganloss_fast.triton_kernels.checks import (
     check_shape,
 )
 from ganloss_fast.triton_kernels.layout import (
-    ACCUMULATORS,
     BLOCK,
     COMPUTE_DTYPES,
+    NUM_WARPS,
     dense,
     in_layout_of,
     program_count,
+    workspace_for,
 )
 from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
 from ganloss_fast.triton_kernels.terms import TERM_FUNCTIONS
@@ -52,8 +52,8 @@ class ResolvedSegment(NamedTuple):
     scale: float
 
     @property
-    def compute_dtype(self) -> tl.dtype:
-        return COMPUTE_DTYPES[self.a.dtype]
+    def programs(self) -> int:
+        return program_count(self.a.numel())
 
     @property
     def b_is_scalar(self) -> bool:
@@ -91,49 +91,35 @@ def loss_dtype(a: Sequence[Tensor]) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in a) else torch.float32
 
 
-class Workspace:
-    """Partial sums and the ticket of one call. The launches of a call follow each other on one
-    stream, so they share both; another call, perhaps on another stream, gets its own."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.like = like
-        self.ticket: Tensor | None = None
-        self.buffers: dict[torch.dtype, Tensor] = {}
-
-    def take(self, programs: int, compute_dtype: tl.dtype) -> tuple[Tensor | None, Tensor | None]:
-        """(partials, ticket), or None and None for a single program, which needs neither."""
-        if programs == 1:
-            return None, None
-        dtype = ACCUMULATORS[compute_dtype]
-        if self.ticket is None:
-            self.ticket = torch.zeros((), dtype=torch.int32, device=self.like.device)
-        if dtype not in self.buffers:
-            self.buffers[dtype] = self.like.new_empty(5 * MAX_PROGRAMS, dtype=dtype)
-        return self.buffers[dtype], self.ticket
+def shared_workspace(segments: Sequence[ResolvedSegment], sums: int) -> Tensor | None:
+    """For all launches of a call, of the size that the longest segment needs."""
+    if not segments:
+        return None
+    return workspace_for(max(s.programs for s in segments), sums, segments[0].a.device)
 
 
-def launch(kernel, segment: ResolvedSegment, programs: int, *tensors) -> None:
-    """Launches a segment kernel with what all of them take after their own tensors."""
+def launch(kernel, segment: ResolvedSegment, workspace: Tensor | None, *tensors) -> None:
+    """Launches a segment kernel with what all of them take beside their own tensors."""
+    count = segment.a.numel()
+    programs = program_count(count)
     kernel[(programs,)](
         segment.a,
         segment.b,
         segment.weight,
+        workspace if programs > 1 else None,
         *tensors,
         segment.position,
-        segment.a.numel(),
+        count,
         segment.scale,
         segment.first,
         segment.second,
         TERM=segment.term,
         B_IS_SCALAR=segment.b_is_scalar,
-        T=segment.compute_dtype,
+        T=COMPUTE_DTYPES[segment.a.dtype],
         BLOCK=BLOCK,
         PARTIALS_BLOCK=MAX_PROGRAMS,
+        num_warps=NUM_WARPS,
     )
-
-
-def programs_of(segment: ResolvedSegment) -> int:
-    return program_count(segment.a.numel())
 
 
 def multi_tensor_loss(a, b, weights, operands, terms, parameters, scale, with_statistics):
@@ -143,17 +129,13 @@ def multi_tensor_loss(a, b, weights, operands, terms, parameters, scale, with_st
     total = a[0].new_empty((), dtype=dtype)
     values = a[0].new_empty((len(a),), dtype=dtype)
     statistics = a[0].new_empty((len(a) if with_statistics else 0, 4), dtype=dtype)
-    workspace = Workspace(a[0])
     with torch.cuda.device_of(a[0]):
+        workspace = shared_workspace(segments, 5 if with_statistics else 1)
         for segment in segments:
-            programs = programs_of(segment)
-            partials, ticket = workspace.take(programs, segment.compute_dtype)
             launch(
                 kernels.term_mean_kernel,
                 segment,
-                programs,
-                partials,
-                ticket,
+                workspace,
                 values,
                 total,
                 statistics if with_statistics else None,
@@ -161,57 +143,62 @@ def multi_tensor_loss(a, b, weights, operands, terms, parameters, scale, with_st
     return total, values, statistics
 
 
-class Gradients(NamedTuple):
-    """Where the gradients of one segment go; None where nobody asked."""
-
-    a: Tensor | None = None
-    b: Tensor | None = None
+A, B = 0, 1
+Sides = tuple[list[Tensor | None], list[Tensor | None]]
+"""What goes with the a, and with the b, of every segment; None where nobody asked."""
 
 
 def each_wanted(
     name: str, operands: Sequence[int], wanted: Sequence[int]
-) -> Iterator[tuple[int, bool]]:
-    """(segment, whether it is the segment's b) for every index into a ++ b."""
+) -> Iterator[tuple[int, int]]:
+    """(segment, A or B) for every index into a ++ b."""
     with_b = [s for s, taken in enumerate(operands) if taken & HAS_B]
     limit = len(operands) + len(with_b)
     for index in wanted:
         if not 0 <= index < limit:
             raise ValueError(f"{name}: expected indices from 0 to {limit - 1}, got {index}")
-        is_b = index >= len(operands)
-        yield (with_b[index - len(operands)] if is_b else index), is_b
+        if index < len(operands):
+            yield index, A
+        else:
+            yield with_b[index - len(operands)], B
+
+
+def nothing_for(segments: list[ResolvedSegment]) -> Sides:
+    return [None] * len(segments), [None] * len(segments)
 
 
 def allocate(
     name: str, segments: list[ResolvedSegment], operands: Sequence[int], wanted: Sequence[int]
-) -> tuple[list[Tensor], list[Gradients]]:
-    """The wanted gradients: as the list to return, and by segment."""
-    by_segment = [Gradients() for _ in segments]
-    gradients = []
-    for s, is_b in each_wanted(name, operands, wanted):
-        segment = segments[s]
-        like = segment.a
-        if is_b and segment.b is not None and segment.b_is_scalar:
-            like = segment.b
+) -> tuple[list[Tensor], Sides]:
+    """The wanted gradients: as the list to return, and by side and segment."""
+    gradients, to = [], nothing_for(segments)
+    for s, side in each_wanted(name, operands, wanted):
+        like, b = segments[s].a, segments[s].b
+        if side == B and b is not None and b.dim() == 0:
+            like = b
         gradient = torch.empty_like(like)
-        by_segment[s] = by_segment[s]._replace(**{"b" if is_b else "a": gradient})
+        to[side][s] = gradient
         gradients.append(gradient)
-    return gradients, by_segment
+    return gradients, to
+
+
+class Incoming(NamedTuple):
+    """The gradients of the total and of the values, as the kernels take them."""
+
+    total: Tensor | None
+    values: Tensor | None
+    stride: int  # of values, which may be expanded: so nothing is copied
 
 
 def incoming(
     grad_total: Tensor | None, grad_values: Tensor | None, a: Sequence[Tensor]
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of the total and of the values, as a kernel may read them."""
+) -> Incoming:
     check_incoming(grad_total, grad_values, a)
-    return (
+    return Incoming(
         None if grad_total is None else grad_total.resolve_neg(),
         None if grad_values is None else grad_values.resolve_neg(),
+        0 if grad_values is None else grad_values.stride(0),
     )
-
-
-def stride_of(grad_values: Tensor | None) -> int:
-    """grad_values may be expanded: its stride is passed on, so nothing is copied."""
-    return 0 if grad_values is None else grad_values.stride(0)
 
 
 def multi_tensor_loss_backward(
@@ -219,28 +206,23 @@ def multi_tensor_loss_backward(
 ):
     """Gradients of the tensors of  a ++ b  whose indices are in ``wanted``, in that order."""
     segments = resolve(a, b, weights, operands, terms, parameters, scale)
-    grad_total, grad_values = incoming(grad_total, grad_values, a)
-    gradients, by_segment = allocate("wanted", segments, operands, wanted)
-    workspace = Workspace(a[0])
+    given = incoming(grad_total, grad_values, a)
+    gradients, (to_a, to_b) = allocate("wanted", segments, operands, wanted)
+    summed = [s for s in segments if s.b_is_scalar and to_b[s.position] is not None]
     with torch.cuda.device_of(a[0]):
-        for segment, to in zip(segments, by_segment):
-            if to.a is None and to.b is None:
+        workspace = shared_workspace(summed, 1)
+        for s, segment in enumerate(segments):
+            if to_a[s] is None and to_b[s] is None:
                 continue
-            programs = programs_of(segment)
-            partials = ticket = None
-            if segment.b_is_scalar and to.b is not None:
-                partials, ticket = workspace.take(programs, segment.compute_dtype)
             launch(
                 kernels.term_gradient_kernel,
                 segment,
-                programs,
-                grad_total,
-                grad_values,
-                to.a,
-                to.b,
-                partials,
-                ticket,
-                stride_of(grad_values),
+                workspace if segment.b_is_scalar and to_b[s] is not None else None,
+                given.total,
+                given.values,
+                to_a[s],
+                to_b[s],
+                given.stride,
             )
     return gradients
 
@@ -261,46 +243,41 @@ def multi_tensor_loss_double_backward(
 ):
     """-> grad of grad_total [], grad of grad_values [S], gradients of ``wanted_second``"""
     segments = resolve(a, b, weights, operands, terms, parameters, scale)
-    grad_total, grad_values = incoming(grad_total, grad_values, a)
+    given = incoming(grad_total, grad_values, a)
     if len(directions) != len(wanted):
         raise ValueError(
             f"directions: expected {len(wanted)} tensors, one for each entry of wanted, got "
             f"{len(directions)}"
         )
-    along = [Gradients() for _ in segments]
-    for direction, (s, is_b) in zip(directions, each_wanted("wanted", operands, wanted)):
+    along = nothing_for(segments)
+    for direction, (s, side) in zip(directions, each_wanted("wanted", operands, wanted)):
         elements = segments[s].a
-        if is_b and segments[s].b_is_scalar:
+        if side == B and segments[s].b_is_scalar:
             check_shape("directions", direction, (), elements)
-            direction = direction.resolve_neg()
+            along[side][s] = direction.resolve_neg()
         else:
             check_same("directions", direction, elements)
-            direction = in_layout_of(direction, elements)
-        along[s] = along[s]._replace(**{"b" if is_b else "a": direction})
+            along[side][s] = in_layout_of(direction, elements)
 
-    gradients, by_segment = allocate("wanted_second", segments, operands, wanted_second)
+    gradients, (to_a, to_b) = allocate("wanted_second", segments, operands, wanted_second)
     dtype = loss_dtype(a)
     grad_grad_total = a[0].new_empty((), dtype=dtype)
     grad_grad_values = a[0].new_empty((len(a),), dtype=dtype)
-    workspace = Workspace(a[0])
     with torch.cuda.device_of(a[0]):
-        for segment, v, to in zip(segments, along, by_segment):
-            programs = programs_of(segment)
-            partials, ticket = workspace.take(programs, segment.compute_dtype)
+        workspace = shared_workspace(segments, 2)
+        for s, segment in enumerate(segments):
             launch(
                 kernels.term_curvature_kernel,
                 segment,
-                programs,
-                v.a,
-                v.b,
-                grad_total,
-                grad_values,
-                to.a,
-                to.b,
-                partials,
-                ticket,
+                workspace,
+                along[A][s],
+                along[B][s],
+                given.total,
+                given.values,
+                to_a[s],
+                to_b[s],
                 grad_grad_values,
                 grad_grad_total,
-                stride_of(grad_values),
+                given.stride,
             )
     return grad_grad_total, grad_grad_values, gradients

@@ -48,6 +48,9 @@ def path_length_penalty(
         result = path_length_penalty(images, latents, mean)
         loss, mean = loss + result.penalty, result.mean
 
+    There is no ``chunk_size``: the graph of all images exists already. StyleGAN2 itself takes a
+    smaller batch here.
+
     Args:
         images: generated images [B, C, H, W], with their graph.
         latents: what they were made from, [B, D] or [B, layers, D], requiring grad.

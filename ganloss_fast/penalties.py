@@ -257,7 +257,9 @@ def penalty_from_logits(
     :func:`r1_penalty`.
 
     Args:
-        logits: the critic's output, or list of outputs, with its graph.
+        logits: the critic's output, or list of outputs, with its graph; as with a critic, a tuple
+            only with ``output_weights``. There is no ``chunk_size`` here: the graph of the whole
+            batch exists already. Use :func:`r1_penalty` for slices.
         inputs: what they were computed from: tensors that required grad before the critic ran.
         zero_grads: ``"all"`` means every leaf that the logits were computed from.
 
@@ -286,7 +288,7 @@ def penalty_from_logits(
         graph_cut,
         zero_grads,
     )
-    result = gradients_of(call, as_logits(logits), points)
+    result = gradients_of(call, as_logits(logits, "logits", output_weights is not None), points)
     return result.signalled(penalty(result.gradients))
 
 

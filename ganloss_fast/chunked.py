@@ -20,6 +20,7 @@ from ganloss_fast.critic_arguments import CriticArguments
 from ganloss_fast.critic_gradient import (
     CriticCall,
     CriticRun,
+    explaining_missing_derivatives,
     gradients_of,
     is_functional,
     run_critic,
@@ -211,12 +212,13 @@ def _add_gradients(
     leaves = [node.variable for node in nodes if hasattr(node, "variable")]
     leaves = [leaf for leaf in leaves if id(leaf) not in stand_ins]
     scale, inverse = scales(piece.call.inv_scale, piece.points[0])
-    found = torch.autograd.grad(
-        penalty if scale is None else penalty * scale,
-        [*leaves, *(stand_in.leaf for stand_in in piece.detached)],
-        allow_unused=True,
-        retain_graph=True,  # a part may be shared: torch.nn.utils.parametrize.cached()
-    )
+    with explaining_missing_derivatives():
+        found = torch.autograd.grad(
+            penalty if scale is None else penalty * scale,
+            [*leaves, *(stand_in.leaf for stand_in in piece.detached)],
+            allow_unused=True,
+            retain_graph=True,  # a part may be shared: torch.nn.utils.parametrize.cached()
+        )
     if inverse is not None:
         found = tuple(
             None if g is None else (g.to(inverse.dtype) * inverse).to(g.dtype) for g in found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -176,8 +177,12 @@ def gradients_of(
     logits: Sequence[Tensor],
     points: Sequence[Tensor],
     hidden: Sequence[Tensor] = (),
+    unrelated: str | None = None,
 ) -> InputGradients:
-    """Gradients of logits that were computed from ``points``, with the graph cut."""
+    """Gradients of logits that were computed from ``points``, with the graph cut.
+
+    ``unrelated`` is what to say of logits that were not, where there is no critic to blame.
+    """
     if is_functional():
         raise RuntimeError(
             "torch.compile and torch.func cannot differentiate outputs that were computed "
@@ -204,7 +209,7 @@ def gradients_of(
     for k, gradient in enumerate(gradients):
         if gradient is None:
             which = "its input" if len(points) == 1 else f"input {k}"
-            raise ValueError(f"critic: its output does not depend on {which}.")
+            raise ValueError(unrelated or f"critic: its output does not depend on {which}.")
     if not create_graph:
         return InputGradients(unscaled(gradients, inverse))
     if call.graph_cut == "off":
@@ -240,6 +245,12 @@ class CriticRun(NamedTuple):
 
 
 def run_critic(call: CriticCall, points: Sequence[Tensor]) -> CriticRun:
+    if torch.is_inference_mode_enabled() or any(point.is_inference() for point in points):
+        raise RuntimeError(
+            "critic: a penalty needs autograd, which torch.inference_mode() switches off for good. "
+            "Use torch.no_grad() around the penalty instead, and clone() samples that were made "
+            "under inference mode."
+        )
     with torch.enable_grad(), warns_if_samples_interact(call.critic):
         inputs = [p if p.requires_grad else p.detach().requires_grad_() for p in points]
         hidden = [new for new, given in zip(inputs, points) if new is not given]
@@ -253,6 +264,21 @@ def run_critic(call: CriticCall, points: Sequence[Tensor]) -> CriticRun:
         if versions != [x._version for x in inputs]:
             raise ValueError(IN_PLACE)
     return CriticRun(logits, inputs, hidden)
+
+
+@contextlib.contextmanager
+def explaining_missing_derivatives() -> Iterator[None]:
+    """Around a backward of a penalty: says what to do about torch's missing second derivatives."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "derivative for" not in str(error) or "not implemented" not in str(error):
+            raise
+        raise RuntimeError(
+            f"critic: {error}, so it cannot be differentiated twice. For attention, choose the "
+            "math backend: with torch.nn.attention.sdpa_kernel(SDPBackend.MATH). Otherwise "
+            "replace the operation, or use approximate_r1_penalty."
+        ) from error
 
 
 IN_PLACE = (

@@ -76,6 +76,8 @@ def path_length_penalty(
             f"latents: expected shape [{images.shape[0]}, D] or [{images.shape[0]}, layers, D], "
             f"got {list(latents.shape)}."
         )
+    if images.numel() == 0:
+        raise ValueError(f"images: expected at least one, got shape {list(images.shape)}.")
     if mean.dim() != 0:
         raise ValueError(f"mean: expected a 0-d tensor, got shape {list(mean.shape)}.")
     check_same_device("mean", mean, "images", images)
@@ -83,6 +85,11 @@ def path_length_penalty(
         raise ValueError(
             "latents: they do not require grad, so the images have no gradient with respect to "
             "them. Call latents.requires_grad_() before the generator."
+        )
+    if not images.requires_grad:
+        raise ValueError(
+            "images: they have no graph; the generator ran under torch.no_grad(), or they were "
+            "detached."
         )
     if noise is None:
         noise = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
@@ -93,7 +100,11 @@ def path_length_penalty(
         )
 
     call = CriticCall(as_logits, inv_scale=inv_scale, graph_cut=graph_cut, zero_grads=zero_grads)
-    result = gradients_of(call, [images * noise], [latents])
+    unrelated = (
+        "latents: the images were not computed from them. Pass the very tensor that went into the "
+        "generator, not a copy or a view of it."
+    )
+    result = gradients_of(call, [images * noise], [latents], unrelated=unrelated)
     layers = latents.shape[1] if latents.dim() == 3 else 1
     norms = NormPenalty(1.0, 0.0, reduction="none", power=1.0)(result.gradients)
     lengths = norms / math.sqrt(layers)

@@ -96,10 +96,10 @@ def gradient_penalty(
             training mode under ``torch.utils.checkpoint``, give ``chunk_size`` (the batch size
             will do): a backward that follows later runs the power iteration once more, and so
             differentiates another critic than the one that was evaluated.
-        real: real samples [B, ...]; a tuple for a critic with several inputs, over all of which
-            the norm then runs.
-        fake: generated samples, alike in shape, dtype and device. Detach them in a critic step.
-            Not needed for ``sampling`` ``"real"`` and ``"dragan"``.
+        real: real samples [B, ...], one at least; a tuple for a critic with several inputs, over
+            all of which the norm then runs.
+        fake: generated samples, alike in shape and device. Detach them in a critic step. Not
+            needed for ``sampling`` ``"real"`` and ``"dragan"``.
         critic_args: further arguments of the critic, such as labels.
         critic_kwargs: its keyword arguments.
         weight: lambda; a number or a 0-d tensor.
@@ -148,7 +148,10 @@ def gradient_penalty(
             ``chunk_size``, if its samples interact (batch normalisation, mini-batch standard
             deviation, 0-d outputs) or its buffers change on every forward.
         TypeError: if the critic does not return a tensor or a flat list of tensors.
-        RuntimeError: if the critic was compiled; compile the penalty step instead.
+        RuntimeError: if the critic was compiled; compile the penalty step instead. In the
+            backward, by torch: "derivative for ... is not implemented", for operations without a
+            second derivative (fused attention, hardsigmoid). Choose the math backend of
+            attention, or :func:`approximate_r1_penalty`.
     """
     penalty = NormPenalty(
         weight, target, one_sided, power, norm, eps, eps_at, mask, normalize_by_mask, reduction
@@ -288,7 +291,17 @@ def penalty_from_logits(
         graph_cut,
         zero_grads,
     )
-    result = gradients_of(call, as_logits(logits, "logits", output_weights is not None), points)
+    outputs = as_logits(logits, "logits", output_weights is not None)
+    if not any(output.requires_grad for output in outputs):
+        raise ValueError(
+            "logits: they have no graph; the critic ran under torch.no_grad(), or they were "
+            "detached."
+        )
+    unrelated = (
+        "inputs: the logits were not computed from them. Pass the very tensors that went into the "
+        "critic, not copies or views of them."
+    )
+    result = gradients_of(call, outputs, points, unrelated=unrelated)
     return result.signalled(penalty(result.gradients))
 
 

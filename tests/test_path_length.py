@@ -36,6 +36,26 @@ def test_path_length_mean_stays_on_the_device_and_is_not_changed():
     assert mean.item() == 0
 
 
+def images_and_latents():
+    latents = torch.randn(2, 4, requires_grad=True)
+    return (latents @ torch.randn(4, 12)).view(2, 3, 2, 2), latents
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i, w: (i, w.detach()), r"Call latents.requires_grad_\(\) before the generator"),
+        (lambda i, w: (i, w.clone()), "latents: the images were not computed from them"),
+        (lambda i, w: (i.detach(), w), "images: they have no graph"),
+        (lambda i, w: (i[:0], w[:0]), r"images: expected at least one, got shape \[0, 3, 2, 2\]"),
+        (lambda i, w: (i, w[:1]), r"latents: expected shape \[2, D\]"),
+    ],
+)
+def test_images_that_do_not_come_from_the_latents_are_explained(change, message):
+    with pytest.raises(ValueError, match=message):
+        gf.path_length_penalty(*change(*images_and_latents()), torch.zeros(()))
+
+
 def test_lazy_regularisation_has_the_interval_scale_and_adam_of_stylegan2():
     lazy = gf.LazyRegularizer(every=16)
     assert [step for step in range(40) if lazy.is_due(step)] == [0, 16, 32]
@@ -49,3 +69,9 @@ def test_lazy_regularisation_has_the_interval_scale_and_adam_of_stylegan2():
 def test_a_wrong_interval_is_refused(every, error):
     with pytest.raises(error, match="every: expected"):
         gf.LazyRegularizer(every)
+
+
+@pytest.mark.parametrize("betas", [0.9, (0.9,)])
+def test_wrong_betas_are_explained(betas):
+    with pytest.raises(TypeError, match="betas: expected two numbers"):
+        gf.LazyRegularizer().adam(lr=1e-3, betas=betas)

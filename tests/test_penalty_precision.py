@@ -65,3 +65,14 @@ def test_squares_are_accumulated_in_float32():
         gradient = torch.ones(1, 3, 256, 256, dtype=dtype)
         penalty = gf.penalty_from_grads(gradient, weight=1.0)
         assert penalty.item() == 3 * 256 * 256
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_half_fake_meets_a_float_real_in_float(half):
+    """Under autocast the generator returns half precision and the data loader float32."""
+    critic = small_critic()
+    real, fake = samples()
+    fake = fake.to(half)
+    wanted = gf.gradient_penalty(critic, real, fake.float(), alpha=0.3)
+    assert_penalty(gf.gradient_penalty(critic, real, fake, alpha=0.3), wanted, critic, 1e-7)
+    assert gf.interpolate(fake, real, 0.3).dtype == torch.float32

@@ -48,6 +48,10 @@ def path_length_penalty(
         result = path_length_penalty(images, latents, mean)
         loss, mean = loss + result.penalty, result.mean
 
+    Processes that share one average (mmgeneration) average ``result.mean`` over themselves. Code
+    that keeps its own average of the lengths takes ``decay=0``: the penalty is then about ``mean``
+    as given, without a gradient through it, and ``result.lengths`` are there to update it.
+
     There is no ``chunk_size``: the graph of all images exists already. StyleGAN2 itself takes a
     smaller batch here.
 

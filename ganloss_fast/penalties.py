@@ -83,10 +83,13 @@ def gradient_penalty(
     WGAN-div (Wu et al., 2018), p = 6, k = 2      ``sampling="real"`` plus ``"fake"``, ``target=0,
                                                   power=6, weight=1``
     maximum gradient penalty                      ``target=0, reduction="max"``
-    per pixel (mmagic, BasicSR)                   ``norm="channel"``
+    per pixel (mmagic, BasicSR)                   ``norm="channel"``, with their mask and
+                                                  ``normalize_by_mask=True``
     torchgan                                      ``norm="batch", alpha="batch"``
     pix2pix / CycleGAN code                       ``eps=1e-16, eps_at="gradient"``
     compare_gan / TF-GAN                          ``eps=1e-4`` / ``eps=1e-10``
+    ``sqrt(sum(mask * g**2))`` (soft masks)       ``mask=mask.sqrt()``
+    weights per sample                            ``reduction="none"``, then your weighted mean
     ============================================  ==============================================
 
     Args:
@@ -140,7 +143,8 @@ def gradient_penalty(
             lists, tuples and dicts too.
 
     Returns:
-        0-d tensor, float32 (float64 for float64 samples), to be added to the critic's loss.
+        0-d tensor, float32 (float64 for float64 samples), to be added to the critic's loss; for
+        ``reduction="none"`` [B], the pixels' map [B, ...], or 0-d for ``norm="batch"``.
 
     Raises:
         ValueError: if samples do not fit each other, an option is not one of those above, the
@@ -180,6 +184,7 @@ def r1_penalty(
     weight: Weight = 5.0,
     norm: Norm = "sample",
     mask: Mask = None,
+    normalize_by_mask: bool = False,
     reduction: PenaltyReduction = "mean",
     output_weights: Sequence[float] | None = None,
     logit_reduction: LogitReduction = "sum",
@@ -201,9 +206,16 @@ def r1_penalty(
         inputs: real samples [B, ...], or a tuple of inputs.
 
     Returns:
-        0-d tensor, float32 (float64 for float64 samples).
+        As :func:`gradient_penalty`, of which this is ``target=0, sampling="real"``.
     """
-    penalty = NormPenalty(weight, 0.0, norm=norm, mask=mask, reduction=reduction)
+    penalty = NormPenalty(
+        weight,
+        0.0,
+        norm=norm,
+        mask=mask,
+        normalize_by_mask=normalize_by_mask,
+        reduction=reduction,
+    )
     call = CriticCall(
         critic,
         critic_args,
@@ -322,7 +334,8 @@ def penalty_from_grads(
 ) -> Tensor:
     """The penalty of gradients that you took yourself; R1 by default.
 
-    Pass them through :func:`cut_second_order` first to make the backward cheaper.
+    Pass them through :func:`cut_second_order` first to make the backward cheaper. For code that
+    returns the gradients beside the penalty, as CycleGAN's ``cal_gradient_penalty``.
 
     Args:
         grads: gradients [B, ...] with respect to the samples, or one for each input.

@@ -27,6 +27,23 @@ def test_path_length_is_the_published_formula():
     assert torch.allclose(result.lengths, lengths)
 
 
+def test_path_length_about_an_average_that_the_caller_keeps():
+    """stylegan2-pytorch: no weight, and an average (0.99 of the old) that carries no gradient."""
+    torch.manual_seed(0)
+    mapping = nn.Linear(16, 3 * 8 * 8).double()
+    latents = torch.randn(4, 6, 16, dtype=torch.float64, requires_grad=True)
+    images, again = (mapping(latents.sum(1)).tanh().view(4, 3, 8, 8) for _ in range(2))
+    noise = torch.randn_like(images) / 8
+    average = torch.tensor(0.5, dtype=torch.float64)
+    (g,) = torch.autograd.grad((again * noise).sum(), latents, create_graph=True)
+    lengths = g.square().sum(2).mean(1).sqrt()
+    wanted = (lengths - 0.5).square().mean()
+    result = gf.path_length_penalty(images, latents, average, noise=noise, weight=1, decay=0)
+    assert_penalty(result.penalty, wanted, mapping, 1e-12)
+    assert torch.equal(result.mean, average)
+    assert torch.allclose(result.lengths, lengths, rtol=1e-12)
+
+
 def test_path_length_mean_stays_on_the_device_and_is_not_changed():
     latents = torch.randn(2, 4, requires_grad=True)
     images = (latents @ torch.randn(4, 12)).view(2, 3, 2, 2)

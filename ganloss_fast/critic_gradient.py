@@ -69,6 +69,11 @@ class CriticCall:
         check_choice("logit_reduction", self.logit_reduction, ("sum", "mean"))
         check_choice("graph_cut", self.graph_cut, GRAPH_CUT_CHOICES)
         check_choice("zero_grads", self.zero_grads, ZERO_GRADS_CHOICES)
+        if self.graph_cut == "off" and self.zero_grads != "stock":
+            raise ValueError(
+                f"zero_grads: {self.zero_grads!r} cannot be combined with graph_cut='off', which "
+                "leaves zeros to stock autograd; use graph_cut='auto'."
+            )
 
     def outputs(self, points: Sequence[Tensor]) -> list[Tensor]:
         value = self.critic(*points, *self.args, **self.kwargs)
@@ -212,20 +217,21 @@ def gradients_of(
             raise ValueError(unrelated or f"critic: its output does not depend on {which}.")
     if not create_graph:
         return InputGradients(unscaled(gradients, inverse))
-    if call.graph_cut == "off":
+    signal = None
+    if call.graph_cut != "off":
+        signal = graph_cut.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
+    if signal is None or (call.zero_grads == "stock" and graph_cut.is_known_nonfinite(signal)):
         if any(map(is_compiled, walk([gradient.grad_fn for gradient in gradients]))):
             raise RuntimeError(COMPILED_CRITIC)
         return InputGradients(unscaled(gradients, inverse))
     parameters: Sequence[Tensor] = ()
     if call.zero_grads == "all":
         parameters = graph_cut.parameters_of(call.critic, logits)
-    cut = graph_cut.cut(gradients, call.zero_grads, parameters, hidden)
+    fast_weights = call.graph_cut == "fast"
+    cut = graph_cut.cut(gradients, call.zero_grads, parameters, hidden, fast_weights)
     if cut.compiled:  # torch would say so, but only in the backward
         raise RuntimeError(COMPILED_CRITIC)
-    signal = None
-    if cut.cut:
-        signal = graph_cut.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
-    return InputGradients(unscaled(cut.grads, inverse), signal)
+    return InputGradients(unscaled(cut.grads, inverse), signal if cut.cut else None)
 
 
 def input_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradients:

@@ -147,8 +147,8 @@ def warns_if_samples_interact(critic: Callable[..., Any]) -> Iterator[None]:
     _warned.update(coupling)
     if coupling:
         warnings.warn(
-            f"critic: it runs batch normalisation, {coupling[0]}, with statistics of the batch. "
-            "The gradient of one sample then depends on the others, so the penalty is not on "
-            "per-sample norms (Gulrajani et al., 2017, use layer normalisation instead).",
+            f"critic: it runs batch normalisation, {coupling[0]}, on the statistics of the batch: "
+            "the gradient of one sample then depends on the others, so the penalty is not on "
+            "per-sample norms. Gulrajani et al. (2017) use layer normalisation instead.",
             stacklevel=7,
         )

@@ -19,8 +19,8 @@ from ganloss_fast.critic_gradient import (
     run_critic,
 )
 from ganloss_fast.critic_modules import ModuleStates, before_first_run
-from ganloss_fast.graph_cut_hooks import walk
-from ganloss_fast.graph_cut_rows import Node, proven_row
+from ganloss_fast.graph_cut_hooks import row_of
+from ganloss_fast.graph_cut_rows import Node, walk
 from ganloss_fast.sampling import Samples, as_samples
 
 
@@ -187,7 +187,7 @@ def _genuine_layers(call: CriticCall, points: Sequence[Tensor]) -> tuple[Genuine
         return hook
 
     for node in walk([grad.grad_fn for grad in grads]):
-        row = proven_row(node.name())
+        row = row_of(node)
         edges = [
             k
             for k, (target, _) in enumerate(node.next_functions)

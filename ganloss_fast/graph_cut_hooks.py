@@ -27,7 +27,8 @@ def is_compiled(node: Node) -> bool:
     return node.name().startswith("CompiledFunction")
 
 
-def _row_of(node: Node) -> Row | None:
+def row_of(node: Node) -> Row | None:
+    """The row that applies to this node, if there is one."""
     row = proven_row(node.name())
     if row is None or row.edge >= len(node.next_functions):
         return None
@@ -93,7 +94,7 @@ def cut_second_order(
     for node in walk(roots):
         nodes += 1
         compiled = compiled or is_compiled(node)
-        row = _row_of(node)
+        row = row_of(node)
         if row is None:
             continue
         rows[node] = row

@@ -127,7 +127,10 @@ def gradient_penalty(
         inv_scale: mixed precision with float16: the ``GradScaler``, or 1 / its scale as a number
             or 0-d tensor. The inner gradient is then taken of scaled logits, so that half
             precision does not flush it to zero, and divided in float32, without a host sync.
-        graph_cut: ``"off"`` leaves the autograd graph alone; see :func:`cut_second_order`.
+        graph_cut: ``"auto"`` removes what carries exact zeros: gradients equal to the bit.
+            ``"fast"`` also computes the weight gradients of convolutions several times faster,
+            equal to rounding. ``"off"`` leaves the autograd graph alone. See
+            :func:`cut_second_order`.
         zero_grads: ``"stock"``, ``"all"`` or ``"none"``; see :func:`cut_second_order`. ``"all"``
             repairs a penalty-only backward under ``DistributedDataParallel``.
         chunk_size: samples at a time: bounds the memory to that of so many samples. The

@@ -1,4 +1,7 @@
-"""The native ops as torch sees them: registration, and refusal of wrong direct calls."""
+"""The ops as torch sees them: registration, and refusal of wrong direct calls.
+
+The wrong calls are made to the native ops and to the Triton launchers alike.
+"""
 
 from __future__ import annotations
 
@@ -80,6 +83,8 @@ def test_a_fake_kernel_gives_the_strides_of_the_real_one(calls, name):
     torch.library.opcheck(calls[name].op, (), arguments, test_utils="test_faketensor")
 
 
+ELSEWHERE = torch.zeros((), device="meta")  # a device that every machine has
+
 # What is wrong with a call, and what it says.
 WRONG_CALLS = {
     "too few terms": ("multi_tensor_loss", {"terms": [0, 0]}, "terms"),
@@ -105,6 +110,21 @@ WRONG_CALLS = {
         {"b": [torch.zeros(3, 4, dtype=torch.float64), torch.zeros(())]},
         "b",
     ),
+    "an integer 0-d b": (
+        "multi_tensor_loss",
+        {"b": [torch.zeros(3, 4), torch.zeros((), dtype=torch.int64)]},
+        "b",
+    ),
+    "a 0-d b on another device": (
+        "multi_tensor_loss",
+        {"b": [torch.zeros(3, 4), ELSEWHERE]},
+        "b",
+    ),
+    "segments on two devices": (
+        "multi_tensor_loss",
+        {"a": [torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(5, device="meta")]},
+        "a",
+    ),
     "weight of another shape": ("multi_tensor_loss", {"weights": [torch.zeros(3)]}, "weights"),
     "integer weight": (
         "multi_tensor_loss",
@@ -123,6 +143,26 @@ WRONG_CALLS = {
         {"grad_values": torch.zeros(2)},
         "grad_values",
     ),
+    "an integer grad_total": (
+        "multi_tensor_loss_backward",
+        {"grad_total": torch.zeros((), dtype=torch.int64)},
+        "grad_total",
+    ),
+    "integer grad_values": (
+        "multi_tensor_loss_backward",
+        {"grad_values": torch.zeros(3, dtype=torch.int64)},
+        "grad_values",
+    ),
+    "grad_total on another device": (
+        "multi_tensor_loss_backward",
+        {"grad_total": ELSEWHERE},
+        "grad_total",
+    ),
+    "grad_values of another length in double backward": (
+        "multi_tensor_loss_double_backward",
+        {"grad_values": torch.zeros(2)},
+        "grad_values",
+    ),
     "too few directions": ("multi_tensor_loss_double_backward", {"directions": []}, "directions"),
     "directions of another shape": (
         "multi_tensor_loss_double_backward",
@@ -132,6 +172,11 @@ WRONG_CALLS = {
     "an empty direction for a 0-d b": (
         "multi_tensor_loss_double_backward",
         {"directions": [torch.zeros(3, 4)] * 3 + [torch.zeros(0)]},
+        "directions",
+    ),
+    "an integer direction for a 0-d b": (
+        "multi_tensor_loss_double_backward",
+        {"directions": [torch.zeros(3, 4)] * 3 + [torch.zeros((), dtype=torch.int64)]},
         "directions",
     ),
     "second wanted out of range": (
@@ -148,10 +193,12 @@ WRONG_CALLS = {
     ),
     "alpha of another shape": ("interpolate", {"alpha": torch.zeros(2)}, "alpha"),
     "integer alpha": ("interpolate", {"alpha": torch.zeros(3).long()}, "alpha"),
+    "alpha on another device": ("interpolate", {"alpha": ELSEWHERE}, "alpha"),
     "integer inputs": ("perturb", {"inputs": torch.zeros(3, 4).int()}, "inputs"),
     "a floating-point seed": ("perturb", {"seed": torch.zeros(())}, "seed"),
     "two seeds": ("perturb", {"seed": torch.zeros(2, dtype=torch.int64)}, "seed"),
     "a mode that does not exist": ("gradient_penalty_loss", {"mode": 99}, "mode"),
+    "a negative mode": ("gradient_penalty_loss_backward", {"mode": -1}, "mode"),
     "a gradient without a batch": (
         "gradient_penalty_loss",
         {"gradient": torch.zeros(())},
@@ -172,6 +219,21 @@ WRONG_CALLS = {
         {"grad_penalty": torch.zeros(0)},
         "grad_penalty",
     ),
+    "an integer grad_penalty": (
+        "gradient_penalty_loss_backward",
+        {"grad_penalty": torch.zeros((), dtype=torch.int64)},
+        "grad_penalty",
+    ),
+    "integer norms": (
+        "gradient_penalty_loss_backward",
+        {"norms": torch.zeros(3, dtype=torch.int64)},
+        "norms",
+    ),
+    "norms on another device": (
+        "gradient_penalty_loss_double_backward",
+        {"norms": torch.zeros(3, device="meta")},
+        "norms",
+    ),
     "no norms in double backward": (
         "gradient_penalty_loss_double_backward",
         {"norms": torch.zeros(0)},
@@ -185,15 +247,36 @@ WRONG_CALLS = {
 }
 
 
+def on_native(call: Call, arguments: dict[str, object]) -> object:
+    """The CPU kernel, whatever the devices of the arguments: a dispatcher would pick another."""
+    return call.op.redispatch(
+        torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *arguments.values()
+    )
+
+
+def on_triton(call: Call, arguments: dict[str, object]) -> object:
+    """The Triton launcher. It refuses before it launches, so no GPU and no interpreter is used."""
+    pytest.importorskip("triton")
+    from ganloss_fast.triton_kernels import launchers
+
+    if not hasattr(launchers, call.name):
+        pytest.skip(f"there are no Triton kernels of {call.name}")
+    return getattr(launchers, call.name)(*arguments.values())
+
+
+@pytest.mark.parametrize("kernels", [on_native, on_triton])
 @pytest.mark.parametrize("wrong", WRONG_CALLS)
-def test_a_wrong_direct_call_names_the_argument(calls, wrong):
+def test_a_wrong_direct_call_names_the_argument(calls, wrong, kernels):
     name, changed, argument = WRONG_CALLS[wrong]
-    assert set(changed) <= set(calls[name].arguments)
-    with pytest.raises((ValueError, TypeError), match=f"^{argument}\\b"):
-        calls[name](**changed)
+    call = calls[name]
+    assert set(changed) <= set(call.arguments)
+    with pytest.raises((ValueError, TypeError), match=f"^{argument}: expected"):
+        kernels(call, {**call.arguments, **changed})
 
 
-def test_a_call_without_segments_is_refused(calls):
-    empty = {argument: [] for argument in ("a", "b", "weights", "operands", "terms", "scale")}
-    with pytest.raises((ValueError, NotImplementedError)):
-        calls["multi_tensor_loss"](**empty, parameters=[])
+@pytest.mark.parametrize("kernels", [on_native, on_triton])
+def test_a_call_without_segments_is_refused(calls, kernels):
+    call = calls["multi_tensor_loss"]
+    empty = {name: [] if isinstance(x, list) else x for name, x in call.arguments.items()}
+    with pytest.raises(ValueError, match=r"^a: expected at least one segment, got none"):
+        kernels(call, empty)

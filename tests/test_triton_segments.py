@@ -32,6 +32,7 @@ from triton_interpreted import (
 
 from ganloss_fast import ops, reference, terms
 from ganloss_fast.terms import Segment
+from ganloss_fast.triton_kernels import launchers
 from ganloss_fast.triton_kernels.multi_tensor_loss import tile_count
 from ganloss_fast.triton_kernels.terms import CURVATURE, SLOPE, TERM_FUNCTIONS, VALUE
 
@@ -183,6 +184,16 @@ def test_gradients_of_the_values_may_have_any_stride(small_blocks, read):
     )
     for actual, expected in zip(ours, truth):
         assert_near(actual, expected, 1e-14)
+
+
+def test_an_incoming_gradient_may_be_a_negated_view(small_blocks):
+    a = draw(33)
+    incoming = torch.complex(torch.zeros(()), torch.tensor(-0.5)).conj().imag
+    assert incoming.is_neg()
+    (gradient,) = launchers.multi_tensor_loss_backward(
+        incoming, None, [a], [], [], [0], [3], [0.0, 0.0], [2.0], [0]
+    )
+    assert_near(gradient, torch.full((33,), 1 / 33), 1e-6)
 
 
 def test_gradcheck_and_gradgradcheck(small_blocks):

@@ -1,4 +1,4 @@
-"""Launchers of interpolate and gradient_penalty_loss: a batch to one or two launches."""
+"""Launchers of interpolate, perturb and gradient_penalty_loss: a batch to one or two launches."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ import triton
 from torch import Tensor
 
 from ganloss_fast.triton_kernels import rows as kernels
+from ganloss_fast.triton_kernels.checks import (
+    check_operand,
+    check_penalty,
+    check_penalty_backward,
+    check_same,
+    check_seed,
+)
 from ganloss_fast.triton_kernels.layout import (
     ACCUMULATORS,
+    BLOCK,
     COMPUTE_DTYPES,
     RowGeometry,
-    check_like,
     dense,
     dense_by_sample,
     in_layout_of,
+    program_count,
+    read_one_by_one,
     restore_layout,
     row_geometry,
 )
+from ganloss_fast.triton_kernels.perturb import perturb_kernel
 from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
 
 
@@ -26,10 +36,15 @@ def batch_geometry(batch: Tensor) -> RowGeometry:
     return row_geometry(samples, batch.numel() // max(1, samples))
 
 
+def accumulator_of(batch: Tensor) -> torch.dtype:
+    return ACCUMULATORS[COMPUTE_DTYPES[batch.dtype]]
+
+
 def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     """alpha: [], [B] or the shape of real."""
-    check_like("real", real, real)
-    check_like("fake", fake, real, real.dtype)
+    check_operand("real", real, real)
+    check_same("fake", fake, real)
+    check_operand("alpha", alpha, real)
     per_sample = alpha.dim() == 1 and real.dim() >= 1 and alpha.shape[0] == real.shape[0]
     per_element = not per_sample and alpha.dim() > 0
     if per_element and alpha.shape != real.shape:
@@ -38,7 +53,6 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
             f"{real.shape[0] if real.dim() else 1} samples, or shape {list(real.shape)}, got "
             f"{list(alpha.shape)}"
         )
-    check_like("alpha", alpha, real if per_element else alpha)
     r = dense_by_sample(real) if per_sample else dense(real)
     f = in_layout_of(fake, r)
     alpha = in_layout_of(alpha, r) if per_element else alpha.resolve_neg().contiguous()
@@ -61,10 +75,17 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     return restore_layout(out, r, real)
 
 
-def check_batch(gradient: Tensor) -> None:
-    check_like("gradient", gradient, gradient)
-    if gradient.dim() == 0:
-        raise ValueError("gradient: expected a batch dimension, got a 0-d tensor")
+def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
+    """seed: one int64 element, which the kernel reads."""
+    check_operand("inputs", inputs, inputs)
+    check_seed(seed, inputs)
+    x = inputs.resolve_neg().contiguous()  # noise follows the row-major index in any layout
+    out = torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        perturb_kernel[(program_count(x.numel()),)](
+            x, seed, out, x.numel(), float(sigma), T=COMPUTE_DTYPES[x.dtype], BLOCK=BLOCK
+        )
+    return restore_layout(out, x, inputs)
 
 
 def launch_row_dots(x, y, norms, results, mean, geometry: RowGeometry, mode, target, scale):
@@ -98,6 +119,7 @@ def launch_penalty_gradient(
     x, y, norms, dots, grad_penalty, geometry: RowGeometry, mode, target, scale
 ) -> Tensor:
     out = torch.empty_like(x)
+    grad_penalty = grad_penalty.resolve_neg()
     kernels.penalty_gradient_kernel[(geometry.programs,)](
         x,
         y,
@@ -120,9 +142,9 @@ def launch_penalty_gradient(
 
 def gradient_penalty_loss(gradient: Tensor, mode: int, target: float, scale: float):
     """gradient [B, ...] -> penalty [], norms [B]"""
-    check_batch(gradient)
+    check_penalty(gradient, mode)
     g = dense_by_sample(gradient)
-    accumulator = ACCUMULATORS[COMPUTE_DTYPES[g.dtype]]
+    accumulator = accumulator_of(g)
     penalty = g.new_empty((), dtype=accumulator)
     norms = g.new_empty((g.shape[0],), dtype=accumulator)
     with torch.cuda.device_of(g):
@@ -131,8 +153,9 @@ def gradient_penalty_loss(gradient: Tensor, mode: int, target: float, scale: flo
 
 
 def gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, scale):
-    check_batch(gradient)
+    check_penalty_backward(grad_penalty, gradient, norms, mode)
     g = dense_by_sample(gradient)
+    norms = read_one_by_one(norms, accumulator_of(g))
     with torch.cuda.device_of(g):
         out = launch_penalty_gradient(
             g, None, norms, None, grad_penalty, batch_geometry(g), mode, target, scale
@@ -147,10 +170,11 @@ def gradient_penalty_loss_double_backward(
 
     Two launches: a sample's <g, v> must be complete before its first element is written.
     """
-    check_batch(gradient)
-    check_like("direction", direction, gradient, gradient.dtype)
+    check_penalty_backward(grad_penalty, gradient, norms, mode)
+    check_same("direction", direction, gradient)
     g = dense_by_sample(gradient)
     v = in_layout_of(direction, g)
+    norms = read_one_by_one(norms, accumulator_of(g))
     geometry = batch_geometry(g)
     dots = torch.empty_like(norms)
     grad_grad = torch.empty_like(grad_penalty)

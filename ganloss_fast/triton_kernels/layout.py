@@ -1,4 +1,4 @@
-"""What the launchers share: dtypes, the geometry of a launch, memory layout, argument checks."""
+"""What the launchers share: dtypes, the geometry of a launch, memory layout."""
 
 from __future__ import annotations
 
@@ -91,20 +91,14 @@ def in_layout_of(tensor: Tensor, like: Tensor) -> Tensor:
     return out.copy_(tensor)
 
 
+def read_one_by_one(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A small tensor as a kernel indexes it: contiguous, in the dtype it computes in."""
+    return tensor.resolve_neg().to(dtype).contiguous()
+
+
 def restore_layout(result: Tensor, used: Tensor, original: Tensor) -> Tensor:
     """The result of a kernel that ran on ``used``, a copy of ``original`` or itself, with the
     strides of ``empty_like(original)``: what the fake kernels promise."""
     if used is original:
         return result
     return torch.empty_like(original).copy_(result)
-
-
-def check_like(name: str, tensor: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> None:
-    """A direct call of an op must not make a kernel read what is not there."""
-    if tensor.device != like.device:
-        raise ValueError(f"{name}: expected device {like.device}, got {tensor.device}")
-    if tensor.shape != like.shape:
-        raise ValueError(f"{name}: expected shape {list(like.shape)}, got {list(tensor.shape)}")
-    if tensor.dtype not in COMPUTE_DTYPES or (dtype is not None and tensor.dtype != dtype):
-        expected = dtype or "float16, bfloat16, float32 or float64"
-        raise TypeError(f"{name}: expected dtype {expected}, got {tensor.dtype}")

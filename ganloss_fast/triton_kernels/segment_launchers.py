@@ -17,11 +17,18 @@ from torch import Tensor
 
 from ganloss_fast.terms import TERM_NAMES
 from ganloss_fast.triton_kernels import multi_tensor_loss as kernels
+from ganloss_fast.triton_kernels.checks import (
+    HAS_B,
+    HAS_WEIGHT,
+    check_incoming,
+    check_same,
+    check_segments,
+    check_shape,
+)
 from ganloss_fast.triton_kernels.layout import (
     ACCUMULATORS,
     BLOCK,
     COMPUTE_DTYPES,
-    check_like,
     dense,
     in_layout_of,
     program_count,
@@ -30,8 +37,6 @@ from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
 from ganloss_fast.triton_kernels.terms import TERM_FUNCTIONS
 
 TERMS = [TERM_FUNCTIONS[name] for name in TERM_NAMES]
-
-HAS_B, HAS_WEIGHT = 1, 2  # the bits of `operands`
 
 
 class ResolvedSegment(NamedTuple):
@@ -55,46 +60,18 @@ class ResolvedSegment(NamedTuple):
         return self.b is not None and self.b.dim() == 0
 
 
-def check_lengths(count: int, **lists: tuple[Sequence, int]) -> None:
-    if count == 0:
-        raise ValueError("a: expected at least one segment, got none")
-    for name, (entries, expected) in lists.items():
-        if len(entries) != expected:
-            raise ValueError(
-                f"{name}: expected {expected} entries for {count} segments, got {len(entries)}"
-            )
-
-
 def resolve(a, b, weights, operands, terms, parameters, scale) -> list[ResolvedSegment]:
-    count = len(a)
-    check_lengths(
-        count,
-        operands=(operands, count),
-        terms=(terms, count),
-        parameters=(parameters, 2 * count),
-        scale=(scale, count),
-        b=(b, sum(taken & HAS_B for taken in operands)),
-        weights=(weights, sum(taken // HAS_WEIGHT for taken in operands)),
-    )
+    check_segments(a, b, weights, operands, terms, parameters, scale)
     next_b, next_weight = iter(b), iter(weights)
     segments = []
     for s, taken in enumerate(operands):
-        check_like("a", a[s], a[s])
-        if not 0 <= terms[s] < len(TERMS):
-            raise ValueError(f"terms: expected codes from 0 to {len(TERMS) - 1}, got {terms[s]}")
         elements = dense(a[s])
         other = weight = None
         if taken & HAS_B:
             other = next(next_b)
-            if other.dim() > 0:
-                check_like("b", other, elements, elements.dtype)
-                other = in_layout_of(other, elements)
-            else:
-                other = other.resolve_neg()
+            other = in_layout_of(other, elements) if other.dim() > 0 else other.resolve_neg()
         if taken & HAS_WEIGHT:
-            weight = next(next_weight)
-            check_like("weights", weight, elements)
-            weight = in_layout_of(weight, elements)
+            weight = in_layout_of(next(next_weight), elements)
         segments.append(
             ResolvedSegment(
                 s,
@@ -191,24 +168,26 @@ class Gradients(NamedTuple):
     b: Tensor | None = None
 
 
-def each_wanted(operands: Sequence[int], wanted: Sequence[int]) -> Iterator[tuple[int, bool]]:
+def each_wanted(
+    name: str, operands: Sequence[int], wanted: Sequence[int]
+) -> Iterator[tuple[int, bool]]:
     """(segment, whether it is the segment's b) for every index into a ++ b."""
     with_b = [s for s, taken in enumerate(operands) if taken & HAS_B]
     limit = len(operands) + len(with_b)
     for index in wanted:
         if not 0 <= index < limit:
-            raise ValueError(f"wanted: expected indices from 0 to {limit - 1}, got {index}")
+            raise ValueError(f"{name}: expected indices from 0 to {limit - 1}, got {index}")
         is_b = index >= len(operands)
         yield (with_b[index - len(operands)] if is_b else index), is_b
 
 
 def allocate(
-    segments: list[ResolvedSegment], operands: Sequence[int], wanted: Sequence[int]
+    name: str, segments: list[ResolvedSegment], operands: Sequence[int], wanted: Sequence[int]
 ) -> tuple[list[Tensor], list[Gradients]]:
     """The wanted gradients: as the list to return, and by segment."""
     by_segment = [Gradients() for _ in segments]
     gradients = []
-    for s, is_b in each_wanted(operands, wanted):
+    for s, is_b in each_wanted(name, operands, wanted):
         segment = segments[s]
         like = segment.a
         if is_b and segment.b is not None and segment.b_is_scalar:
@@ -217,6 +196,17 @@ def allocate(
         by_segment[s] = by_segment[s]._replace(**{"b" if is_b else "a": gradient})
         gradients.append(gradient)
     return gradients, by_segment
+
+
+def incoming(
+    grad_total: Tensor | None, grad_values: Tensor | None, a: Sequence[Tensor]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of the total and of the values, as a kernel may read them."""
+    check_incoming(grad_total, grad_values, a)
+    return (
+        None if grad_total is None else grad_total.resolve_neg(),
+        None if grad_values is None else grad_values.resolve_neg(),
+    )
 
 
 def stride_of(grad_values: Tensor | None) -> int:
@@ -229,7 +219,8 @@ def multi_tensor_loss_backward(
 ):
     """Gradients of the tensors of  a ++ b  whose indices are in ``wanted``, in that order."""
     segments = resolve(a, b, weights, operands, terms, parameters, scale)
-    gradients, by_segment = allocate(segments, operands, wanted)
+    grad_total, grad_values = incoming(grad_total, grad_values, a)
+    gradients, by_segment = allocate("wanted", segments, operands, wanted)
     workspace = Workspace(a[0])
     with torch.cuda.device_of(a[0]):
         for segment, to in zip(segments, by_segment):
@@ -270,22 +261,24 @@ def multi_tensor_loss_double_backward(
 ):
     """-> grad of grad_total [], grad of grad_values [S], gradients of ``wanted_second``"""
     segments = resolve(a, b, weights, operands, terms, parameters, scale)
+    grad_total, grad_values = incoming(grad_total, grad_values, a)
     if len(directions) != len(wanted):
         raise ValueError(
             f"directions: expected {len(wanted)} tensors, one for each entry of wanted, got "
             f"{len(directions)}"
         )
     along = [Gradients() for _ in segments]
-    for direction, (s, is_b) in zip(directions, each_wanted(operands, wanted)):
+    for direction, (s, is_b) in zip(directions, each_wanted("wanted", operands, wanted)):
         elements = segments[s].a
         if is_b and segments[s].b_is_scalar:
+            check_shape("directions", direction, (), elements)
             direction = direction.resolve_neg()
         else:
-            check_like("directions", direction, elements, elements.dtype)
+            check_same("directions", direction, elements)
             direction = in_layout_of(direction, elements)
         along[s] = along[s]._replace(**{"b" if is_b else "a": direction})
 
-    gradients, by_segment = allocate(segments, operands, wanted_second)
+    gradients, by_segment = allocate("wanted_second", segments, operands, wanted_second)
     dtype = loss_dtype(a)
     grad_grad_total = a[0].new_empty((), dtype=dtype)
     grad_grad_values = a[0].new_empty((len(a),), dtype=dtype)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ganloss_fast import ops
 from ganloss_fast.checks import (
@@ -348,9 +349,12 @@ class _RandomState:
             torch.get_device_module(self._device).set_rng_state(self._own, self._device)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _RandomState) or not torch.equal(self._cpu, other._cpu):
-            return False
-        return self._own is None or other._own is None or torch.equal(self._own, other._own)
+        if not isinstance(other, _RandomState):
+            return NotImplemented
+        with _disable_current_modes():  # FakeTensorMode, for one, takes no tensor but its own
+            if not torch.equal(self._cpu, other._cpu):
+                return False
+            return self._own is None or other._own is None or torch.equal(self._own, other._own)
 
 
 def _warn_if_lost(sigma: float, precisions: set[torch.dtype]) -> None:

@@ -308,7 +308,7 @@ def _second_outputs(
     if random is not None:
         random.restore()
     try:
-        with before_first_run(see):
+        with before_first_run(call.critic, see):
             logits = _outputs(call, points)
     finally:
         for module in power_iterations:

@@ -189,7 +189,7 @@ def _first_run(piece: _Slice, states: ModuleStates, run: Runner) -> CriticRun:
         states.see(module)
 
     try:
-        with before_first_run(see):
+        with before_first_run(piece.call.critic, see):
             result = run(piece.call, piece.points)
         if moved := states.moved():
             raise ValueError(

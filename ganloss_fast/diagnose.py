@@ -234,7 +234,7 @@ def diagnose(
     call = CriticCall(critic, critic_args, critic_kwargs or {}, graph_cut="off")
     states = ModuleStates()
     try:
-        with before_first_run(states.see):
+        with before_first_run(critic, states.see):
             genuine = _genuine_layers(call, points)
         with torch.no_grad(), CountFlops() as counter:
             call.outputs(points)

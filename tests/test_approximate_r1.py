@@ -103,6 +103,23 @@ def test_both_forwards_see_one_critic_with_spectral_norm(how):
     assert all(module.training for module in critic.modules())
 
 
+@pytest.mark.filterwarnings("ignore:Using `torch.compile.module.` when there are global hooks")
+@pytest.mark.parametrize("wrap", [lambda c: c, lambda c: lambda x: c(x)], ids=["module", "lambda"])
+def test_a_compiled_critic_gives_the_penalty_of_the_eager_one(wrap):
+    torch.manual_seed(0)
+    critic = SpectralResNet(8, 16)
+    eager = copy.deepcopy(critic)
+    compiled = wrap(torch.compile(critic, backend="aot_eager"))
+    x = torch.randn(4, 3, 16, 16)
+    for seed in torch.arange(2):
+        actual = gf.approximate_r1_penalty(compiled, x, seed=seed)
+        wanted = gf.approximate_r1_penalty(eager, x, seed=seed)
+        assert actual.item() == pytest.approx(wanted.item(), rel=1e-4)
+        actual.backward()
+    for a, b in zip(critic.buffers(), eager.buffers(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5)
+
+
 def test_both_forwards_drop_the_same_features():
     critic = nn.Sequential(nn.Linear(3, 64), nn.Dropout(0.5), nn.Linear(64, 1))
     x = torch.randn(4, 3)

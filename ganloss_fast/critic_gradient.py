@@ -98,8 +98,9 @@ def as_logits(value: object, name: str = "critic", weighted: bool = False) -> li
     A tuple is taken only where its entries are ``weighted``: often it is (features, logits), and
     summing both would be a wrong penalty and no error.
     """
-    came = "it returned" if name == "critic" else "got"
-    advice = "Take the logits alone, for example critic(x)[-1]."
+    came, advice = "got", "Take the logits alone, for example logits[-1]."
+    if name == "critic":
+        came, advice = "it returned", "Wrap the critic, for example lambda x: critic(x)[-1]."
     if value is None:
         raise TypeError(f"{name}: {came} None; is a return statement missing?")
     if isinstance(value, tuple) and not weighted:

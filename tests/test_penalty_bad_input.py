@@ -28,7 +28,7 @@ class InPlace(nn.Module):
         (lambda x: None, TypeError, "it returned None"),
         (lambda x: [], ValueError, "an empty sequence"),
         (lambda x: 3.0, TypeError, "expected a tensor of logits"),
-        (lambda x: [[x.sum()], x.sum()], TypeError, "output 0 is a list of 1. Take"),
+        (lambda x: [[x.sum()], x.sum()], TypeError, "output 0 is a list of 1. Wrap"),
         (lambda x: {"logits": x}, TypeError, "expected a tensor of logits"),
         (lambda x: x.detach().sum(), ValueError, "may be detached"),
         (lambda x: torch.ones(2, requires_grad=True), ValueError, "does not depend on its input"),

@@ -298,13 +298,11 @@ def penalty_from_logits(
             )
     call = CriticCall(
         as_logits,  # stands for the critic, which has run
-        (),
-        {},
-        output_weights,
-        logit_reduction,
-        inv_scale,
-        graph_cut,
-        zero_grads,
+        output_weights=output_weights,
+        logit_reduction=logit_reduction,
+        inv_scale=inv_scale,
+        graph_cut=graph_cut,
+        zero_grads=zero_grads,
     )
     outputs = as_logits(logits, "logits", output_weights is not None)
     if not any(output.requires_grad for output in outputs):

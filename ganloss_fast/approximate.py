@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ganloss_fast import ops
 from ganloss_fast.checks import (
@@ -19,10 +21,23 @@ from ganloss_fast.checks import (
     check_weight,
     describe,
 )
-from ganloss_fast.critic_gradient import as_logits
+from ganloss_fast.chunked import check_chunk_size, sum_over_chunks
+from ganloss_fast.critic_arguments import BatchArgs, CriticArguments
+from ganloss_fast.critic_gradient import (
+    IN_PLACE,
+    CriticCall,
+    CriticRun,
+    InvScale,
+    as_logits,
+    check_output_weights,
+    is_functional,
+)
+from ganloss_fast.critic_modules import before_first_run, is_power_iteration
+from ganloss_fast.sampling import Samples, as_samples
 from ganloss_fast.terms import compute_dtype
 
 Normalization = Literal["mean", "sigma", "sample_sum"]
+Pairs = list[tuple[Tensor, Tensor]]  # logits on samples, and on the same with noise
 
 
 def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
@@ -58,37 +73,22 @@ def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
     return ops.perturb(inputs, sigma, seed)
 
 
-def _critic_dtype(inputs: Tensor) -> torch.dtype:
-    """The precision in which the critic sees the noise, as far as one can tell."""
-    device = inputs.device.type
-    if torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return inputs.dtype
-
-
-def _warn_if_lost(sigma: float, dtype: torch.dtype, name: str) -> None:
-    if sigma < 8 * torch.finfo(dtype).eps:
-        warnings.warn(
-            f"sigma: {sigma} is too small for a critic in {name}, whose rounding of samples and "
-            f"logits is of the same size: the penalty will be too large (+50 % measured for "
-            f"sigma 0.01 in bfloat16). Use sigma >= {8 * torch.finfo(dtype).eps:.3g} or run the "
-            "critic in float32 here.",
-            stacklevel=3,
-        )
-
-
 def approximate_r1_penalty(
     critic: Callable[..., Any],
-    inputs: Tensor,
+    inputs: Samples,
     sigma: float = 0.01,
     *,
     critic_args: Sequence = (),
     critic_kwargs: Mapping | None = None,
     weight: Weight = 100.0,
     normalization: Normalization = "mean",
+    output_weights: Sequence[float] | None = None,
     logits: Tensor | Sequence[Tensor] | None = None,
     single_forward: bool = False,
     seed: Tensor | None = None,
+    inv_scale: InvScale = None,
+    chunk_size: int | None = None,
+    batch_args: BatchArgs = None,
 ) -> Tensor:
     """Approximated R1 (APT; Lin et al., 2025): needs no double backward.
 
@@ -99,78 +99,273 @@ def approximate_r1_penalty(
     samples is the approximated R2. The difference is taken in float32 whatever the precision of
     the logits, and the gradient flows through both logits.
 
+    Both logits are of one critic: in eager mode, spectral norms stand still in the second forward
+    pass and it draws the random numbers of the first (dropout). While compiling, put such layers
+    in evaluation mode.
+
     Args:
         critic: called as ``critic(x, *critic_args, **critic_kwargs)``; returns a tensor of
-            logits or a flat list of them.
-        inputs: samples [B, ...].
+            logits or a flat list of them (a tuple only with ``output_weights``).
+        inputs: samples [B, ...], or a tuple of inputs, each with noise of its own.
         sigma: deviation of the noise: 0.01 for images and 0.1 for videos in APT.
+        critic_args: further arguments of the critic, such as labels.
+        critic_kwargs: its keyword arguments.
         weight: a number or a 0-d tensor.
         normalization: ``"mean"`` of the squared difference over all logits (APT, FastGen);
             ``"sigma"``, the same divided by sigma^2 (Self-Forcing); ``"sample_sum"``, summed
             over a sample's logits, mean over samples (stable-audio-tools).
+        output_weights: factors of the outputs' squared differences; without, these are added.
         logits: the critic's outputs on ``inputs``, if the step has them: saves a forward pass.
-        single_forward: run the critic once on both, concatenated. Not with ``logits``. Tensors
-            among the critic's further arguments that have the batch size are doubled.
+            Spectral norms must not have moved since. A critic that draws random numbers
+            (dropout) gets a warning.
+        single_forward: run the critic once on both, concatenated. Not with ``logits`` or
+            ``chunk_size``. A critic that draws random numbers gets a warning.
         seed: int64 tensor with one element; None draws one on the device.
+        inv_scale: see :func:`gradient_penalty`; needed only with ``chunk_size``, which computes
+            the gradients in this call.
+        chunk_size: samples at a time, see :func:`gradient_penalty`.
+        batch_args: which of the critic's further arguments hold one row for each sample: they are
+            doubled with ``single_forward`` and sliced with ``chunk_size``. Positions in
+            ``critic_args`` and names in ``critic_kwargs``; None: every tensor with as many rows
+            as there are samples.
 
     Returns:
         0-d tensor, float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: if options contradict each other or ``sigma`` is not positive.
+        ValueError: if options contradict each other, ``sigma`` is not positive, the critic is
+            detached or changes its input in place, or as ``chunk_size`` of
+            :func:`gradient_penalty` says.
         TypeError: if the critic does not return a tensor or a flat list of tensors.
     """
     check_weight("weight", weight)
     check_choice("normalization", normalization, ("mean", "sigma", "sample_sum"))
-    check_tensor("inputs", inputs)
-    if inputs.dim() == 0:
-        raise ValueError("inputs: expected a batch of samples, got a 0-d tensor.")
+    points = as_samples("inputs", inputs)
     if check_number("sigma", sigma) <= 0:
         raise ValueError(f"sigma: expected a number > 0, got {sigma}.")
     if single_forward and logits is not None:
         raise ValueError("single_forward: the logits are given, so there is only one forward.")
+    if chunk_size is not None:
+        check_chunk_size(chunk_size)
+        if single_forward or logits is not None:
+            raise ValueError("chunk_size: not with single_forward, and not with logits.")
+    call = CriticCall(
+        critic,
+        critic_args,
+        critic_kwargs or {},
+        output_weights,
+        inv_scale=inv_scale,
+        batch_args=batch_args,
+    )
     if seed is None:
-        seed = torch.randint(2**63 - 1, (), device=inputs.device, dtype=torch.int64)
-    noisy = perturb(inputs, sigma, seed)
-    kwargs = critic_kwargs or {}
-
+        seed = torch.randint(2**63 - 1, (), device=points[0].device, dtype=torch.int64)
+    noisy = [perturb(point, sigma, seed + k * _SEED_STEP % 2**63) for k, point in enumerate(points)]
+    difference = _Difference(sigma, weight, normalization, output_weights)
+    if chunk_size is not None:
+        return _in_chunks([*points, *noisy], call, difference, chunk_size)
     if single_forward:
-        batch = inputs.shape[0]
-        args = [_doubled(value, batch) for value in critic_args]
-        kwargs = {name: _doubled(value, batch) for name, value in kwargs.items()}
-        both = as_logits(critic(torch.cat([inputs, noisy]), *args, **kwargs))
-        pairs = [(joint[:batch], joint[batch:]) for joint in both]
+        pairs = _run_joined(call, points, noisy, sigma)
     else:
-        clean = as_logits(critic(inputs, *critic_args, **kwargs) if logits is None else logits)
-        moved = as_logits(critic(noisy, *critic_args, **kwargs))
-        if len(clean) != len(moved):
-            raise ValueError(
-                f"logits: expected {len(moved)} outputs as the critic returns, got {len(clean)}."
-            )
-        pairs = list(zip(clean, moved))
-    precision = torch.promote_types(_critic_dtype(inputs), torch.float16)
-    for dtype in {precision, pairs[0][0].dtype}:
-        _warn_if_lost(sigma, dtype, str(dtype))
-    return weight * _difference(pairs, sigma, normalization)
+        clean = None
+        if logits is not None:
+            clean = as_logits(logits, "logits", output_weights is not None)
+        pairs = _run_both(call, points, noisy, sigma, clean)
+    return difference(pairs)
 
 
-def _doubled(value: Any, batch: int) -> Any:
-    if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch:
-        return torch.cat([value, value])
-    return value
+_SEED_STEP = 0x9E3779B97F4A7C15  # of the second input, the third: far from any step's next seed
 
 
-def _difference(pairs: Sequence[tuple[Tensor, Tensor]], sigma: float, normalization: str) -> Tensor:
-    total: Tensor | None = None
-    for clean, moved in pairs:
+@dataclass(frozen=True)
+class _Difference:
+    """The penalty of pairs of logits."""
+
+    sigma: float
+    weight: Weight
+    normalization: Normalization
+    output_weights: Sequence[float] | None
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        factors = check_output_weights(self.output_weights, len(pairs))
+        values = [factor * self._of_output(*pair) for factor, pair in zip(factors, pairs)]
+        total = values[0] if len(values) == 1 else torch.stack(values).sum()
+        return self.weight * total
+
+    def _of_output(self, clean: Tensor, moved: Tensor) -> Tensor:
         if clean.shape != moved.shape:
             raise ValueError(
                 f"logits: expected shape {list(moved.shape)} as the critic returns, got "
                 f"{list(clean.shape)}."
             )
+        if self.normalization == "sample_sum" and clean.dim() == 0:
+            raise ValueError(
+                'normalization: "sample_sum" needs one logit or more for each sample, but the '
+                "critic returns a 0-d output."
+            )
         dtype = compute_dtype(clean.dtype)
         squares = (clean.to(dtype) - moved.to(dtype)).square()
-        value = squares.sum() / clean.shape[0] if normalization == "sample_sum" else squares.mean()
-        total = value if total is None else total + value
-    assert total is not None
-    return total / sigma**2 if normalization == "sigma" else total
+        if self.normalization == "sample_sum":
+            return squares.sum() / clean.shape[0]
+        return squares.mean() / self.sigma**2 if self.normalization == "sigma" else squares.mean()
+
+
+def _in_chunks(
+    points: Sequence[Tensor], call: CriticCall, difference: _Difference, chunk_size: int
+) -> Tensor:
+    """``points``: the samples, then the same with noise."""
+    inputs = len(points) // 2
+
+    def run(own: CriticCall, parts: Sequence[Tensor]) -> CriticRun:
+        pairs = _run_both(own, parts[:inputs], parts[inputs:], difference.sigma)
+        return CriticRun([logit for pair in pairs for logit in pair], list(parts), [])
+
+    def of_slice(own: CriticCall, ran: CriticRun, part: slice, share: float) -> Tensor:
+        return difference(list(zip(ran.logits[::2], ran.logits[1::2]))) * share
+
+    return sum_over_chunks(points, call, chunk_size, run, of_slice)
+
+
+def _run_joined(
+    call: CriticCall, points: Sequence[Tensor], noisy: Sequence[Tensor], sigma: float
+) -> Pairs:
+    """One forward pass on samples and noisy samples together."""
+    arguments = CriticArguments(call.args, call.kwargs, points[0].shape[0], call.batch_args)
+    args, kwargs = arguments.mapped(lambda v, batched: torch.cat([v, v]) if batched else v)
+    both = [torch.cat(pair) for pair in zip(points, noisy)]
+    call = replace(call, args=args, kwargs=kwargs)
+    joint = _second_outputs(call, both, sigma, None, frozen=False)
+    for logit in joint:
+        if logit.dim() == 0 or logit.shape[0] % 2:
+            raise ValueError(
+                "single_forward: expected logits for both halves of the joined batch, got shape "
+                f"{list(logit.shape)} from the critic."
+            )
+    halves = [logit.split(logit.shape[0] // 2) for logit in joint]
+    return [(clean, moved) for clean, moved in halves]
+
+
+def _run_both(
+    call: CriticCall,
+    points: Sequence[Tensor],
+    noisy: Sequence[Tensor],
+    sigma: float,
+    clean: list[Tensor] | None = None,
+) -> Pairs:
+    """Two forward passes of one critic, or the second where ``clean`` are the logits of it."""
+    random = None if clean is not None or is_functional() else _RandomState(points[0].device)
+    if clean is None:
+        clean = _outputs(call, points)
+    moved = _second_outputs(call, noisy, sigma, random, frozen=True)
+    if len(clean) != len(moved):
+        raise ValueError(
+            f"logits: expected {len(moved)} outputs as the critic returns, got {len(clean)}."
+        )
+    return list(zip(clean, moved))
+
+
+def _outputs(call: CriticCall, points: Sequence[Tensor]) -> list[Tensor]:
+    if is_functional():
+        return call.outputs(points)
+    versions = [0 if point.is_inference() else point._version for point in points]
+    logits = call.outputs(points)
+    if versions != [0 if point.is_inference() else point._version for point in points]:
+        raise ValueError(IN_PLACE)
+    if torch.is_grad_enabled() and not any(logit.requires_grad for logit in logits):
+        raise ValueError(
+            "critic: its output has no graph, so the penalty would have no gradient; it may be "
+            "detached or frozen. To log the value alone, call this under torch.no_grad()."
+        )
+    return logits
+
+
+def _second_outputs(
+    call: CriticCall,
+    points: Sequence[Tensor],
+    sigma: float,
+    random: _RandomState | None,
+    frozen: bool,
+) -> list[Tensor]:
+    """Logits with the noise in them, from the critic that gave those without.
+
+    Draws what was drawn from ``random`` on, or else warns of a critic that draws. ``frozen`` keeps
+    spectral norms from another power iteration.
+    """
+    if is_functional():
+        return _outputs(call, points)
+    seen: set[torch.nn.Module] = set()
+    precisions: set[torch.dtype] = set()
+    power_iterations: list[torch.nn.Module] = []
+
+    def see(running: torch.nn.Module) -> None:
+        for module in set(running.modules()) - seen:
+            seen.add(module)
+            precisions.update(p.dtype for p in module.parameters(recurse=False))
+            if frozen and module.training and is_power_iteration(module):
+                module.training = False
+                power_iterations.append(module)
+
+    before = _RandomState(points[0].device)
+    if random is not None:
+        random.restore()
+    try:
+        with before_first_run(call.critic, see):
+            logits = _outputs(call, points)
+    finally:
+        for module in power_iterations:
+            module.training = True
+    if random is None and before != _RandomState(points[0].device):
+        warnings.warn(
+            "critic: it draws random numbers (dropout?), others with noise than without, so the "
+            "penalty measures these too. Leave out logits and single_forward: the second forward "
+            "pass then draws the same. Or put the critic in evaluation mode.",
+            stacklevel=4,
+        )
+    device = points[0].device.type
+    if torch.is_autocast_enabled(device):
+        precisions.add(torch.get_autocast_dtype(device))
+    precisions.update(tensor.dtype for tensor in (*points, *logits))
+    _warn_if_lost(sigma, {dtype for dtype in precisions if dtype.is_floating_point})
+    return logits
+
+
+class _RandomState:
+    """Of the generators that a forward pass on a device draws from."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._own: Tensor | None = None
+        is_cuda = device.type == "cuda"
+        # A capture of a CUDA graph forbids to look; without a driver, tensors are fakes.
+        hidden = is_cuda and (
+            not torch.cuda.is_initialized() or torch.cuda.is_current_stream_capturing()
+        )
+        if device.type != "cpu" and not hidden:
+            self._own = torch.get_device_module(device).get_rng_state(device)
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        if self._own is not None:
+            torch.get_device_module(self._device).set_rng_state(self._own, self._device)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _RandomState):
+            return NotImplemented
+        with _disable_current_modes():  # FakeTensorMode, for one, takes no tensor but its own
+            if not torch.equal(self._cpu, other._cpu):
+                return False
+            return self._own is None or other._own is None or torch.equal(self._own, other._own)
+
+
+def _warn_if_lost(sigma: float, precisions: set[torch.dtype]) -> None:
+    """``precisions``: all in which the critic sees the noise, or gives logits."""
+    coarsest = max(precisions, key=lambda dtype: torch.finfo(dtype).eps)
+    eps = torch.finfo(coarsest).eps
+    if sigma < 8 * eps:
+        warnings.warn(
+            f"sigma: {sigma} is too small for a critic in {coarsest}, whose rounding of samples "
+            "and logits is of the same size: the penalty will be too large (+50 % measured for "
+            f"sigma 0.01 in bfloat16). Use sigma >= {8 * eps:.3g} or run the critic in float32 "
+            "here.",
+            stacklevel=5,
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from ganloss_fast.checks import describe
 from ganloss_fast.critic_arguments import CriticArguments
 from ganloss_fast.critic_gradient import (
     CriticCall,
+    CriticRun,
+    explaining_missing_derivatives,
     gradients_of,
     is_functional,
     run_critic,
@@ -34,6 +36,9 @@ INTERACTING = (
     "deviation, a mean over the batch), so slices of the batch would give another penalty. "
     "Compute it in one piece."
 )
+
+
+Runner = Callable[[CriticCall, Sequence[Tensor]], CriticRun]
 
 
 class _Precomputed(torch.autograd.Function):
@@ -109,16 +114,11 @@ class _Slice:
         return leaf
 
 
-def _check(penalty: NormPenalty, chunk_size: object) -> int:
+def check_chunk_size(chunk_size: object) -> int:
     if isinstance(chunk_size, bool) or not isinstance(chunk_size, int):
         raise TypeError(f"chunk_size: expected an integer, got {describe(chunk_size)}.")
     if chunk_size < 1:
         raise ValueError(f"chunk_size: expected at least 1, got {chunk_size}.")
-    if penalty.reduction not in ("mean", "sum") or penalty.norm == "batch":
-        raise ValueError(
-            'chunk_size: slices can be added up for reduction "mean" or "sum" and norm "sample" '
-            f'or "channel"; got reduction {penalty.reduction!r} and norm {penalty.norm!r}.'
-        )
     if is_functional():
         raise RuntimeError(
             "chunk_size: not under torch.compile or torch.func; compile the step without it."
@@ -130,48 +130,56 @@ def penalty_in_chunks(
     points: Sequence[Tensor], call: CriticCall, penalty: NormPenalty, chunk_size: int
 ) -> Tensor:
     """The penalty at ``points``, ``chunk_size`` samples at a time."""
-    chunk_size = _check(penalty, chunk_size)
+    if penalty.reduction not in ("mean", "sum") or penalty.norm == "batch":
+        raise ValueError(
+            'chunk_size: slices can be added up for reduction "mean" or "sum" and norm "sample" '
+            f'or "channel"; got reduction {penalty.reduction!r} and norm {penalty.norm!r}.'
+        )
+
+    def of_slice(own: CriticCall, run: CriticRun, part: slice, share: float) -> Tensor:
+        result = gradients_of(own, *run)
+        grads = result.gradients
+        if call.logit_reduction == "mean":  # of the slice's logits; the batch has more
+            grads = [gradient * share for gradient in grads]
+        value = result.signalled(penalty.of_slice(points, part)(grads))
+        return value * share if penalty.reduction == "mean" else value
+
+    return sum_over_chunks(points, call, chunk_size, run_critic, of_slice)
+
+
+def sum_over_chunks(
+    points: Sequence[Tensor],
+    call: CriticCall,
+    chunk_size: int,
+    run: Runner,
+    of_slice: Callable[[CriticCall, CriticRun, slice, float], Tensor],
+) -> Tensor:
+    """Sum over slices of ``of_slice(call, run(call, points), part, share of the batch)``."""
+    chunk_size = check_chunk_size(chunk_size)
     batch = points[0].shape[0]
     arguments = CriticArguments(call.args, call.kwargs, batch, call.batch_args)
-    _refuse_interaction(call, points, arguments, min(max(chunk_size, 2), batch))
-    value = torch.zeros((), dtype=compute_dtype(points[0].dtype), device=points[0].device)
+    _refuse_interaction(call, points, arguments, run, min(max(chunk_size, 2), batch))
     gradients = _Gradients()
     states = ModuleStates()
+
+    def value_of(part: slice) -> Tensor:  # a function: what it builds goes when it returns
+        piece = _Slice(call, points, arguments, part)
+        ran = _first_run(piece, states, run) if part.start == 0 else run(piece.call, piece.points)
+        value = of_slice(piece.call, ran, part, (part.stop - part.start) / batch)
+        if torch.is_grad_enabled() and value.requires_grad:
+            _add_gradients(value, piece, ran.hidden, gradients)
+        return value.detach()
+
+    total = torch.zeros((), dtype=compute_dtype(points[0].dtype), device=points[0].device)
     try:
         for start in range(0, batch, chunk_size):
-            part = slice(start, min(start + chunk_size, batch))
-            piece = _Slice(call, points, arguments, part)
-            own_penalty = penalty.of_slice(points, part)
-            value = value + _penalty_of_slice(piece, batch, own_penalty, states, gradients)
+            total = total + value_of(slice(start, min(start + chunk_size, batch)))
     finally:
         states.unfreeze()
-    return gradients.attached_to(value)
+    return gradients.attached_to(total)
 
 
-def _penalty_of_slice(
-    piece: _Slice, batch: int, penalty: NormPenalty, states: ModuleStates, gradients: _Gradients
-) -> Tensor:
-    """One slice's share of the penalty. A function: what it built goes when it returns."""
-    share = (piece.part.stop - piece.part.start) / batch
-    if piece.part.start == 0:
-        logits, inputs, hidden = _first_run(piece, states)
-    else:
-        logits, inputs, hidden = run_critic(piece.call, piece.points)
-    result = gradients_of(piece.call, logits, inputs, hidden)
-    grads = result.gradients
-    if piece.call.logit_reduction == "mean":  # of the slice's logits; the batch has more
-        grads = [gradient * share for gradient in grads]
-    own = result.signalled(penalty(grads))
-    if penalty.reduction == "mean":
-        own = own * share
-    if torch.is_grad_enabled() and own.requires_grad:
-        _add_gradients(own, piece, hidden, gradients)
-    return own.detach()
-
-
-def _first_run(
-    piece: _Slice, states: ModuleStates
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def _first_run(piece: _Slice, states: ModuleStates, run: Runner) -> CriticRun:
     """Runs the critic, refuses it where slices would see different ones, and freezes its spectral
     norms: for the other slices, and for a checkpoint that runs this slice again."""
 
@@ -181,8 +189,8 @@ def _first_run(
         states.see(module)
 
     try:
-        with before_first_run(see):
-            run = run_critic(piece.call, piece.points)
+        with before_first_run(piece.call.critic, see):
+            result = run(piece.call, piece.points)
         if moved := states.moved():
             raise ValueError(
                 f"chunk_size: buffers of the critic change on every forward ({', '.join(moved)}), "
@@ -193,7 +201,7 @@ def _first_run(
         states.restore()
         raise
     states.freeze()
-    return run
+    return result
 
 
 def _add_gradients(
@@ -204,12 +212,13 @@ def _add_gradients(
     leaves = [node.variable for node in nodes if hasattr(node, "variable")]
     leaves = [leaf for leaf in leaves if id(leaf) not in stand_ins]
     scale, inverse = scales(piece.call.inv_scale, piece.points[0])
-    found = torch.autograd.grad(
-        penalty if scale is None else penalty * scale,
-        [*leaves, *(stand_in.leaf for stand_in in piece.detached)],
-        allow_unused=True,
-        retain_graph=True,  # a part may be shared: torch.nn.utils.parametrize.cached()
-    )
+    with explaining_missing_derivatives():
+        found = torch.autograd.grad(
+            penalty if scale is None else penalty * scale,
+            [*leaves, *(stand_in.leaf for stand_in in piece.detached)],
+            allow_unused=True,
+            retain_graph=True,  # a part may be shared: torch.nn.utils.parametrize.cached()
+        )
     if inverse is not None:
         found = tuple(
             None if g is None else (g.to(inverse.dtype) * inverse).to(g.dtype) for g in found
@@ -225,7 +234,11 @@ _independent: weakref.WeakKeyDictionary[Any, set[tuple]] = weakref.WeakKeyDictio
 
 
 def _refuse_interaction(
-    call: CriticCall, points: Sequence[Tensor], arguments: CriticArguments, size: int
+    call: CriticCall,
+    points: Sequence[Tensor],
+    arguments: CriticArguments,
+    run: Runner,
+    size: int,
 ) -> None:
     """Asks whether the first sample's logits depend on other rows; once for each critic object."""
     way = (getattr(call.critic, "training", None), *arguments.batched)
@@ -243,7 +256,7 @@ def _refuse_interaction(
     device_type = "cuda" if device.type == "cpu" else device.type
     with torch.enable_grad(), torch.random.fork_rng(devices, device_type=device_type):
         try:
-            logits = _first_run_alone(piece, states, size, arguments)
+            logits = _first_run_alone(piece, states, run, size, arguments)
             if any(logit.dim() == 0 for logit in logits):
                 raise ValueError(
                     "chunk_size: the critic returns a 0-d output, of which slices cannot know how "
@@ -261,10 +274,10 @@ def _refuse_interaction(
 
 
 def _first_run_alone(
-    piece: _Slice, states: ModuleStates, size: int, arguments: CriticArguments
+    piece: _Slice, states: ModuleStates, run: Runner, size: int, arguments: CriticArguments
 ) -> list[Tensor]:
     try:
-        return _first_run(piece, states)[0]
+        return _first_run(piece, states, run).logits
     except (IndexError, RuntimeError) as error:
         raise ValueError(
             f"chunk_size: the critic does not run on the first {size} samples alone ({error}). "

@@ -27,7 +27,6 @@ class CriticArguments:
         self.batched: list[bool] = []
         self._keywords = list(kwargs)
         self._specs: list[TreeSpec] = []
-        _check_names(args, kwargs, batch_args)
         for key, argument in [*enumerate(args), *kwargs.items()]:
             name = f"critic_{'kwargs' if isinstance(key, str) else 'args'}[{key!r}]"
             values, spec = tree_flatten(argument)
@@ -57,7 +56,7 @@ class CriticArguments:
         return trees[:positional], dict(zip(self._keywords, trees[positional:]))
 
 
-def _check_names(args: Sequence, kwargs: Mapping, batch_args: BatchArgs) -> None:
+def check_batch_args(args: Sequence, kwargs: Mapping, batch_args: BatchArgs) -> None:
     if batch_args is None:
         return
     if not isinstance(batch_args, (list, tuple)):

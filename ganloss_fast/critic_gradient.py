@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ganloss_fast import graph_cut
 from ganloss_fast.checks import check_choice, check_number, check_tensor, describe
-from ganloss_fast.critic_arguments import BatchArgs
+from ganloss_fast.critic_arguments import BatchArgs, check_batch_args
 from ganloss_fast.critic_modules import has_old_spectral_norm, warns_if_samples_interact
 from ganloss_fast.graph_cut import GRAPH_CUT_CHOICES, ZERO_GRADS_CHOICES, GraphCut, ZeroGrads
 from ganloss_fast.graph_cut_hooks import is_compiled, walk
@@ -56,6 +57,15 @@ class CriticCall:
             raise TypeError(f"critic_args: expected a tuple or a list, got {describe(self.args)}.")
         if not isinstance(self.kwargs, Mapping):
             raise TypeError(f"critic_kwargs: expected a dict, got {describe(self.kwargs)}.")
+        check_batch_args(self.args, self.kwargs, self.batch_args)
+        if self.output_weights is not None:
+            if not isinstance(self.output_weights, (list, tuple)):
+                raise TypeError(
+                    "output_weights: expected a list of numbers, one for each output of the "
+                    f"critic, got {describe(self.output_weights)}."
+                )
+            for k, weight in enumerate(self.output_weights):
+                check_number(f"output_weights[{k}]", weight)
         check_choice("logit_reduction", self.logit_reduction, ("sum", "mean"))
         check_choice("graph_cut", self.graph_cut, GRAPH_CUT_CHOICES)
         check_choice("zero_grads", self.zero_grads, ZERO_GRADS_CHOICES)
@@ -67,13 +77,7 @@ class CriticCall:
 
     def outputs(self, points: Sequence[Tensor]) -> list[Tensor]:
         value = self.critic(*points, *self.args, **self.kwargs)
-        if isinstance(value, tuple) and self.output_weights is None:
-            # Often (features, logits): summing both would be a wrong penalty and no error.
-            raise TypeError(
-                f"critic: it returned {describe(value)}. If all of it is logits, return a list or "
-                "pass output_weights; if not, wrap it, for example lambda x: critic(x)[-1]."
-            )
-        return as_logits(value)
+        return as_logits(value, "critic", self.output_weights is not None)
 
 
 @dataclass(frozen=True)
@@ -88,28 +92,39 @@ class InputGradients:
         return penalty if self.signal is None else penalty * self.signal.to(penalty.dtype)
 
 
-def as_logits(value: object) -> list[Tensor]:
-    """A critic's outputs as a list; refuses what has no rule."""
-    advice = "Wrap the critic, for example lambda x: critic(x)[-1]."
+def as_logits(value: object, name: str = "critic", weighted: bool = False) -> list[Tensor]:
+    """Outputs of a critic, or the argument ``name``, as a list; refuses what has no rule.
+
+    A tuple is taken only where its entries are ``weighted``: often it is (features, logits), and
+    summing both would be a wrong penalty and no error.
+    """
+    came, advice = "got", "Take the logits alone, for example logits[-1]."
+    if name == "critic":
+        came, advice = "it returned", "Wrap the critic, for example lambda x: critic(x)[-1]."
     if value is None:
-        raise TypeError("critic: it returned None; is a return statement missing?")
+        raise TypeError(f"{name}: {came} None; is a return statement missing?")
+    if isinstance(value, tuple) and not weighted:
+        raise TypeError(
+            f"{name}: {came} {describe(value)}. If all of it is logits, make it a list or pass "
+            f"output_weights. If not: {advice}"
+        )
     listed = list(value) if isinstance(value, (list, tuple)) else [value]
     if not listed:
-        raise ValueError("critic: it returned an empty sequence.")
+        raise ValueError(f"{name}: {came} an empty sequence.")
     logits: list[Tensor] = []
     for k, item in enumerate(listed):
-        where = "it returned" if not isinstance(value, (list, tuple)) else f"output {k} is"
+        where = came if not isinstance(value, (list, tuple)) else f"output {k} is"
         if not isinstance(item, Tensor):
             raise TypeError(
-                f"critic: expected a tensor of logits, or a flat list of them, but {where} "
+                f"{name}: expected a tensor of logits, or a flat list of them, but {where} "
                 f"{describe(item)}. {advice}"
             )
         if not item.dtype.is_floating_point:
             raise TypeError(
-                f"critic: expected floating-point logits, but {where} {describe(item)}. The "
+                f"{name}: expected floating-point logits, but {where} {describe(item)}. The "
                 "gradient with respect to the input needs them."
             )
-        logits.append(check_tensor("critic", item))
+        logits.append(check_tensor(name, item))
     return logits
 
 
@@ -140,16 +155,20 @@ def unscaled(gradients: Sequence[Tensor], inverse: Tensor | None) -> list[Tensor
     return [gradient.to(inverse.dtype) * inverse for gradient in gradients]
 
 
+def check_output_weights(weights: Sequence[float] | None, outputs: int) -> Sequence[float]:
+    if weights is None:
+        return [1.0] * outputs
+    if len(weights) != outputs:
+        raise ValueError(
+            f"output_weights: expected one for each of the {outputs} outputs of the critic, got "
+            f"{len(weights)}."
+        )
+    return weights
+
+
 def _directions(call: CriticCall, logits: Sequence[Tensor], scale: Tensor | None) -> list[Tensor]:
     """What each logit counts in the sum that is differentiated."""
-    weights = call.output_weights
-    if weights is None:
-        weights = [1.0] * len(logits)
-    elif len(weights) != len(logits):
-        raise ValueError(
-            f"output_weights: expected one for each of the {len(logits)} outputs of the critic, "
-            f"got {len(weights)}."
-        )
+    weights = check_output_weights(call.output_weights, len(logits))
     directions = []
     for logit, weight in zip(logits, weights):
         if call.logit_reduction == "mean":
@@ -164,8 +183,12 @@ def gradients_of(
     logits: Sequence[Tensor],
     points: Sequence[Tensor],
     hidden: Sequence[Tensor] = (),
+    unrelated: str | None = None,
 ) -> InputGradients:
-    """Gradients of logits that were computed from ``points``, with the graph cut."""
+    """Gradients of logits that were computed from ``points``, with the graph cut.
+
+    ``unrelated`` is what to say of logits that were not, where there is no critic to blame.
+    """
     if is_functional():
         raise RuntimeError(
             "torch.compile and torch.func cannot differentiate outputs that were computed "
@@ -177,13 +200,14 @@ def gradients_of(
             "critic: its output does not depend on its input through autograd; it may be "
             "detached, or computed under no_grad."
         )
-    logits = [logit for logit in logits if logit.requires_grad] if len(logits) > 1 else logits
     scale, inverse = scales(call.inv_scale, points[0])
+    directions = _directions(call, logits, scale)
+    differentiable = [k for k, logit in enumerate(logits) if logit.requires_grad]
     create_graph = torch.is_grad_enabled()
     gradients = torch.autograd.grad(
-        logits,
+        [logits[k] for k in differentiable],
         points,
-        _directions(call, logits, scale),
+        [directions[k] for k in differentiable],
         create_graph=create_graph,
         retain_graph=True,
         allow_unused=True,
@@ -191,7 +215,7 @@ def gradients_of(
     for k, gradient in enumerate(gradients):
         if gradient is None:
             which = "its input" if len(points) == 1 else f"input {k}"
-            raise ValueError(f"critic: its output does not depend on {which}.")
+            raise ValueError(unrelated or f"critic: its output does not depend on {which}.")
     if not create_graph:
         return InputGradients(unscaled(gradients, inverse))
     signal = None
@@ -215,15 +239,25 @@ def input_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradient
     """Runs the critic at ``points`` and differentiates the sum of its logits."""
     if is_functional():
         return _functional_gradients(call, points)
-    logits, inputs, hidden = run_critic(call, points)
-    return gradients_of(call, logits, inputs, hidden)
+    return gradients_of(call, *run_critic(call, points))
 
 
-def run_critic(
-    call: CriticCall, points: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+class CriticRun(NamedTuple):
     """Logits; the inputs that they were computed from, which require grad; and those of these
     that no caller has seen."""
+
+    logits: list[Tensor]
+    inputs: list[Tensor]
+    hidden: list[Tensor]
+
+
+def run_critic(call: CriticCall, points: Sequence[Tensor]) -> CriticRun:
+    if torch.is_inference_mode_enabled() or any(point.is_inference() for point in points):
+        raise RuntimeError(
+            "critic: a penalty needs autograd, which torch.inference_mode() switches off for good. "
+            "Use torch.no_grad() around the penalty instead, and clone() samples that were made "
+            "under inference mode."
+        )
     with torch.enable_grad(), warns_if_samples_interact(call.critic):
         inputs = [p if p.requires_grad else p.detach().requires_grad_() for p in points]
         hidden = [new for new, given in zip(inputs, points) if new is not given]
@@ -236,7 +270,22 @@ def run_critic(
             raise
         if versions != [x._version for x in inputs]:
             raise ValueError(IN_PLACE)
-    return logits, inputs, hidden
+    return CriticRun(logits, inputs, hidden)
+
+
+@contextlib.contextmanager
+def explaining_missing_derivatives() -> Iterator[None]:
+    """Around a backward of a penalty: says what to do about torch's missing second derivatives."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "derivative for" not in str(error) or "not implemented" not in str(error):
+            raise
+        raise RuntimeError(
+            f"critic: {error}, so it cannot be differentiated twice. For attention, choose the "
+            "math backend: with torch.nn.attention.sdpa_kernel(SDPBackend.MATH). Otherwise "
+            "replace the operation, or use approximate_r1_penalty."
+        ) from error
 
 
 IN_PLACE = (

@@ -21,8 +21,13 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 
 @contextlib.contextmanager
-def before_first_run(see: Callable[[Module], None]) -> Iterator[None]:
+def before_first_run(critic: Callable[..., Any], see: Callable[[Module], None]) -> Iterator[None]:
     """Calls ``see`` with every module that this thread runs, before its first run."""
+    if hasattr(critic, "_orig_mod"):  # from torch.compile, which would compile for hooks anew
+        for module in critic._orig_mod.modules():
+            see(module)
+        yield
+        return
     thread = threading.get_ident()
     seen: set[Module] = set()
 
@@ -33,13 +38,11 @@ def before_first_run(see: Callable[[Module], None]) -> Iterator[None]:
             seen.add(module)
             see(module)
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Using `torch.compile.module.` when there are")
-        handle = register_module_forward_pre_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
+    handle = register_module_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def uses_batch_statistics(module: Module) -> bool:
@@ -140,15 +143,15 @@ def warns_if_samples_interact(critic: Callable[..., Any]) -> Iterator[None]:
         if uses_batch_statistics(module) and module not in _warned:
             coupling.append(module)
 
-    with before_first_run(see):
+    with before_first_run(critic, see):
         yield
     with contextlib.suppress(TypeError):
         _checked[critic].add(mode)
     _warned.update(coupling)
     if coupling:
         warnings.warn(
-            f"critic: it runs {coupling[0]}, which normalises with the statistics of the batch. "
-            "The gradient of one sample then depends on the others, so the penalty is not on "
-            "per-sample norms (Gulrajani et al., 2017, use layer normalisation instead).",
-            stacklevel=6,
+            f"critic: it runs batch normalisation, {coupling[0]}, on the statistics of the batch: "
+            "the gradient of one sample then depends on the others, so the penalty is not on "
+            "per-sample norms. Gulrajani et al. (2017) use layer normalisation instead.",
+            stacklevel=7,
         )

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganloss_fast import graph_cut
-from ganloss_fast.critic_gradient import as_logits
+from ganloss_fast.critic_gradient import (
+    CriticCall,
+    CriticRun,
+    explaining_missing_derivatives,
+    gradients_of,
+    run_critic,
+)
+from ganloss_fast.critic_modules import ModuleStates, before_first_run
 from ganloss_fast.graph_cut_hooks import row_of
 from ganloss_fast.graph_cut_rows import Node, walk
 from ganloss_fast.sampling import Samples, as_samples
@@ -72,19 +79,21 @@ class Diagnosis:
         return "\n".join(lines)
 
 
+def _inner_gradient(call: CriticCall, points: Sequence[Tensor]) -> tuple[CriticRun, list[Tensor]]:
+    """The gradient with its whole graph: ``call`` has no graph cut."""
+    run = run_critic(call, [point.detach() for point in points])
+    return run, gradients_of(call, *run).gradients
+
+
 def _penalty_step(
-    outputs: Callable[[list[Tensor]], list[Tensor]], points: Sequence[Tensor], with_cut: bool
+    call: CriticCall, points: Sequence[Tensor], with_cut: bool
 ) -> tuple[int, int, int]:
     """FLOPs of one step; edges cut and nodes seen."""
-    inputs = [point.detach().requires_grad_() for point in points]
     edges = nodes = 0
     with torch.enable_grad(), CountFlops() as counter:
-        logits = outputs(inputs)
-        grads: Sequence[Tensor] = torch.autograd.grad(
-            [logit.sum() for logit in logits], inputs, create_graph=True
-        )
+        run, grads = _inner_gradient(call, points)
         if with_cut:
-            grads, edges, nodes, _ = graph_cut.cut(grads, "stock", (), inputs)
+            grads, edges, nodes, _ = graph_cut.cut(grads, "stock", (), run.inputs)
         penalty = torch.stack([g.float().square().sum() for g in grads]).sum()
         _discarding_backward(penalty)
     return counter.total, edges, nodes
@@ -93,7 +102,8 @@ def _penalty_step(
 def _discarding_backward(penalty: Tensor) -> None:
     """Backward into every leaf without touching anybody's .grad."""
     leaves = [node.variable for node in walk([penalty.grad_fn]) if hasattr(node, "variable")]
-    torch.autograd.grad(penalty, leaves, allow_unused=True)
+    with explaining_missing_derivatives():
+        torch.autograd.grad(penalty, leaves, allow_unused=True)
 
 
 class _ModuleNames:
@@ -154,25 +164,17 @@ def _nodes_of_activations(logits: Sequence[Tensor], inputs: Sequence[Tensor]) ->
     return dependent
 
 
-def _genuine_layers(
-    critic: Callable[..., Any],
-    outputs: Callable[[list[Tensor]], list[Tensor]],
-    points: Sequence[Tensor],
-) -> tuple[GenuineLayer, ...]:
+def _genuine_layers(call: CriticCall, points: Sequence[Tensor]) -> tuple[GenuineLayer, ...]:
     """Edges from the inner gradient's graph to activations that carry a defined gradient."""
-    inputs = [point.detach().requires_grad_() for point in points]
     names = _ModuleNames()
-    handles = names.watch(critic)
+    handles = names.watch(call.critic)
     try:
         with torch.enable_grad():
-            logits = outputs(inputs)
-            grads = torch.autograd.grad(
-                [logit.sum() for logit in logits], inputs, create_graph=True
-            )
+            run, grads = _inner_gradient(call, points)
     finally:
         for handle in handles:
             handle.remove()
-    activations = _nodes_of_activations(logits, inputs)
+    activations = _nodes_of_activations(run.logits, run.inputs)
     found: dict[GenuineLayer, None] = {}
 
     def watch(node: Node, edges: Sequence[int]):
@@ -224,25 +226,23 @@ def diagnose(
 
     Returns:
         :class:`Diagnosis`, with the FLOPs (convolutions and matrix products) and the layers.
+
+    Raises:
+        As :func:`gradient_penalty`, for critics that cannot be penalised.
     """
     points = as_samples("inputs", inputs)
-
-    def outputs(tensors: list[Tensor]) -> list[Tensor]:
-        return as_logits(critic(*tensors, *critic_args, **(critic_kwargs or {})))
-
-    buffers = list(critic.buffers()) if isinstance(critic, torch.nn.Module) else []
-    before = [buffer.clone() for buffer in buffers]
+    call = CriticCall(critic, critic_args, critic_kwargs or {}, graph_cut="off")
+    states = ModuleStates()
     try:
+        with before_first_run(critic, states.see):
+            genuine = _genuine_layers(call, points)
         with torch.no_grad(), CountFlops() as counter:
-            outputs([point.detach() for point in points])
+            call.outputs(points)
         forward = max(counter.total, 1)
-        genuine = _genuine_layers(critic, outputs, points)
-        stock, _, _ = _penalty_step(outputs, points, with_cut=False)
-        cut, edges, nodes = _penalty_step(outputs, points, with_cut=True)
+        stock, _, _ = _penalty_step(call, points, with_cut=False)
+        cut, edges, nodes = _penalty_step(call, points, with_cut=True)
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(buffers, before):
-                buffer.copy_(value)
+        states.restore()
     diagnosis = Diagnosis(edges, nodes, forward, stock / forward, cut / forward, genuine)
     if not quiet:
         print(diagnosis)

@@ -51,6 +51,8 @@ class LazyRegularizer:
         main loss.
         """
         c = self.every / (self.every + 1)
+        if not isinstance(betas, (list, tuple)) or len(betas) != 2:
+            raise TypeError(f"betas: expected two numbers, got {describe(betas)}.")
         first, second = betas
         return {
             "lr": check_number("lr", lr) * c,

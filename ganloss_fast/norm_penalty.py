@@ -45,6 +45,12 @@ class NormPenalty:
     def __post_init__(self) -> None:
         check_weight("weight", self.weight)
         check_number("target", self.target)
+        for name, value in (
+            ("one_sided", self.one_sided),
+            ("normalize_by_mask", self.normalize_by_mask),
+        ):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name}: expected True or False, got {describe(value)}.")
         check_choice("norm", self.norm, ("sample", "channel", "batch"))
         check_choice("eps_at", self.eps_at, ("root", "gradient"))
         check_choice("reduction", self.reduction, ("mean", "sum", "max", "none"))

@@ -48,6 +48,13 @@ def path_length_penalty(
         result = path_length_penalty(images, latents, mean)
         loss, mean = loss + result.penalty, result.mean
 
+    Processes that share one average (mmgeneration) average ``result.mean`` over themselves. Code
+    that keeps its own average of the lengths takes ``decay=0``: the penalty is then about ``mean``
+    as given, without a gradient through it, and ``result.lengths`` are there to update it.
+
+    There is no ``chunk_size``: the graph of all images exists already. StyleGAN2 itself takes a
+    smaller batch here.
+
     Args:
         images: generated images [B, C, H, W], with their graph.
         latents: what they were made from, [B, D] or [B, layers, D], requiring grad.
@@ -73,6 +80,8 @@ def path_length_penalty(
             f"latents: expected shape [{images.shape[0]}, D] or [{images.shape[0]}, layers, D], "
             f"got {list(latents.shape)}."
         )
+    if images.numel() == 0:
+        raise ValueError(f"images: expected at least one, got shape {list(images.shape)}.")
     if mean.dim() != 0:
         raise ValueError(f"mean: expected a 0-d tensor, got shape {list(mean.shape)}.")
     check_same_device("mean", mean, "images", images)
@@ -80,6 +89,11 @@ def path_length_penalty(
         raise ValueError(
             "latents: they do not require grad, so the images have no gradient with respect to "
             "them. Call latents.requires_grad_() before the generator."
+        )
+    if not images.requires_grad:
+        raise ValueError(
+            "images: they have no graph; the generator ran under torch.no_grad(), or they were "
+            "detached."
         )
     if noise is None:
         noise = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
@@ -90,7 +104,11 @@ def path_length_penalty(
         )
 
     call = CriticCall(as_logits, inv_scale=inv_scale, graph_cut=graph_cut, zero_grads=zero_grads)
-    result = gradients_of(call, [images * noise], [latents])
+    unrelated = (
+        "latents: the images were not computed from them. Pass the very tensor that went into the "
+        "generator, not a copy or a view of it."
+    )
+    result = gradients_of(call, [images * noise], [latents], unrelated=unrelated)
     layers = latents.shape[1] if latents.dim() == 3 else 1
     norms = NormPenalty(1.0, 0.0, reduction="none", power=1.0)(result.gradients)
     lengths = norms / math.sqrt(layers)

@@ -83,10 +83,13 @@ def gradient_penalty(
     WGAN-div (Wu et al., 2018), p = 6, k = 2      ``sampling="real"`` plus ``"fake"``, ``target=0,
                                                   power=6, weight=1``
     maximum gradient penalty                      ``target=0, reduction="max"``
-    per pixel (mmagic, BasicSR)                   ``norm="channel"``
+    per pixel (mmagic, BasicSR)                   ``norm="channel"``, with their mask and
+                                                  ``normalize_by_mask=True``
     torchgan                                      ``norm="batch", alpha="batch"``
     pix2pix / CycleGAN code                       ``eps=1e-16, eps_at="gradient"``
     compare_gan / TF-GAN                          ``eps=1e-4`` / ``eps=1e-10``
+    ``sqrt(sum(mask * g**2))`` (soft masks)       ``mask=mask.sqrt()``
+    weights per sample                            ``reduction="none"``, then your weighted mean
     ============================================  ==============================================
 
     Args:
@@ -96,10 +99,10 @@ def gradient_penalty(
             training mode under ``torch.utils.checkpoint``, give ``chunk_size`` (the batch size
             will do): a backward that follows later runs the power iteration once more, and so
             differentiates another critic than the one that was evaluated.
-        real: real samples [B, ...]; a tuple for a critic with several inputs, over all of which
-            the norm then runs.
-        fake: generated samples, alike in shape, dtype and device. Detach them in a critic step.
-            Not needed for ``sampling`` ``"real"`` and ``"dragan"``.
+        real: real samples [B, ...], one at least; a tuple for a critic with several inputs, over
+            all of which the norm then runs.
+        fake: generated samples, alike in shape and device. Detach them in a critic step. Not
+            needed for ``sampling`` ``"real"`` and ``"dragan"``.
         critic_args: further arguments of the critic, such as labels.
         critic_kwargs: its keyword arguments.
         weight: lambda; a number or a 0-d tensor.
@@ -143,7 +146,8 @@ def gradient_penalty(
             lists, tuples and dicts too.
 
     Returns:
-        0-d tensor, float32 (float64 for float64 samples), to be added to the critic's loss.
+        0-d tensor, float32 (float64 for float64 samples), to be added to the critic's loss; for
+        ``reduction="none"`` [B], the pixels' map [B, ...], or 0-d for ``norm="batch"``.
 
     Raises:
         ValueError: if samples do not fit each other, an option is not one of those above, the
@@ -151,7 +155,10 @@ def gradient_penalty(
             ``chunk_size``, if its samples interact (batch normalisation, mini-batch standard
             deviation, 0-d outputs) or its buffers change on every forward.
         TypeError: if the critic does not return a tensor or a flat list of tensors.
-        RuntimeError: if the critic was compiled; compile the penalty step instead.
+        RuntimeError: if the critic was compiled; compile the penalty step instead. In the
+            backward, by torch: "derivative for ... is not implemented", for operations without a
+            second derivative (fused attention, hardsigmoid). Choose the math backend of
+            attention, or :func:`approximate_r1_penalty`.
     """
     penalty = NormPenalty(
         weight, target, one_sided, power, norm, eps, eps_at, mask, normalize_by_mask, reduction
@@ -180,6 +187,7 @@ def r1_penalty(
     weight: Weight = 5.0,
     norm: Norm = "sample",
     mask: Mask = None,
+    normalize_by_mask: bool = False,
     reduction: PenaltyReduction = "mean",
     output_weights: Sequence[float] | None = None,
     logit_reduction: LogitReduction = "sum",
@@ -201,9 +209,16 @@ def r1_penalty(
         inputs: real samples [B, ...], or a tuple of inputs.
 
     Returns:
-        0-d tensor, float32 (float64 for float64 samples).
+        As :func:`gradient_penalty`, of which this is ``target=0, sampling="real"``.
     """
-    penalty = NormPenalty(weight, 0.0, norm=norm, mask=mask, reduction=reduction)
+    penalty = NormPenalty(
+        weight,
+        0.0,
+        norm=norm,
+        mask=mask,
+        normalize_by_mask=normalize_by_mask,
+        reduction=reduction,
+    )
     call = CriticCall(
         critic,
         critic_args,
@@ -260,7 +275,9 @@ def penalty_from_logits(
     :func:`r1_penalty`.
 
     Args:
-        logits: the critic's output, or list of outputs, with its graph.
+        logits: the critic's output, or list of outputs, with its graph; as with a critic, a tuple
+            only with ``output_weights``. There is no ``chunk_size`` here: the graph of the whole
+            batch exists already. Use :func:`r1_penalty` for slices.
         inputs: what they were computed from: tensors that required grad before the critic ran.
         zero_grads: ``"all"`` means every leaf that the logits were computed from.
 
@@ -281,15 +298,23 @@ def penalty_from_logits(
             )
     call = CriticCall(
         as_logits,  # stands for the critic, which has run
-        (),
-        {},
-        output_weights,
-        logit_reduction,
-        inv_scale,
-        graph_cut,
-        zero_grads,
+        output_weights=output_weights,
+        logit_reduction=logit_reduction,
+        inv_scale=inv_scale,
+        graph_cut=graph_cut,
+        zero_grads=zero_grads,
     )
-    result = gradients_of(call, as_logits(logits), points)
+    outputs = as_logits(logits, "logits", output_weights is not None)
+    if not any(output.requires_grad for output in outputs):
+        raise ValueError(
+            "logits: they have no graph; the critic ran under torch.no_grad(), or they were "
+            "detached."
+        )
+    unrelated = (
+        "inputs: the logits were not computed from them. Pass the very tensors that went into the "
+        "critic, not copies or views of them."
+    )
+    result = gradients_of(call, outputs, points, unrelated=unrelated)
     return result.signalled(penalty(result.gradients))
 
 
@@ -310,7 +335,8 @@ def penalty_from_grads(
 ) -> Tensor:
     """The penalty of gradients that you took yourself; R1 by default.
 
-    Pass them through :func:`cut_second_order` first to make the backward cheaper.
+    Pass them through :func:`cut_second_order` first to make the backward cheaper. For code that
+    returns the gradients beside the penalty, as CycleGAN's ``cal_gradient_penalty``.
 
     Args:
         grads: gradients [B, ...] with respect to the samples, or one for each input.

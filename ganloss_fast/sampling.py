@@ -53,6 +53,13 @@ class Dragan:
         check_number("scale", self.scale)
         check_choice("std", self.std, ("sample", "population", "none"))
         check_choice("noise", self.noise, ("uniform", "centered", "normal"))
+        if self.clamp is None:
+            return
+        if not isinstance(self.clamp, (list, tuple)) or len(self.clamp) != 2:
+            raise TypeError(f"clamp: expected two numbers or None, got {describe(self.clamp)}.")
+        low, high = (check_number(f"clamp[{k}]", bound) for k, bound in enumerate(self.clamp))
+        if low >= high:
+            raise ValueError(f"clamp: expected the lower bound first, got {self.clamp}.")
 
     def noisy(self, real: Tensor, rng: torch.Generator | None) -> Tensor:
         draw = torch.randn if self.noise == "normal" else torch.rand
@@ -70,7 +77,8 @@ class Dragan:
 Sampling = Literal["mixed", "real", "fake", "dragan"] | Dragan
 
 
-def _check_images(real: Tensor, fake: Tensor) -> None:
+def _checked_images(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the wider of their dtypes: under autocast, generators return half precision."""
     check_tensor("real", real)
     check_tensor("fake", fake)
     if real.dim() == 0:
@@ -79,17 +87,27 @@ def _check_images(real: Tensor, fake: Tensor) -> None:
         raise ValueError(
             f"fake: expected the shape of real, {list(real.shape)}, got {list(fake.shape)}."
         )
-    if real.dtype != fake.dtype:
-        raise ValueError(f"fake: expected the dtype of real, {real.dtype}, got {fake.dtype}.")
     check_same_device("fake", fake, "real", real)
+    if real.dtype == fake.dtype:
+        return real, fake
+    dtype = torch.promote_types(real.dtype, fake.dtype)
+    return real.to(dtype), fake.to(dtype)
 
 
 def _alpha_dtype(like: Tensor) -> torch.dtype:
     return torch.float64 if like.dtype == torch.float64 else torch.float32
 
 
+def _check_alpha(alpha: object) -> None:
+    if isinstance(alpha, str):
+        check_choice("alpha", alpha, ALPHA_KINDS)
+    elif isinstance(alpha, Tensor):
+        check_tensor("alpha", alpha)
+    elif alpha is not None:
+        check_number("alpha", alpha)
+
+
 def _draw_alpha(kind: str, like: Tensor, rng: torch.Generator | None) -> Tensor:
-    check_choice("alpha", kind, ALPHA_KINDS)
     shapes: dict[str, Sequence[int]] = {
         "sample": like.shape[:1],
         "element": like.shape,
@@ -105,10 +123,7 @@ def _alpha_tensor(alpha: Alpha, like: Tensor, rng: torch.Generator | None) -> Te
     if isinstance(alpha, str):
         return _draw_alpha(alpha, like, rng)
     if not isinstance(alpha, Tensor):
-        return torch.full(
-            (), check_number("alpha", alpha), device=like.device, dtype=_alpha_dtype(like)
-        )
-    check_tensor("alpha", alpha)
+        return torch.full((), float(alpha), device=like.device, dtype=_alpha_dtype(like))
     check_same_device("alpha", alpha, "real", like)
     batch = like.shape[0]
     if alpha.dim() == 0 or alpha.shape == like.shape or alpha.shape == (batch,):
@@ -132,7 +147,7 @@ def interpolate(
 
     Args:
         real: real samples [B, ...].
-        fake: generated samples, alike in shape, dtype and device.
+        fake: generated samples, alike in shape and device.
         alpha: share of ``real``: a number, a 0-d tensor, one for each sample ([B] or
             [B, 1, ...]), or one for each element. Or what to draw from U[0, 1) on the device of
             ``real``: ``"sample"`` (default, also None), ``"element"`` or ``"batch"``, one for
@@ -140,14 +155,15 @@ def interpolate(
         rng: generator for that draw; default is the device's own.
 
     Returns:
-        Tensor like ``real``, in its dtype and memory layout.
+        Tensor like ``real``, in its memory layout and in the wider of both dtypes.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit, ``alpha`` has another shape, or
+        ValueError: if shapes or devices do not fit, ``alpha`` has another shape, or
             ``rng`` is given with an ``alpha`` that is not drawn.
         TypeError: if an argument is not a floating-point tensor.
     """
-    _check_images(real, fake)
+    real, fake = _checked_images(real, fake)
+    _check_alpha(alpha)
     _check_rng(alpha, rng)
     return ops.interpolate(real, fake, _alpha_tensor(alpha, real, rng))
 
@@ -171,6 +187,11 @@ def as_samples(name: str, samples: object) -> tuple[Tensor, ...]:
         )
     for k, tensor in enumerate(listed):
         label = name if len(listed) == 1 else f"{name}[{k}]"
+        if len(listed) > 1 and isinstance(tensor, Tensor) and not tensor.is_floating_point():
+            raise TypeError(
+                f"{label}: expected floating-point samples, of whose gradient the norm is taken, "
+                f"got {tensor.dtype}. Labels and the like go into critic_args."
+            )
         check_tensor(label, tensor)
         if tensor.dim() == 0:
             raise ValueError(f"{label}: expected a batch of samples, got a 0-d tensor.")
@@ -178,6 +199,11 @@ def as_samples(name: str, samples: object) -> tuple[Tensor, ...]:
             raise ValueError(
                 f"{label}: expected the batch size of {name}[0], {listed[0].shape[0]}, got "
                 f"{tensor.shape[0]}."
+            )
+        if tensor.shape[0] == 0:
+            raise ValueError(
+                f"{label}: expected at least one sample, got shape {list(tensor.shape)}. Leave the "
+                "penalty out of a step without samples."
             )
     return listed
 
@@ -193,6 +219,9 @@ def penalty_points(
     around = sampling if isinstance(sampling, Dragan) else Dragan()
     kind = "dragan" if isinstance(sampling, Dragan) else sampling
     check_choice("sampling", kind, SAMPLINGS)
+    _check_alpha(alpha)
+    # A Dragan draws its noise even where alpha is given.
+    _check_rng(alpha if kind == "mixed" else None, rng)
     for name, value, unused in (("real", real, kind == "fake"), ("fake", fake, kind != "mixed")):
         if value is None and not (unused and not (name == "fake" and kind == "fake")):
             raise ValueError(f"{name}: sampling {kind!r} needs {name} samples, got None.")
@@ -205,12 +234,10 @@ def penalty_points(
         fakes = as_samples("fake", fake)
         if len(fakes) != len(reals):
             raise ValueError(f"fake: expected {len(reals)} inputs like real, got {len(fakes)}.")
-        for r, f in zip(reals, fakes):
-            _check_images(r, f)
-        _check_rng(alpha, rng)
+        pairs = [_checked_images(r, f) for r, f in zip(reals, fakes)]
     else:
-        fakes = tuple(around.noisy(r, rng) for r in reals)
+        pairs = [(r, around.noisy(r, rng)) for r in reals]
     if (alpha is None or isinstance(alpha, str)) and alpha != "element":
         # One draw for all inputs of a sample.
         alpha = _alpha_tensor(alpha, reals[0], rng)
-    return tuple(ops.interpolate(r, f, _alpha_tensor(alpha, r, rng)) for r, f in zip(reals, fakes))
+    return tuple(ops.interpolate(r, f, _alpha_tensor(alpha, r, rng)) for r, f in pairs)

@@ -56,3 +56,26 @@ def test_diagnose_leaves_the_critic_as_it_was():
     for name, value in critic.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(parameter.grad is None for parameter in critic.parameters())
+
+
+class WithBuffer(nn.Module):
+    """Saves one buffer for its backward, and moves the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("gain", torch.full((4, 1, 1), 2.0))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.conv(x).tanh() * self.gain
+
+
+@pytest.mark.parametrize("wrap", [lambda c: c, lambda c: lambda x: c(x)], ids=["module", "lambda"])
+def test_diagnose_may_run_between_a_forward_and_its_backward(wrap):
+    critic = WithBuffer()
+    loss = critic(torch.randn(2, 3, 8, 8)).mean()
+    gf.diagnose(wrap(critic), torch.randn(2, 3, 8, 8), quiet=True)
+    assert critic.calls == 1
+    loss.backward()

@@ -115,6 +115,7 @@ def test_a_compiled_critic_under_an_eager_penalty_says_what_to_do(function):
         function(critic, torch.randn(2, 3, 16, 16))
 
 
+@pytest.mark.filterwarnings("ignore:Using `torch.compile.module.` when there are global hooks")
 def test_a_function_that_was_compiled_inside_the_critic_says_what_to_do():
     inner = torch.compile(small_dcgan(), backend="aot_eager")
     with pytest.raises(RuntimeError, match="Compile the function that computes the penalty"):

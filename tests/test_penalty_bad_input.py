@@ -63,6 +63,19 @@ def test_a_critic_that_changes_a_computed_input_in_place_is_refused():
         ({"graph_cut": "off", "zero_grads": "all"}, ValueError, "zero_grads: .* graph_cut='off'"),
         ({"weight": torch.ones(2)}, ValueError, "weight: expected a number or a 0-d"),
         ({"alpha": "pixel"}, ValueError, "alpha: expected one of"),
+        ({"alpha": "pixel", "sampling": "real"}, ValueError, "alpha: expected one of"),
+        ({"rng": 5, "sampling": "real"}, TypeError, "rng: expected a torch.Generator"),
+        ({"rng": 5, "sampling": "dragan"}, TypeError, "rng: expected a torch.Generator"),
+        ({"one_sided": "no"}, TypeError, "one_sided: expected True or False"),
+        ({"output_weights": [float("nan")]}, ValueError, r"output_weights\[0\]: expected a finite"),
+        ({"output_weights": ["a"]}, TypeError, r"output_weights\[0\]: expected a number"),
+        ({"output_weights": 2.0}, TypeError, "output_weights: expected a list of numbers"),
+        ({"batch_args": [0]}, ValueError, "batch_args: 0 is neither"),
+        ({"mask": torch.ones(5)}, ValueError, r"broadcasts to the samples, \[4, 3, 8, 8\], got"),
+        ({"mask": torch.ones(2, 4, 3, 8, 8)}, ValueError, r"broadcasts to the samples"),
+        ({"mask": torch.ones(8, 8).int()}, TypeError, "mask: expected float16"),
+        ({"mask": "all"}, TypeError, "mask: expected a tensor"),
+        ({"mask": [None, None]}, ValueError, "mask: expected one for each of the 1 inputs"),
     ],
 )
 def test_a_wrong_option_is_explained(options, error, message):
@@ -81,11 +94,145 @@ def test_logits_need_inputs_that_require_grad():
         gf.penalty_from_logits(critic(samples()[0]), samples()[0])
 
 
-def test_batch_norm_under_a_per_sample_penalty_warns_once():
+@pytest.mark.parametrize(
+    ("clamp", "error", "message"),
+    [
+        (1.0, TypeError, "clamp: expected two numbers"),
+        ((1, 0), ValueError, "clamp: expected the lower bound first"),
+        ((0, float("nan")), ValueError, r"clamp\[1\]: expected a finite number"),
+    ],
+)
+def test_wrong_bounds_of_dragan_samples_are_explained(clamp, error, message):
+    with pytest.raises(error, match=message):
+        gf.Dragan(clamp=clamp)
+
+
+def test_one_mask_cannot_serve_several_inputs():
+    x = torch.randn(4, 3)
+    with pytest.raises(
+        ValueError, match=r"mask: expected one for each of the 2 inputs .* a tensor"
+    ):
+        gf.gradient_penalty(lambda a, b: a + b, (x, x), sampling="real", mask=torch.ones(4, 1))
+
+
+def test_labels_among_the_inputs_are_pointed_to_critic_args():
+    with pytest.raises(TypeError, match=r"inputs\[1\]: .*Labels and the like go into critic_args"):
+        gf.r1_penalty(lambda a, b: a, (torch.randn(4, 3), torch.arange(4)))
+
+
+def test_inputs_of_one_number_for_each_sample_are_taken():
+    x, level = torch.randn(4, 3), torch.rand(4)
+    penalty = gf.r1_penalty(lambda a, b: 2 * a.sum(1) + 3 * b, (x, level), weight=1)
+    assert penalty == 3 * 4 + 9
+
+
+@pytest.mark.parametrize("options", [{}, {"reduction": "max"}, {"eps": 1.0}, {"chunk_size": 2}])
+def test_an_empty_batch_is_refused(options):
+    with pytest.raises(ValueError, match=r"real: expected at least one sample, got shape \[0, 3"):
+        gf.gradient_penalty(small_critic(), samples()[0][:0], sampling="real", **options)
+
+
+def test_a_detached_output_among_several_counts_as_one():
+    critic = small_critic()
+    x, _ = samples()
+    run = lambda z: [critic(z), critic(z).detach()]  # noqa: E731
+    wanted = gf.r1_penalty(critic, x)
+    assert torch.equal(gf.r1_penalty(run, x, output_weights=[1, 2]), wanted)
+    with pytest.raises(ValueError, match="expected one for each of the 2 outputs"):
+        gf.r1_penalty(run, x, output_weights=[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda c, x: (c(x), x), TypeError, "logits: got a tuple of 2"),
+        (lambda c, x: c(x).detach(), ValueError, "logits: they have no graph"),
+        (lambda c, x: c(torch.ones_like(x)), ValueError, "inputs: the logits were not computed"),
+        (lambda c, x: [], ValueError, "logits: got an empty sequence"),
+    ],
+)
+def test_wrong_logits_are_explained(make, error, message):
+    x = samples()[0].requires_grad_()
+    with pytest.raises(error, match=message):
+        gf.penalty_from_logits(make(small_critic(), x), x)
+
+
+def test_samples_of_inference_mode_are_refused():
+    with torch.inference_mode():
+        x, _ = samples()
+        with pytest.raises(RuntimeError, match=r"torch.inference_mode\(\) switches off"):
+            gf.r1_penalty(small_critic(), x)
+    with pytest.raises(RuntimeError, match=r"clone\(\) samples that were made"):
+        gf.r1_penalty(small_critic(), x)
+    gf.r1_penalty(small_critic(), x.clone()).backward()
+
+
+def attention(x):
+    q = x.unflatten(1, (4, 2))[:, None]
+    return nn.functional.scaled_dot_product_attention(q, q, q)
+
+
+@pytest.mark.parametrize("operation", [attention, nn.functional.hardsigmoid])
+@pytest.mark.parametrize(
+    "penalise",
+    [lambda c, x: gf.r1_penalty(c, x, chunk_size=2), lambda c, x: gf.diagnose(c, x, quiet=True)],
+    ids=["chunks", "diagnose"],
+)
+def test_operations_without_a_second_derivative_are_explained(operation, penalise):
+    linear = nn.Linear(8, 8)
+    with pytest.raises(RuntimeError, match=r"derivative for .* use approximate_r1_penalty"):
+        penalise(lambda x: operation(linear(x)), torch.randn(4, 8))
+
+
+@pytest.mark.parametrize(
+    ("critic", "error", "message"),
+    [
+        ("x", TypeError, "critic: expected a function or a module"),
+        (lambda x: (x, x), TypeError, "critic: it returned a tuple of 2"),
+        (lambda x: x.detach(), ValueError, "may be detached"),
+        (lambda x: torch.ones(2, requires_grad=True), ValueError, "does not depend on its input"),
+        (InPlace(), ValueError, "changes its input in place"),
+    ],
+)
+def test_diagnose_explains_what_it_cannot_penalise(critic, error, message):
+    x = torch.ones(2, 3)
+    with pytest.raises(error, match=message):
+        gf.diagnose(critic, x, quiet=True)
+    assert torch.equal(x, torch.ones(2, 3))
+
+
+# ---- samples that interact ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda c: c, lambda c: lambda x: c(x), lambda c: c.forward],
+    ids=["module", "lambda", "bound method"],
+)
+def test_batch_norm_under_a_per_sample_penalty_warns_once(wrap):
     critic = patchgan(4, nn.BatchNorm2d)
     x = torch.randn(2, 3, 32, 32)
-    with pytest.warns(UserWarning, match="it runs BatchNorm2d.8, .*statistics of the batch"):
-        gf.r1_penalty(critic, x)
+    with pytest.warns(UserWarning, match="it runs batch normalisation, BatchNorm2d.8") as record:
+        gf.r1_penalty(wrap(critic), x)
+    assert [warning.filename for warning in record] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gf.r1_penalty(wrap(critic), x)
+
+
+def test_frozen_batch_norm_does_not_warn_until_it_trains():
+    critic = patchgan(4, nn.BatchNorm2d)
+    x = torch.randn(2, 3, 32, 32)
+    critic.eval()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gf.r1_penalty(critic, x)
+    critic.train()
+    with pytest.warns(UserWarning, match="batch normalisation"):
+        gf.r1_penalty(critic, x)
+    other = patchgan(4, nn.BatchNorm2d).train()
+    other[3].eval()
+    other[6].eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gf.r1_penalty(other, x)

@@ -6,7 +6,9 @@ import copy
 
 import pytest
 import torch
+from critics import dcgan
 from penalty_oracle import HostSync, assert_penalty, samples, small_critic
+from torch import nn
 
 import ganloss_fast as gf
 from ganloss_fast import graph_cut
@@ -67,3 +69,48 @@ def test_squares_are_accumulated_in_float32():
         gradient = torch.ones(1, 3, 256, 256, dtype=dtype)
         penalty = gf.penalty_from_grads(gradient, weight=1.0)
         assert penalty.item() == 3 * 256 * 256
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_half_fake_meets_a_float_real_in_float(half):
+    """Under autocast the generator returns half precision and the data loader float32."""
+    critic = small_critic()
+    real, fake = samples()
+    fake = fake.to(half)
+    wanted = gf.gradient_penalty(critic, real, fake.float(), alpha=0.3)
+    assert_penalty(gf.gradient_penalty(critic, real, fake, alpha=0.3), wanted, critic, 1e-7)
+    assert gf.interpolate(fake, real, 0.3).dtype == torch.float32
+
+
+# ---- the worked example of the README -----------------------------------------------------------
+
+
+def train(half: torch.dtype | None, steps: int = 12):
+    """WGAN-GP steps under autocast: the critic, its last penalty, how many steps it made."""
+    torch.manual_seed(0)
+    critic, generator = dcgan(8, 16), nn.Conv2d(3, 3, 1)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.0, 0.9))
+    made = []
+    optimizer.register_step_post_hook(lambda *_: made.append(1))
+    scaler = torch.amp.GradScaler("cpu", enabled=half == torch.float16)
+    for _ in range(steps):
+        real = torch.randn(4, 3, 16, 16)
+        with torch.autocast("cpu", dtype=half, enabled=half is not None):
+            fake = generator(torch.randn(4, 3, 16, 16)).detach()
+            penalty = gf.gradient_penalty(critic, real, fake, alpha=0.5, inv_scale=scaler)
+            loss = gf.discriminator_loss(critic(real), critic(fake), "wasserstein") + penalty
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    return critic, penalty.item(), len(made)
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_wgan_gp_trains_in_mixed_precision(half):
+    """With the scaler's default scale, 65536, which is inf in float16: it skips a first step."""
+    critic, penalty, steps = train(half)
+    assert all(parameter.isfinite().all() for parameter in critic.parameters())
+    assert steps >= 10
+    _, wanted, _ = train(None)
+    assert penalty == pytest.approx(wanted, rel=0.05)

@@ -11,6 +11,7 @@ from critics import CRITICS
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
+from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._inductor.decomposition import select_decomp_table
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.parametrizations import weight_norm
@@ -36,7 +37,9 @@ class CountingBackend:
     def __init__(self) -> None:
         self.before = self.after = 0
         self.compile = aot_autograd(
-            fw_compiler=self._compiler, decompositions=select_decomp_table()
+            fw_compiler=self._compiler,
+            decompositions=select_decomp_table(),
+            partition_fn=min_cut_rematerialization_partition,
         )
 
     def _compiler(self, module: torch.fx.GraphModule, example_inputs):

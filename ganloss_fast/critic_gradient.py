@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ganloss_fast import graph_cut
 from ganloss_fast.checks import check_choice, check_number, check_tensor, describe
@@ -20,6 +21,10 @@ from ganloss_fast.terms import compute_dtype
 LogitReduction = Literal["sum", "mean"]
 InvScale = Any  # float, 0-d Tensor or torch.amp.GradScaler
 
+INDEPENDENT = (
+    "critic: its output does not depend on its input through autograd; it may be detached, or "
+    "computed under no_grad."
+)
 COMPILED_CRITIC = (
     "critic: it was compiled with torch.compile, which cannot be differentiated twice. Compile "
     "the function that computes the penalty instead, which works and is faster: "
@@ -113,6 +118,11 @@ def scales(inv_scale: InvScale, like: Tensor) -> tuple[Tensor | None, Tensor | N
         return None, None
     dtype = compute_dtype(like.dtype)
     if hasattr(inv_scale, "is_enabled") and hasattr(inv_scale, "scale"):  # a GradScaler
+        if torch.compiler.is_compiling():
+            raise TypeError(
+                "inv_scale: a GradScaler cannot be traced. Pass 1 / its scale to the compiled "
+                "function, as a 0-d tensor: torch.tensor(1 / scaler.get_scale())."
+            )
         # get_scale() would wait for the device; scaling a one gives the same number as a tensor.
         scale = inv_scale.scale(torch.ones((), device=like.device, dtype=dtype))
         return scale, scale.reciprocal()
@@ -167,21 +177,25 @@ def gradients_of(
             "keep this call outside of the compiled function."
         )
     if not any(logit.requires_grad for logit in logits):
-        raise ValueError(
-            "critic: its output does not depend on its input through autograd; it may be "
-            "detached, or computed under no_grad."
-        )
+        raise ValueError(INDEPENDENT)
+    refuse_forward_mode(logits)
     logits = [logit for logit in logits if logit.requires_grad] if len(logits) > 1 else logits
     scale, inverse = scales(call.inv_scale, points[0])
     create_graph = torch.is_grad_enabled()
-    gradients = torch.autograd.grad(
-        logits,
-        points,
-        _directions(call, logits, scale),
-        create_graph=create_graph,
-        retain_graph=True,
-        allow_unused=True,
-    )
+    try:
+        gradients = torch.autograd.grad(
+            logits,
+            points,
+            _directions(call, logits, scale),
+            create_graph=create_graph,
+            retain_graph=True,
+            allow_unused=True,
+        )
+    except RuntimeError as error:
+        # What a compiled critic says depends on whether it had an ordinary backward before.
+        if any(map(is_compiled, walk([logit.grad_fn for logit in logits]))):
+            raise RuntimeError(COMPILED_CRITIC) from error
+        raise
     for k, gradient in enumerate(gradients):
         if gradient is None:
             which = "its input" if len(points) == 1 else f"input {k}"
@@ -233,11 +247,18 @@ IN_PLACE = (
 
 def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradients:
     """The same under torch.compile and torch.func, where autograd.grad is not to be had."""
-    refuse_moving_buffers(call.critic)
+    refuse_untraceable(call.critic)
     scale, inverse = scales(call.inv_scale, points[0])
 
     def total(*inputs: Tensor) -> Tensor:
-        logits = call.outputs(inputs)
+        try:
+            logits = call.outputs(inputs)
+        except RuntimeError as error:
+            if "leaf Variable that requires grad" in str(error):
+                raise ValueError(IN_PLACE) from error
+            raise
+        if not any(logit.requires_grad for logit in logits):
+            raise ValueError(INDEPENDENT)
         parts = [
             (logit * direction).sum()
             for logit, direction in zip(logits, _directions(call, logits, scale))
@@ -248,12 +269,15 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
     return InputGradients(unscaled(gradients, inverse))
 
 
-def _has_old_spectral_norm(module: torch.nn.Module) -> bool:
-    return any(type(hook).__name__ == "SpectralNorm" for hook in module._forward_pre_hooks.values())
+def _old_norms(module: torch.nn.Module) -> list[str]:
+    """Which of the norms that set the weight in a hook before each forward a module has."""
+    hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
+    names = {"SpectralNorm": "spectral_norm", "WeightNorm": "weight_norm"}
+    return [names[hook] for hook in hooks if hook in names]
 
 
-def refuse_moving_buffers(critic: Callable[..., Any]) -> None:
-    """torch.func.grad cannot follow buffers that these layers change outside of it."""
+def refuse_untraceable(critic: Callable[..., Any]) -> None:
+    """torch.func.grad cannot follow what these layers change outside of it."""
     if not isinstance(critic, torch.nn.Module):
         return
     for module in critic.modules():
@@ -265,11 +289,22 @@ def refuse_moving_buffers(critic: Callable[..., Any]) -> None:
                 "which torch.func and torch.compile cannot follow in a penalty. Use layer, "
                 "instance or group normalisation, track_running_stats=False, or an eager penalty."
             )
-        if module.training and _has_old_spectral_norm(module):
-            raise ValueError(
-                "critic: torch.nn.utils.spectral_norm cannot be compiled in a penalty. Use "
-                "torch.nn.utils.parametrizations.spectral_norm, which can."
-            )
+        for name in _old_norms(module):
+            # torch.func alone follows the weight, but not the vectors of a power iteration.
+            if torch.compiler.is_compiling() or (name == "spectral_norm" and module.training):
+                raise ValueError(
+                    f"critic: torch.nn.utils.{name} cannot be compiled in a penalty. Use "
+                    f"torch.nn.utils.parametrizations.{name}, which can."
+                )
+
+
+def refuse_forward_mode(tensors: Sequence[Tensor]) -> None:
+    """The inner gradient would drop the tangents; torch.func.jvp carries them through, or says
+    where it cannot."""
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            "A gradient penalty has no forward-mode derivative of dual tensors. Use reverse mode."
+        )
 
 
 _warned: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()

@@ -266,7 +266,19 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
     gradients = torch.func.grad(total, argnums=tuple(range(len(points))))(*points)
-    return InputGradients(unscaled(gradients, inverse))
+    signal = _zero_of_parameters(call.critic) if call.zero_grads == "all" else None
+    return InputGradients(unscaled(gradients, inverse), None if signal is None else signal + 1)
+
+
+def _zero_of_parameters(critic: Callable[..., Any]) -> Tensor | None:
+    """0-d, exactly 0, and dependent on every parameter: each then gets a gradient, if a zero."""
+    if not isinstance(critic, torch.nn.Module):
+        raise ValueError(
+            'zero_grads: while compiling, "all" needs a critic that is a module: the parameters '
+            "that a function uses are not known."
+        )
+    zeros = [(p * 0).sum() for p in critic.parameters() if p.requires_grad]
+    return torch.stack(zeros).sum() if zeros else None
 
 
 def _old_norms(module: torch.nn.Module) -> list[str]:

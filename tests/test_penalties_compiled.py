@@ -107,6 +107,28 @@ def test_compile_options_hold_the_pass_and_pass_others_on():
     assert options["post_grad_custom_pre_pass"].uuid()
 
 
+@pytest.mark.parametrize("zero_grads", ["stock", "all"])
+def test_zero_grads_all_gives_every_parameter_a_gradient(zero_grads):
+    """As DistributedDataParallel needs it; the last bias has none otherwise."""
+    critic, x = small_dcgan(), torch.randn(2, 3, 16, 16)
+    eager = copy.deepcopy(critic)
+    step = torch.compile(
+        lambda z: gf.r1_penalty(critic, z, zero_grads=zero_grads),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    step(x).backward()
+    gf.r1_penalty(eager, x, zero_grads=zero_grads).backward()
+    assert_alike(critic, eager)
+    assert (critic[-1].bias.grad is not None) == (zero_grads == "all")
+
+
+def test_zero_grads_all_is_refused_for_a_function_while_compiling():
+    critic = nn.Conv2d(3, 1, 3)
+    message = compiled_refusal(lambda x: gf.r1_penalty(lambda z: critic(z), x, zero_grads="all"), X)
+    assert "needs a critic that is a module" in message
+
+
 # ---- what Dynamo cannot do ----------------------------------------------------------------------
 
 

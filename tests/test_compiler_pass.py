@@ -196,7 +196,7 @@ def test_the_pass_in_the_real_compiler():
         weight_norm(nn.Conv2d(3, 4, 3, 2)),
         nn.LeakyReLU(0.2, inplace=True),
         nn.MaxPool2d(2),
-        spectral_norm(nn.Conv2d(4, 1, 3)),
+        spectral_norm(nn.Conv2d(4, 5, 3)),
     )
     eager, x = copy.deepcopy(critic), torch.randn(2, 3, 16, 16)
     step = torch.compile(

@@ -9,7 +9,6 @@ import pytest
 import torch
 from critics import SpectralResNet, dcgan, patchgan
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 import ganloss_fast as gf
 
@@ -231,10 +230,6 @@ UNTRACEABLE = {
     ),
     "tuple": (lambda c, x: gf.r1_penalty(lambda z: (c(z), z), x), "If all of it is logits"),
     # Not our words, but no wrong result either.
-    "checkpoint": (
-        lambda c, x: gf.r1_penalty(lambda z: checkpoint(c, z, use_reentrant=False), x),
-        "don't yet support saved tensor hooks",
-    ),
     "weight norm that hides in a function": (
         lambda c, x: gf.r1_penalty(lambda z: HOOKED(z), x),
         "Cannot access storage of TensorWrapper",

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ganloss_fast import graph_cut
 from ganloss_fast.checks import check_choice, check_number, check_tensor, describe
 from ganloss_fast.critic_arguments import BatchArgs, check_batch_args
-from ganloss_fast.critic_modules import has_old_spectral_norm, warns_if_samples_interact
+from ganloss_fast.critic_modules import warns_if_samples_interact
 from ganloss_fast.graph_cut import GRAPH_CUT_CHOICES, ZERO_GRADS_CHOICES, GraphCut, ZeroGrads
 from ganloss_fast.graph_cut_hooks import is_compiled, walk
 from ganloss_fast.terms import compute_dtype
@@ -21,6 +22,10 @@ from ganloss_fast.terms import compute_dtype
 LogitReduction = Literal["sum", "mean"]
 InvScale = Any  # float, 0-d Tensor or torch.amp.GradScaler
 
+INDEPENDENT = (
+    "critic: its output does not depend on its input through autograd; it may be detached, or "
+    "computed under no_grad."
+)
 COMPILED_CRITIC = (
     "critic: it was compiled with torch.compile, which cannot be differentiated twice. Compile "
     "the function that computes the penalty instead, which works and is faster: "
@@ -134,6 +139,11 @@ def scales(inv_scale: InvScale, like: Tensor) -> tuple[Tensor | None, Tensor | N
         return None, None
     dtype = compute_dtype(like.dtype)
     if hasattr(inv_scale, "is_enabled") and hasattr(inv_scale, "scale"):  # a GradScaler
+        if torch.compiler.is_compiling():
+            raise TypeError(
+                "inv_scale: a GradScaler cannot be traced. Pass 1 / its scale to the compiled "
+                "function, as a 0-d tensor: torch.tensor(1 / scaler.get_scale())."
+            )
         # get_scale() would wait for the device; scaling a one gives the same number as a tensor.
         scale = inv_scale.scale(torch.ones((), device=like.device, dtype=dtype))
         return scale, scale.reciprocal()
@@ -196,22 +206,26 @@ def gradients_of(
             "keep this call outside of the compiled function."
         )
     if not any(logit.requires_grad for logit in logits):
-        raise ValueError(
-            "critic: its output does not depend on its input through autograd; it may be "
-            "detached, or computed under no_grad."
-        )
+        raise ValueError(INDEPENDENT)
+    refuse_forward_mode(logits)
     scale, inverse = scales(call.inv_scale, points[0])
     directions = _directions(call, logits, scale)
     differentiable = [k for k, logit in enumerate(logits) if logit.requires_grad]
     create_graph = torch.is_grad_enabled()
-    gradients = torch.autograd.grad(
-        [logits[k] for k in differentiable],
-        points,
-        [directions[k] for k in differentiable],
-        create_graph=create_graph,
-        retain_graph=True,
-        allow_unused=True,
-    )
+    try:
+        gradients = torch.autograd.grad(
+            [logits[k] for k in differentiable],
+            points,
+            [directions[k] for k in differentiable],
+            create_graph=create_graph,
+            retain_graph=True,
+            allow_unused=True,
+        )
+    except RuntimeError as error:
+        # What a compiled critic says depends on whether it had an ordinary backward before.
+        if any(map(is_compiled, walk([logit.grad_fn for logit in logits]))):
+            raise RuntimeError(COMPILED_CRITIC) from error
+        raise
     for k, gradient in enumerate(gradients):
         if gradient is None:
             which = "its input" if len(points) == 1 else f"input {k}"
@@ -297,11 +311,18 @@ IN_PLACE = (
 
 def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradients:
     """The same under torch.compile and torch.func, where autograd.grad is not to be had."""
-    refuse_moving_buffers(call.critic)
+    refuse_untraceable(call.critic)
     scale, inverse = scales(call.inv_scale, points[0])
 
     def total(*inputs: Tensor) -> Tensor:
-        logits = call.outputs(inputs)
+        try:
+            logits = call.outputs(inputs)
+        except RuntimeError as error:
+            if "leaf Variable that requires grad" in str(error):
+                raise ValueError(IN_PLACE) from error
+            raise
+        if not any(logit.requires_grad for logit in logits):
+            raise ValueError(INDEPENDENT)
         parts = [
             (logit * direction).sum()
             for logit, direction in zip(logits, _directions(call, logits, scale))
@@ -309,11 +330,30 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
     gradients = torch.func.grad(total, argnums=tuple(range(len(points))))(*points)
-    return InputGradients(unscaled(gradients, inverse))
+    signal = _zero_of_parameters(call.critic) if call.zero_grads == "all" else None
+    return InputGradients(unscaled(gradients, inverse), None if signal is None else signal + 1)
 
 
-def refuse_moving_buffers(critic: Callable[..., Any]) -> None:
-    """torch.func.grad cannot follow buffers that these layers change outside of it."""
+def _zero_of_parameters(critic: Callable[..., Any]) -> Tensor | None:
+    """0-d, exactly 0, and dependent on every parameter: each then gets a gradient, if a zero."""
+    if not isinstance(critic, torch.nn.Module):
+        raise ValueError(
+            'zero_grads: while compiling, "all" needs a critic that is a module: the parameters '
+            "that a function uses are not known."
+        )
+    zeros = [(p * 0).sum() for p in critic.parameters() if p.requires_grad]
+    return torch.stack(zeros).sum() if zeros else None
+
+
+def _old_norms(module: torch.nn.Module) -> list[str]:
+    """Which of the norms that set the weight in a hook before each forward a module has."""
+    hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
+    names = {"SpectralNorm": "spectral_norm", "WeightNorm": "weight_norm"}
+    return [names[hook] for hook in hooks if hook in names]
+
+
+def refuse_untraceable(critic: Callable[..., Any]) -> None:
+    """torch.func.grad cannot follow what these layers change outside of it."""
     if not isinstance(critic, torch.nn.Module):
         return
     for module in critic.modules():
@@ -325,8 +365,19 @@ def refuse_moving_buffers(critic: Callable[..., Any]) -> None:
                 "which torch.func and torch.compile cannot follow in a penalty. Use layer, "
                 "instance or group normalisation, track_running_stats=False, or an eager penalty."
             )
-        if module.training and has_old_spectral_norm(module):
-            raise ValueError(
-                "critic: torch.nn.utils.spectral_norm cannot be compiled in a penalty. Use "
-                "torch.nn.utils.parametrizations.spectral_norm, which can."
-            )
+        for name in _old_norms(module):
+            # torch.func alone follows the weight, but not the vectors of a power iteration.
+            if torch.compiler.is_compiling() or (name == "spectral_norm" and module.training):
+                raise ValueError(
+                    f"critic: torch.nn.utils.{name} cannot be compiled in a penalty. Use "
+                    f"torch.nn.utils.parametrizations.{name}, which can."
+                )
+
+
+def refuse_forward_mode(tensors: Sequence[Tensor]) -> None:
+    """The inner gradient would drop the tangents; torch.func.jvp carries them through, or says
+    where it cannot."""
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            "A gradient penalty has no forward-mode derivative of dual tensors. Use reverse mode."
+        )

@@ -18,6 +18,8 @@ from ganloss_fast.critic_gradient import (
     as_logits,
     gradients_of,
     input_gradients,
+    is_functional,
+    refuse_forward_mode,
     scales,
     unscaled,
 )
@@ -29,6 +31,8 @@ from ganloss_fast.sampling import Alpha, Samples, Sampling, as_samples, penalty_
 def _penalty_at(
     points: Sequence[Tensor], call: CriticCall, penalty: NormPenalty, chunk_size: int | None
 ) -> Tensor:
+    if not is_functional():
+        refuse_forward_mode(points)
     if chunk_size is not None:
         return chunked.penalty_in_chunks(points, call, penalty, chunk_size)
     result = input_gradients(call, points)
@@ -174,6 +178,11 @@ def gradient_penalty(
         zero_grads,
         batch_args,
     )
+    if rng is not None and torch.compiler.is_compiling():
+        raise TypeError(
+            "rng: a generator cannot be traced. Draw outside of the compiled function and pass "
+            "the result: alpha=torch.rand(len(real), generator=rng)."
+        )
     points = penalty_points(real, fake, sampling, alpha, rng)
     return _penalty_at(points, call, penalty, chunk_size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -105,6 +106,28 @@ def test_compile_options_hold_the_pass_and_pass_others_on():
     assert options["post_grad_custom_pre_pass"].uuid()
 
 
+@pytest.mark.parametrize("zero_grads", ["stock", "all"])
+def test_zero_grads_all_gives_every_parameter_a_gradient(zero_grads):
+    """As DistributedDataParallel needs it; the last bias has none otherwise."""
+    critic, x = small_dcgan(), torch.randn(2, 3, 16, 16)
+    eager = copy.deepcopy(critic)
+    step = torch.compile(
+        lambda z: gf.r1_penalty(critic, z, zero_grads=zero_grads),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    step(x).backward()
+    gf.r1_penalty(eager, x, zero_grads=zero_grads).backward()
+    assert_alike(critic, eager)
+    assert (critic[-1].bias.grad is not None) == (zero_grads == "all")
+
+
+def test_zero_grads_all_is_refused_for_a_function_while_compiling():
+    critic = nn.Conv2d(3, 1, 3)
+    message = compiled_refusal(lambda x: gf.r1_penalty(lambda z: critic(z), x, zero_grads="all"), X)
+    assert "needs a critic that is a module" in message
+
+
 # ---- what Dynamo cannot do ----------------------------------------------------------------------
 
 
@@ -120,6 +143,30 @@ def test_a_function_that_was_compiled_inside_the_critic_says_what_to_do():
     inner = torch.compile(small_dcgan(), backend="aot_eager")
     with pytest.raises(RuntimeError, match="Compile the function that computes the penalty"):
         gf.r1_penalty(lambda x: inner(x) * 2, torch.randn(2, 3, 16, 16))
+
+
+COMPILED_CRITIC = {
+    "r1": gf.r1_penalty,
+    "no cut": lambda c, x: gf.r1_penalty(c, x, graph_cut="off"),
+    "chunks": lambda c, x: gf.r1_penalty(c, x, chunk_size=1),
+    "logits": lambda c, x: gf.penalty_from_logits(c(x.requires_grad_()), x),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED_CRITIC)
+def test_a_critic_that_was_compiled_for_a_generator_step_says_what_to_do(name):
+    """After an ordinary backward, torch refuses the inner gradient in words of its own."""
+    critic = torch.compile(small_dcgan(), backend="aot_eager")
+    critic(torch.randn(2, 3, 16, 16, requires_grad=True)).mean().backward()
+    with pytest.raises(RuntimeError, match="Compile the function that computes the penalty"):
+        COMPILED_CRITIC[name](critic, torch.randn(2, 3, 16, 16))
+
+
+X = torch.randn(2, 3, 8, 8)
+SCALER, GENERATOR = torch.amp.GradScaler("cpu"), torch.Generator()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)
+    HOOKED = torch.nn.utils.weight_norm(nn.Conv2d(3, 1, 3))
 
 
 def compiled_refusal(function, *arguments) -> str:
@@ -138,10 +185,75 @@ def test_batch_norm_in_training_is_refused_while_compiling():
     assert "batch normalisation in training mode changes its running statistics" in message
 
 
-def test_the_old_spectral_norm_is_refused_while_compiling():
-    critic = nn.Sequential(torch.nn.utils.spectral_norm(nn.Conv2d(3, 1, 3)))
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["spectral_norm", "weight_norm"])
+def test_norms_in_hooks_are_refused_while_compiling(name, training):
+    critic = nn.Sequential(getattr(torch.nn.utils, name)(nn.Conv2d(3, 1, 3))).train(training)
     message = compiled_refusal(lambda x: gf.r1_penalty(critic, x), torch.randn(2, 3, 8, 8))
-    assert "parametrizations.spectral_norm" in message
+    assert f"parametrizations.{name}" in message
+
+
+def test_a_critic_whose_output_is_detached_is_refused_while_compiling():
+    critic = nn.Conv2d(3, 1, 3)
+    for detached in (lambda z: critic(z).detach(), lambda z: torch.ones(2)):
+        message = compiled_refusal(lambda x: gf.r1_penalty(detached, x), X)  # noqa: B023
+        assert "its output does not depend on its input" in message
+        with pytest.raises(ValueError, match="its output does not depend on its input"):
+            torch.func.grad(lambda x: gf.r1_penalty(detached, x))(X)  # noqa: B023
+
+
+def test_a_critic_with_one_detached_output_compiles():
+    conv = nn.Conv2d(3, 1, 3)
+
+    def critic(z):
+        return [conv(z), conv(z).detach()]
+
+    step = torch.compile(lambda x: gf.r1_penalty(critic, x), fullgraph=True, backend="aot_eager")
+    assert torch.allclose(step(X), gf.r1_penalty(conv, X))
+
+
+UNTRACEABLE = {
+    "GradScaler": (
+        lambda c, x: gf.r1_penalty(c, x, inv_scale=SCALER),
+        "a GradScaler cannot be traced",
+    ),
+    "generator": (
+        lambda c, x: gf.gradient_penalty(c, x, -x, rng=GENERATOR),
+        "Draw outside of the compiled function",
+    ),
+    "in-place critic": (
+        lambda c, x: gf.r1_penalty(lambda z: c(z.mul_(2)), x),
+        "it changes its input in place",
+    ),
+    "in-place activation": (
+        lambda c, x: gf.r1_penalty(lambda z: c(nn.functional.relu_(z)), x),
+        "it changes its input in place",
+    ),
+    "tuple": (lambda c, x: gf.r1_penalty(lambda z: (c(z), z), x), "If all of it is logits"),
+    # Not our words, but no wrong result either.
+    "weight norm that hides in a function": (
+        lambda c, x: gf.r1_penalty(lambda z: HOOKED(z), x),
+        "Cannot access storage of TensorWrapper",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNTRACEABLE)
+def test_what_cannot_be_traced_is_refused_while_compiling(name):
+    function, words = UNTRACEABLE[name]
+    critic = nn.Conv2d(3, 1, 3)
+    assert words in compiled_refusal(lambda x: function(critic, x), X)
+
+
+def test_the_loss_scale_compiles_as_a_tensor():
+    """What the refusal of a GradScaler says to do."""
+    critic = nn.Conv2d(3, 1, 3)
+    step = torch.compile(
+        lambda x, scale: gf.r1_penalty(critic, x, inv_scale=scale),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    assert torch.allclose(step(X, torch.tensor(2.0**-8)), gf.r1_penalty(critic, X))
 
 
 def test_chunks_are_refused_while_compiling():

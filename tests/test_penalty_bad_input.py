@@ -9,6 +9,7 @@ import torch
 from critics import patchgan
 from penalty_oracle import samples, small_critic
 from torch import nn
+from torch.autograd import forward_ad
 
 import ganloss_fast as gf
 
@@ -236,3 +237,31 @@ def test_frozen_batch_norm_does_not_warn_until_it_trains():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gf.r1_penalty(other, x)
+
+
+DUAL = {
+    "samples": lambda c, x: gf.r1_penalty(c, dual(x)),
+    "samples, in chunks": lambda c, x: gf.r1_penalty(c, dual(x), chunk_size=1),
+    "logits": lambda c, x: gf.penalty_from_logits(c(dual(x.requires_grad_())), x),
+    "parameters": lambda c, x: gf.r1_penalty(lambda z: c(z) * dual(torch.ones(1)), x),
+}
+
+
+def dual(x):
+    return forward_ad.make_dual(x, torch.ones_like(x))
+
+
+@pytest.mark.parametrize("name", DUAL)
+def test_forward_mode_tangents_are_refused_not_dropped(name):
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
+        DUAL[name](small_critic(), samples()[0])
+
+
+def test_torch_func_jvp_is_right_or_refused(native):
+    """Right where the tangent does not reach the fused op: a piecewise linear critic."""
+    critic, x = small_critic(torch.float64), samples(torch.float64)[0]
+    _, tangent = torch.func.jvp(lambda z: gf.r1_penalty(critic, z), (x,), (torch.ones_like(x),))
+    assert tangent == 0
+    smooth = torch.nn.Sequential(critic, torch.nn.Tanh())
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(lambda z: gf.r1_penalty(smooth, z), (x,), (torch.ones_like(x),))

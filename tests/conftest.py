@@ -41,6 +41,12 @@ def pytest_addoption(parser):
         help="run the tests of the native implementation on the CUDA kernels, on the CPU",
     )
     parser.addoption(
+        "--sanitizer",
+        choices=("plain", "address"),
+        default="plain",
+        help="of the emulated CUDA kernels; its runtime must be loaded before Python",
+    )
+    parser.addoption(
         "--on-gpu",
         choices=on_gpu.BACKENDS,
         help="run the tests of the native implementation on the kernels of a backend, on the GPU",
@@ -104,7 +110,7 @@ def native_kernels(request):
         elif request.config.getoption("--emulated-cuda"):
             from harness import emulation
 
-            place = emulation.emulated_cuda()
+            place = emulation.emulated_cuda(request.config.getoption("--sanitizer"))
         else:
             yield
             return

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,29 @@ def test_no_schedule_has_a_race(part):
     for seed in (-1, 1, 2):
         result = run(program, "small", seed=seed)
         assert result.returncode == 0, complaint(result)
+
+
+@pytest.mark.timeout(900)
+def test_the_ops_allocate_what_the_kernels_need():
+    """Op tests under AddressSanitizer and UBSan: outputs and workspaces as ATen makes them."""
+    from harness import emulation
+
+    emulation.build_library("address")
+    runtimes = [
+        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True).stdout
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(path.strip() for path in runtimes),
+        "ASAN_OPTIONS": "detect_leaks=0",
+    }
+    tests = [Path(__file__).with_name(f"test_{name}.py") for name in ("statistics", "penalties")]
+    command = [sys.executable, "-m", "pytest", "--emulated-cuda", "--sanitizer=address", *tests]
+    result = subprocess.run(
+        [*command, "-k", "not gradcheck"], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, complaint(result)
 
 
 def test_elements_beyond_2_to_the_31_have_their_own_addresses():

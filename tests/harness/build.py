@@ -100,7 +100,8 @@ def build(
     target = CACHE / f"{name}-{_fingerprint(sources, key, root)}"
     if target.exists():
         return target
-    objects = target.with_suffix(".objects")
+    # Of this process alone: another one may be building the same.
+    objects = target.with_suffix(f".{os.getpid()}")
     objects.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=2) as pool:
         compiled = list(
@@ -109,7 +110,7 @@ def build(
                 sources,
             )
         )
-    linked = target.with_suffix(".partial")
+    linked = objects / "linked"
     command = ["g++", *flags, *map(str, compiled), "-o", str(linked), *link_flags]
     subprocess.run(command, check=True, capture_output=True)
     linked.rename(target)

@@ -8,6 +8,7 @@ with emulated_cuda():
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -18,21 +19,28 @@ from torch.utils._pytree import tree_any
 from harness import build
 
 
-@functools.cache
-def load() -> None:
-    """Builds and loads the emulated ops: torch.ops.ganloss_fast_emulated."""
+def build_library(sanitizer: str = "plain") -> Path:
+    """The emulated ops as a library. A sanitized one needs its runtime loaded before Python."""
     sources = [build.ROOT / path for path in (*build.KERNEL_SOURCES, "csrc/cuda/ops.cpp")]
     sources += [build.HARNESS / "emulated_ops.cpp", build.HARNESS / "counters.cpp"]
     # Not include_paths("cuda"): the harness brings its own c10/cuda headers.
     includes = [build.ROOT / "csrc", *cpp_extension.include_paths()]
-    library = build.build(
-        "emulated_ops",
+    flags = ["-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
+    # torch's classes have no type information for -fsanitize=vptr to look at.
+    checks = build.SANITIZERS[sanitizer] + ["-fno-sanitize=vptr"] * (sanitizer == "address")
+    return build.build(
+        f"emulated_ops_{sanitizer}",
         sources,
-        ["-O1", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"],
+        [*checks, "-O1", *flags],
         ["-shared", f"-L{cpp_extension.library_paths()[0]}", "-ltorch_cpu", "-lc10"],
         includes=includes,
     )
-    torch.ops.load_library(str(library))
+
+
+@functools.cache
+def load(sanitizer: str = "plain") -> None:
+    """Builds and loads the emulated ops: torch.ops.ganloss_fast_emulated."""
+    torch.ops.load_library(str(build_library(sanitizer)))
 
 
 class emulated_cuda(TorchDispatchMode):
@@ -41,9 +49,9 @@ class emulated_cuda(TorchDispatchMode):
     Autograd lies above, so graphs, double backward and the public functions take their usual way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sanitizer: str = "plain") -> None:
         super().__init__()
-        load()
+        load(sanitizer)
         self._launched_before = launches()
 
     @property

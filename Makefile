@@ -21,14 +21,21 @@ bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks.run $(ARGS)
 	$(BIN)/python -m benchmarks.penalties $(ARGS)
 
+# What every implementation must pass; and of it, what depends on the order of blocks and threads.
+OP_TESTS_OF_SUMS = $(addprefix tests/test_, multi_tensor_loss.py penalties.py statistics.py)
+OP_TESTS = $(OP_TESTS_OF_SUMS) $(addprefix tests/test_, terms.py ops.py segment_weights.py \
+    losses.py matching.py penalty_family.py properties.py perturb.py)
+
 # The GPU kernels, executed, race-checked, memory-checked and held to their static budget on a
-# machine without a GPU: CUDA C++ on the harness in tests/harness, Triton in its interpreter.
+# machine without a GPU: CUDA C++ on the harness in tests/harness, on two schedules, and Triton in
+# its interpreter. What lacks a tool is skipped with the reason; ARGS=--no-skips makes that an error.
 verify-gpu-kernels: $(VENV)/.built
-	$(BIN)/python -m pytest -m gpu_proof
-	$(BIN)/python -m pytest --emulated-cuda tests/test_multi_tensor_loss.py \
-	    tests/test_statistics.py tests/test_segment_weights.py tests/test_penalties.py
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/test_triton_segments.py \
-	    tests/test_triton_batches.py tests/test_triton_guard.py
+	$(BIN)/python -m pytest $(ARGS) tests/test_cuda_*.py tests/test_triton_static.py
+	$(BIN)/python -m pytest $(ARGS) --emulated-cuda $(OP_TESTS)
+	GANLOSS_HARNESS_SEED=1 $(BIN)/python -m pytest $(ARGS) --emulated-cuda $(OP_TESTS_OF_SUMS)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(ARGS) -k triton $(OP_TESTS) \
+	    tests/test_triton_segments.py tests/test_triton_batches.py tests/test_triton_guard.py \
+	    tests/test_triton_perturb.py
 
 # On a machine with a GPU.
 test-gpu: $(VENV)/.built

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,7 @@ find_cuda_toolkit()  # before torch.utils.cpp_extension looks for it
 
 try:  # an sdist and the metadata need no torch
     import torch
+    from torch.utils import cpp_extension
     from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 except ImportError:
     torch = None  # type: ignore[assignment]
@@ -46,9 +48,10 @@ except ImportError:
 ROOT = Path(__file__).parent
 MODES = ("auto", "cpu", "cuda", "none")
 
-# What is compiled for unless TORCH_CUDA_ARCH_LIST says otherwise: Turing to Blackwell, and PTX for
-# what comes after. Never the GPU of the build machine: it may have none, or another one.
-CUDA_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+# What is compiled for unless TORCH_CUDA_ARCH_LIST says otherwise: Turing to Blackwell, of these
+# what nvcc knows, and PTX of the last for what comes after. Never the GPU of the build machine: it
+# may have none, or another one.
+CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 NO_TORCH = """
 ganloss_fast: there is no torch in this build environment, so nothing native can be built.
@@ -78,6 +81,21 @@ def why_no_cuda() -> str | None:
     if CUDA_HOME is None or not (Path(CUDA_HOME) / "bin" / "nvcc").exists():
         return "no CUDA toolkit found (set CUDA_HOME)"
     return None
+
+
+def cuda_architectures() -> str:
+    """The value of TORCH_CUDA_ARCH_LIST: nvcc before 12.8 knows neither 10.0 nor 12.0."""
+    nvcc = f"{CUDA_HOME}/bin/nvcc"
+    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    names = known.stdout.split()
+    kept = [a for a in CUDA_ARCHITECTURES if f"compute_{a.replace('.', '')}" in names]
+    return ";".join(kept) + "+PTX"
+
+
+def compiled_codes() -> list[str]:
+    """What the GPU code is compiled to: sm_80 and the like, compute_120 for PTX."""
+    flags = " ".join(cpp_extension._get_cuda_arch_flags())
+    return re.findall(r"code=(\w+)", flags)
 
 
 def build_plan() -> tuple[str, dict[str, str]]:
@@ -111,14 +129,19 @@ def extensions() -> list[Extension]:
     if torch is None:
         # A placeholder: it makes setuptools run Build, which says what is missing.
         return [Extension("ganloss_fast._C", [])]
-    sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
+    sources = [
+        *ROOT.glob("csrc/*.cpp"),
+        *ROOT.glob("csrc/autograd/*.cpp"),
+        *ROOT.glob("csrc/cpu/*.cpp"),
+    ]
     # Without -fopenmp at::parallel_for is silently serial.
     flags = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
     if nodes_are_intrusive():
         flags.append("-DGANLOSS_INTRUSIVE_NODES")
     kind, options = CppExtension, {"cxx": flags}
     if build_plan()[0] == "cuda":
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHITECTURES)
+        if "TORCH_CUDA_ARCH_LIST" not in os.environ:
+            os.environ["TORCH_CUDA_ARCH_LIST"] = cuda_architectures()
         sources += [*ROOT.glob("csrc/cuda/*.cpp"), *ROOT.glob("csrc/cuda/*.cu")]
         kind = CUDAExtension
         options["nvcc"] = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", "--threads=2"]
@@ -138,7 +161,11 @@ class Build(BuildExtension):
             sys.exit(NO_TORCH)
         plan, reasons = build_plan()
         print(f"ganloss_fast: building {plan}", *(f"; no {k}: {v}" for k, v in reasons.items()))
-        self.write_facts({"built": plan, "reasons": reasons, "torch": torch and torch.__version__})
+        facts: dict[str, object] = {"built": plan, "reasons": reasons}
+        facts["torch"] = torch and torch.__version__
+        if plan == "cuda":
+            facts["gpu_code"] = compiled_codes()
+        self.write_facts(facts)
         if plan == "none":
             self.extensions: list[Extension] = []
         super().run()

@@ -124,6 +124,16 @@ def interpolate_case(size: str, shape: tuple[int, ...], dtype: str) -> Case:
     return Case("interpolate", "forward", size, dtype, moved, build)
 
 
+def perturb_case(size: str, shape: tuple[int, ...], dtype: str) -> Case:
+    moved = 2 * torch.Size(shape).numel() * DTYPES[dtype].itemsize
+
+    def build(device: torch.device) -> Callable[[], object]:
+        inputs, seed = _draw(shape, DTYPES[dtype], device).detach(), torch.tensor(7, device=device)
+        return lambda: ops.perturb(inputs, 0.01, seed)
+
+    return Case("perturb", "forward", size, dtype, moved, build)
+
+
 def cases(dry_run: bool) -> list[Case]:
     shapes, batches = (TINY, TINY_PENALTY) if dry_run else (LOSS_SHAPES, PENALTY_SHAPES)
     found = []
@@ -135,6 +145,7 @@ def cases(dry_run: bool) -> list[Case]:
             for size, shape in batches.items():
                 found.append(penalty_case(size, shape, dtype, direction))
         found += [interpolate_case(size, shape, dtype) for size, shape in batches.items()]
+        found += [perturb_case(size, shape, dtype) for size, shape in batches.items()]
     return found
 
 

@@ -1,97 +1,73 @@
-"""Gradient penalties against hand-written PyTorch: FLOPs, time, memory, overhead.
+"""What gradient penalties cost besides time: arithmetic, memory, and the walk over the graph.
 
-    python -m benchmarks.penalties              the tables
-    python -m benchmarks.penalties --compiled   also torch.compile (minutes)
-
-One thread; stock and ours alternate, so that a slow minute hits both; medians of processor time.
+Times are in `benchmarks.run`. One thread; results go to results/penalties.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from rich.console import Console
+from rich.table import Table
+from torch import nn
 
-import ganloss_fast as gf
+import ganloss_fast
+from benchmarks import machine
+from benchmarks.penalty_workloads import (
+    CRITICS,
+    critics,
+    inputs_of,
+    our_penalty,
+    peak_memory,
+    stock_penalty,
+    trained,
+)
+from benchmarks.recording import write_json
+from benchmarks.run import RESULTS
 from ganloss_fast.diagnose import CountFlops
 from ganloss_fast.graph_cut import cut
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import critics  # those of the test suite
-
-# name: critic, shape of its samples
-CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "DCGAN, leaky ReLU": (lambda: critics.dcgan(32, 64), (4, 3, 64, 64)),
-    "ResNet, spectral norm": (lambda: critics.SpectralResNet(32, 32), (8, 3, 32, 32)),
-    "HiFi-GAN period D, weight norm": (lambda: critics.HifiGanPeriod(16), (2, 1, 8192)),
-    "StyleGAN2, no mini-batch stddev": (lambda: critics.StyleGan2(16, 64), (4, 3, 64, 64)),
-    "PatchGAN, InstanceNorm": (lambda: critics.patchgan(32), (4, 3, 64, 64)),
-}
+WALKS = 60
+MOST_WALK_MICROSECONDS = 60
+IMAGES = (16, 3, 256, 256)
+CHUNK = 2
+MOST_OF_WHOLE = 0.25  # peak memory of chunks
 
 
-def stock_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
-    """The penalty as every WGAN-GP codebase writes it."""
-    a = alpha.view(-1, *[1] * (real.dim() - 1))
-    x_hat = (a * real + (1 - a) * fake).requires_grad_(True)
-    logits = critic(x_hat)
-    (gradient,) = torch.autograd.grad(logits, x_hat, torch.ones_like(logits), create_graph=True)
-    return 10 * (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+@dataclass(frozen=True)
+class Arithmetic:
+    """FLOPs of a penalty step over those of one forward pass."""
+
+    critic: str
+    stock: float
+    auto: float
+    fast: float
 
 
-def our_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
-    return gf.gradient_penalty(critic, real, fake, alpha=alpha)
+@dataclass(frozen=True)
+class GraphWalk:
+    """Finding and removing edges in a graph that was just made."""
+
+    nodes: int
+    edges_cut: int
+    microseconds: float
+    quickest_microseconds: float
 
 
-def wasserstein_step(penalty: Callable) -> Callable:
-    def step(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
-        loss = critic(fake).mean() - critic(real).mean()
-        return loss + penalty(critic, real, fake, alpha)
+@dataclass(frozen=True)
+class Memory:
+    """Peak of R1 on a DCGAN critic, above what was there before."""
 
-    return step
-
-
-def one_forward_step(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
-    """Fake and real in one forward; the penalty apart, which is cheaper than all three in one."""
-    fake_logits, real_logits = critic(torch.cat([fake, real])).chunk(2)
-    loss = fake_logits.mean() - real_logits.mean()
-    return loss + our_penalty(critic, real, fake, alpha)
-
-
-def timed(function: Callable[[], object]) -> float:
-    begin = time.process_time()
-    function()
-    return time.process_time() - begin
-
-
-def ratio(stock: Callable[[], object], ours: Callable[[], object], rounds: int) -> tuple:
-    """Median times of both in ms, and the median of the ratios of neighbours."""
-    for function in (stock, ours, stock, ours):
-        function()
-    pairs = [(timed(stock), timed(ours)) for _ in range(rounds)]
-    times = [1e3 * median(column) for column in zip(*pairs)]
-    return (*times, median(a / b for a, b in pairs))
-
-
-def inputs_of(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(0)
-    real, fake = torch.randn(2, *shape).unbind()
-    return real, fake, torch.rand(shape[0])
-
-
-def backward_of(step: Callable, critic: nn.Module, inputs: tuple) -> Callable[[], None]:
-    def run() -> None:
-        critic.zero_grad()
-        step(critic, *inputs).backward()
-
-    return run
+    whole_megabytes: float
+    chunks_megabytes: float
+    time_ratio: float  # chunks / whole
 
 
 def flops(function: Callable[[], object]) -> int:
@@ -100,118 +76,106 @@ def flops(function: Callable[[], object]) -> int:
     return counter.total
 
 
-def penalty_table(rounds: int) -> None:
-    print(
-        f"{'critic':34}{'x forward':>16}{'penalty ms':>18}{'ratio':>7}{'step ms':>18}{'ratio':>7}"
-    )
-    for name, (make, shape) in CRITICS.items():
+def count_arithmetic() -> list[Arithmetic]:
+    rows = []
+    for name, (make, shape, *_) in CRITICS.items():
         torch.manual_seed(0)
-        critic = make()
-        inputs = inputs_of(shape)
+        critic, inputs = make(), inputs_of(shape, torch.device("cpu"))
         with torch.no_grad():
             forward = flops(lambda: critic(inputs[0]))  # noqa: B023 (called here)
-        stock, ours = (backward_of(f, critic, inputs) for f in (stock_penalty, our_penalty))
-        counts = f"{flops(stock) / forward:.2f} -> {flops(ours) / forward:.2f}"
-        a, b, penalty_ratio = ratio(stock, ours, rounds)
-        steps = (
-            backward_of(wasserstein_step(f), critic, inputs) for f in (stock_penalty, our_penalty)
-        )
-        c, d, step_ratio = ratio(*steps, rounds)
-        print(
-            f"{name:34}{counts:>16}{a:9.1f}{b:9.1f}{penalty_ratio:7.2f}"
-            f"{c:9.1f}{d:9.1f}{step_ratio:7.2f}",
-            flush=True,
-        )
+        counts = [
+            flops(trained(critic, step, inputs)) / forward
+            for step in (stock_penalty, our_penalty("auto"), our_penalty("fast"))
+        ]
+        rows.append(Arithmetic(name, *counts))
+    return rows
 
 
-def one_forward_row(rounds: int) -> None:
-    make, shape = CRITICS["DCGAN, leaky ReLU"]
-    critic, inputs = make(), inputs_of(shape)
-    stock = backward_of(wasserstein_step(stock_penalty), critic, inputs)
-    ours = backward_of(one_forward_step, critic, inputs)
-    a, b, step_ratio = ratio(stock, ours, rounds)
-    print(f"\nDCGAN, cat(fake, real) + penalty: {a:.1f} -> {b:.1f} ms, ratio {step_ratio:.2f}")
-
-
-def overhead_row(rounds: int) -> None:
-    """The walk over the graph of a critic with about 250 nodes."""
+def walk_graph() -> GraphWalk:
+    """Of a critic with about 250 nodes."""
     critic = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
         *(layer for _ in range(42) for layer in (nn.Conv2d(4, 4, 3, padding=1), nn.LeakyReLU(0.2))),
         nn.Conv2d(4, 1, 3),
     )
-    times = []
-    nodes = 0
-    for _ in range(rounds):
+    seconds = []
+    for _ in range(WALKS):
         x = torch.randn(1, 3, 8, 8, requires_grad=True)
-        grads = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-        begin = time.perf_counter()
-        result = cut(list(grads))
-        times.append(1e6 * (time.perf_counter() - begin))
-        nodes = result.nodes
-    print(f"Graph walk: {median(times):.0f} us for {nodes} nodes, {result.cut} edges cut")
+        grads = list(torch.autograd.grad(critic(x).sum(), x, create_graph=True))
+        started = time.perf_counter()
+        result = cut(grads)
+        seconds.append(time.perf_counter() - started)
+        nodes, edges = result.nodes, result.cut
+        del result  # the graph goes here, not within the next measurement
+    return GraphWalk(nodes, edges, 1e6 * median(seconds), 1e6 * min(seconds))
 
 
-def peak_memory(function: Callable[[], object]) -> float:
-    """MB at the peak of the allocator, above what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as result:
-        function()
-    level = peak = 0
-    for event in result.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            level += event.nbytes()
-            peak = max(peak, level)
-    return peak / 2**20
+def measure_memory() -> Memory:
+    critic = critics.dcgan(16, IMAGES[-1])
+    x = torch.randn(IMAGES)
+
+    def step(chunk_size: int | None) -> Callable[[], None]:
+        def run() -> None:
+            critic.zero_grad()
+            ganloss_fast.r1_penalty(critic, x, chunk_size=chunk_size).backward()
+
+        return run
+
+    def seconds(work: Callable[[], None]) -> float:
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+
+    whole, chunks = step(None), step(CHUNK)
+    ratios = [seconds(chunks) / seconds(whole) for _ in range(4)]  # the first warms up
+    peaks = [peak_memory(work) / 2**20 for work in (whole, chunks)]
+    return Memory(*peaks, median(ratios[1:]))
 
 
-def memory_row() -> None:
-    critic = critics.dcgan(16, 256)
-    x = torch.randn(16, 3, 256, 256)
-
-    def run(chunk_size: int | None) -> None:
-        critic.zero_grad()
-        gf.r1_penalty(critic, x, chunk_size=chunk_size).backward()
-
-    run(None)
-    run(2)
-    whole, slices = (peak_memory(lambda size=size: run(size)) for size in (None, 2))
-    print(f"Peak memory at 16 x 3 x 256 x 256: whole {whole:.0f} MB, chunk_size=2 {slices:.0f} MB")
-    times = ratio(lambda: run(None), lambda: run(2), 3)
-    print(f"  time: {times[0]:.0f} -> {times[1]:.0f} ms; nothing is computed twice")
+def table(rows: Sequence[Arithmetic]) -> Table:
+    result = Table(title="A penalty step, in forward passes", title_justify="left")
+    for column in ("critic", "stock autograd", 'graph_cut="auto"', '"fast"'):
+        result.add_column(column)
+    for row in rows:
+        result.add_row(row.critic, f"{row.stock:.2f}", f"{row.auto:.2f}", f"{row.fast:.2f}")
+    return result
 
 
-def compiled_rows(rounds: int) -> None:
-    make, shape = CRITICS["DCGAN, leaky ReLU"]
-    inputs = inputs_of(shape)
-    for label, wrap in (("penalty step", lambda f: f), ("WGAN-GP step", wasserstein_step)):
-        variants = []
-        for options in ({}, gf.compile_options()):
-            critic = copy.deepcopy(make())
-            step = wrap(our_penalty)
-            compiled = torch.compile(
-                lambda r, f, a, critic=critic, step=step: step(critic, r, f, a), options=options
-            )
-            variants.append(
-                backward_of(lambda _, r, f, a, run=compiled: run(r, f, a), critic, inputs)
-            )
-        a, b, compiled_ratio = ratio(*variants, rounds)
-        print(f"compiled {label}: {a:.1f} -> {b:.1f} ms, ratio {compiled_ratio:.2f}", flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--compiled", action="store_true")
-    arguments = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.penalties", description=__doc__)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one thread, {arguments.rounds} rounds, processor time\n")
-    penalty_table(arguments.rounds)
-    one_forward_row(arguments.rounds)
-    overhead_row(40)
-    memory_row()
-    if arguments.compiled:
-        compiled_rows(arguments.rounds)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+
+    arithmetic = count_arithmetic()
+    console.print(table(arithmetic))
+    walk = walk_graph()
+    late = "" if walk.microseconds <= MOST_WALK_MICROSECONDS else " MISSED"
+    console.print(
+        f"Graph walk: {walk.microseconds:.0f} us (<= {MOST_WALK_MICROSECONDS}){late}, at best "
+        f"{walk.quickest_microseconds:.0f} us, for {walk.nodes} nodes; {walk.edges_cut} edges cut."
+    )
+    memory = measure_memory()
+    much = "" if memory.chunks_megabytes <= MOST_OF_WHOLE * memory.whole_megabytes else " MISSED"
+    console.print(
+        f"Peak memory of R1 at {'x'.join(map(str, IMAGES))}: {memory.whole_megabytes:.0f} MB, with "
+        f"chunk_size={CHUNK} {memory.chunks_megabytes:.0f} MB (<= {MOST_OF_WHOLE:.0%}){much}, in "
+        f"{memory.time_ratio:.2f}x the time."
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(
+        options.out / "penalties.json",
+        {
+            "machine": machine.facts(),
+            "arithmetic": [asdict(row) for row in arithmetic],
+            "graph_walk": asdict(walk),
+            "memory": asdict(memory),
+        },
+    )
+    console.print(f"Recorded in {options.out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,9 +14,10 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks import accuracy, machine, timing
+from benchmarks.contenders import BASELINES, BUILT_IN, COMPILE, OURS, Contender, Workload
 from benchmarks.recording import write_csv, write_json
 from benchmarks.timing import Timing
-from benchmarks.workloads import BASELINES, BUILT_IN, COMPILE, OURS, WORKLOADS, Contender, Workload
+from benchmarks.workloads import WORKLOADS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TOLERANCE = 1e-4  # of values and gradients, relative; the eager norm of long rows errs by 1e-5

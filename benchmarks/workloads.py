@@ -1,13 +1,8 @@
-"""What is measured, as data: sizes, contenders, and the speed-ups that are asked for.
-
-A workload's ``build`` takes a device and gives its contenders: functions without arguments that
-do the work once and return the tensors (value and gradients) by which they are compared.
-"""
+"""What is measured, as data: sizes, contenders, and the speed-ups that are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,26 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 import ganloss_fast
 from benchmarks import hifigan, plain
+from benchmarks.contenders import BUILT_IN, COMPILE, EAGER, OURS, Contender, Inputs, Workload
+from benchmarks.penalty_workloads import workloads as penalty_workloads
 from ganloss_fast import ops
-
-OURS = "ganloss_fast"
-EAGER = "eager"
-COMPILE = "torch.compile"
-BUILT_IN = "F.mse_loss"  # the cheapest loss that PyTorch has; computes something else
-BASELINES = (EAGER, COMPILE, BUILT_IN)
-
-Contender = Callable[[], Sequence[Tensor]]
-Inputs = Sequence[Tensor | Sequence[Tensor]]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """One row of the table."""
-
-    name: str
-    section: str
-    build: Callable[[torch.device], dict[str, Contender]]
-    floors: Mapping[str, float] = field(default_factory=dict)  # baseline -> least speed-up
 
 
 def differentiated(function: Callable[..., Tensor], inputs: Inputs) -> Contender:
@@ -206,4 +184,5 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload("interpolate 16x3x256x256", PENALTY, _interpolate),
     Workload("norm penalty, 16x3x256x256", PENALTY, _gradient_penalty_loss),
+    *penalty_workloads(),
 )

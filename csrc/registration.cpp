@@ -4,7 +4,7 @@
 
 #include "cpu/launch.h"
 #include "eager_entry.h"
-#include "graph_cut.h"
+#include "autograd/graph_cut.h"
 #include "math/penalty.h"
 #include "math/terms.h"
 
@@ -76,8 +76,8 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("cut_second_order", [](const std::vector<at::Tensor>& grads, int64_t zero_grads,
                                const std::vector<at::Tensor>& parameters,
-                               const std::vector<at::Tensor>& hidden) {
-    auto result = ganloss::cut_second_order(grads, zero_grads, parameters, hidden);
+                               const std::vector<at::Tensor>& hidden, bool fast_weights) {
+    auto result = ganloss::cut_second_order(grads, zero_grads, parameters, hidden, fast_weights);
     return std::make_tuple(std::move(result.grads), result.cut, result.nodes, result.compiled);
   });
   m.attr("compiler") = __VERSION__;

@@ -32,16 +32,17 @@ def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
 
     The random words (Philox4x32-10; Salmon et al., 2011) are the same on every backend and
     device, the normals agree to 4 units in the last place. Indices are row-major whatever the
-    memory layout. The gradient passes through.
+    memory layout; in another layout than that, the samples are copied. The gradient passes through.
 
     Args:
         inputs: tensor of any shape.
         sigma: standard deviation of the noise.
-        seed: one int64 element on the device of ``inputs``: a captured CUDA graph or a compiled
-            step can read a new one each time.
+        seed: one int64 element on the device of ``inputs``. The kernel reads it there, so nothing
+            waits for it, and a captured CUDA graph or a compiled step can take a new one each time.
 
     Returns:
-        Tensor like ``inputs``, in its dtype and memory layout.
+        Tensor like ``inputs``, in its dtype (the sum is float32 for half, rounded once) and memory
+        layout.
 
     Raises:
         ValueError: if the seed lies on another device or has several elements.

@@ -64,6 +64,33 @@ TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "on
 REGISTERS_TRITON = HAS_NATIVE and TRITON_MISSING is None and not HAS_CUDA
 
 
+def _runs_on(code: str, capability: tuple[int, int]) -> bool:
+    """Whether GPU code (sm_80, or compute_80 for PTX) runs on a compute capability."""
+    kind, _, number = code.partition("_")
+    version = int(number.rstrip("af")[:-1]), int(number.rstrip("af")[-1])
+    if number.endswith("a"):  # for this one alone
+        return capability == version
+    if kind == "compute" and not number.endswith("f"):
+        return capability >= version
+    return capability[0] == version[0] and capability >= version
+
+
+@functools.cache
+def _uncovered_gpu() -> str | None:
+    """Why the CUDA kernels do not run on a GPU of this machine, or None. Asked once."""
+    if torch.cuda.is_available():
+        codes = BUILD_FACTS.get("gpu_code", [])
+        for device in range(torch.cuda.device_count()):
+            capability = torch.cuda.get_device_capability(device)
+            if not any(_runs_on(code, capability) for code in codes):
+                return (
+                    f"its CUDA kernels are compiled for {', '.join(codes)}, and GPU {device} has "
+                    f"compute capability {'.'.join(map(str, capability))} (reinstall ganloss_fast "
+                    "with TORCH_CUDA_ARCH_LIST set to it)"
+                )
+    return None
+
+
 @functools.cache
 def _triton_failure() -> str | None:
     """Why Triton does not start on this machine, or None. Asked once, at the first CUDA tensor.
@@ -96,7 +123,9 @@ def why_not(backend: str, device_type: str) -> str | None:
     if device_type == "cpu":
         return None
     if device_type == "cuda":
-        return None if HAS_CUDA else BUILD_FACTS["reasons"].get("cuda", "it has no CUDA kernels")
+        if not HAS_CUDA:
+            return BUILD_FACTS["reasons"].get("cuda", "it has no CUDA kernels")
+        return _uncovered_gpu()
     return f"there are no native kernels for {device_type} tensors"
 
 
@@ -122,7 +151,9 @@ def _refuse_choice(device_type: str) -> None:
 def is_native(tensor: Tensor) -> bool:
     """Whether the native op serves ``tensor`` under the current choice."""
     if _choice == "auto":
-        return (HAS_NATIVE and tensor.is_cpu) or (HAS_CUDA and tensor.is_cuda)
+        if tensor.is_cuda:
+            return HAS_CUDA and _uncovered_gpu() is None
+        return HAS_NATIVE and tensor.is_cpu
     if _choice != "native":
         return False
     _refuse_choice(tensor.device.type)

@@ -1,30 +1,38 @@
 """A penalty in slices of the batch, for resolutions at which the whole batch does not fit.
 
 Each slice's graph is built, differentiated and dropped before the next, so the memory is that of
-one slice plus one copy of the parameter gradients. Nothing is computed twice: the FLOPs are
-those of the penalty in one piece.
+one slice plus one copy of the gradients. The FLOPs are those of the penalty in one piece; a
+critic's first call adds a probe, one forward and first-order backward of a slice.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ganloss_fast.checks import describe
-from ganloss_fast.critic_gradient import CriticCall, input_gradients, is_functional, scales
+from ganloss_fast.critic_arguments import CriticArguments
+from ganloss_fast.critic_gradient import (
+    CriticCall,
+    gradients_of,
+    is_functional,
+    run_critic,
+    scales,
+)
+from ganloss_fast.critic_modules import ModuleStates, before_first_run, uses_batch_statistics
 from ganloss_fast.graph_cut_hooks import walk
 from ganloss_fast.norm_penalty import NormPenalty
 from ganloss_fast.terms import compute_dtype
 
 INTERACTING = (
     "chunk_size: the samples of this critic interact (batch normalisation, mini-batch standard "
-    "deviation), so slices of the batch would give another penalty. Compute it in one piece."
+    "deviation, a mean over the batch), so slices of the batch would give another penalty. "
+    "Compute it in one piece."
 )
 
 
@@ -43,94 +51,65 @@ class _Precomputed(torch.autograd.Function):
         return (None, None, *scaled)
 
 
-def _slice(value: Any, batch: int, part: slice) -> Any:
-    """The part of an argument that belongs to a slice of the batch."""
-    if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch:
-        return value[part]
-    return value
+class _Gradients:
+    """Sums over the slices, by tensor."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def add(self, tensor: Tensor, gradient: Tensor | None, part: slice | None = None) -> None:
+        """Adds a gradient of ``tensor``, or of ``tensor[part]``."""
+        if part is not None:
+            _, total = self._sums.setdefault(id(tensor), (tensor, torch.zeros_like(tensor)))
+            if gradient is not None:
+                total[part].add_(gradient)
+        elif gradient is not None and id(tensor) in self._sums:
+            self._sums[id(tensor)][1].add_(gradient)
+        elif gradient is not None:
+            self._sums[id(tensor)] = (tensor, gradient.clone())
+
+    def attached_to(self, value: Tensor) -> Tensor:
+        if not self._sums:
+            return value
+        tensors, gradients = zip(*self._sums.values())
+        return _Precomputed.apply(value, gradients, *tensors)
 
 
-def _call_on(call: CriticCall, batch: int, part: slice) -> CriticCall:
-    """The call with its further arguments cut down to a slice of the batch."""
-    return dataclasses.replace(
-        call,
-        args=[_slice(value, batch, part) for value in call.args],
-        kwargs={key: _slice(value, batch, part) for key, value in call.kwargs.items()},
-    )
+@dataclasses.dataclass(frozen=True)
+class _Detached:
+    """A leaf in a slice's graph that stands for ``origin``, or for ``origin[part]``."""
+
+    origin: Tensor
+    part: slice | None
+    leaf: Tensor
 
 
-def _moving_modules(critic: Callable[..., Any]) -> list[torch.nn.Module]:
-    """Modules that advance a power iteration on every forward; frozen after the first slice."""
-    if not isinstance(critic, torch.nn.Module):
-        return []
-    return [
-        module
-        for module in critic.modules()
-        if module.training
-        and (
-            type(module).__name__ == "_SpectralNorm"
-            or any(type(h).__name__ == "SpectralNorm" for h in module._forward_pre_hooks.values())
-        )
-    ]
+class _Slice:
+    """The samples and arguments of one slice, cut off from the graphs that they came with: those
+    would be walked through once for every slice."""
+
+    def __init__(
+        self, call: CriticCall, points: Sequence[Tensor], arguments: CriticArguments, part: slice
+    ) -> None:
+        self.part = part
+        self.detached: list[_Detached] = []
+        self.rows: list[Tensor] = []  # what was sliced: points, then arguments
+        self.points = [self._cut(point, part) for point in points]
+        args, kwargs = arguments.mapped(lambda v, batched: self._cut(v, part if batched else None))
+        self.call = dataclasses.replace(call, args=args, kwargs=kwargs)
+
+    def _cut(self, value: Any, part: slice | None) -> Any:
+        leaf = value
+        if part is not None:
+            leaf = value[part].detach()
+            self.rows.append(leaf)
+        if isinstance(value, Tensor) and value.requires_grad:
+            leaf = leaf.detach().requires_grad_()
+            self.detached.append(_Detached(value, part, leaf))
+        return leaf
 
 
-@contextlib.contextmanager
-def _frozen_after_first(critic: Callable[..., Any]) -> Iterator[Callable[[], None]]:
-    """Yields what to call after the first slice, so that the others see its spectral norms."""
-    moving = _moving_modules(critic)
-
-    def freeze() -> None:
-        for module in moving:
-            module.training = False
-
-    try:
-        yield freeze
-    finally:
-        for module in moving:
-            module.training = True
-
-
-def _buffer_versions(critic: Callable[..., Any]) -> list[int]:
-    if not isinstance(critic, torch.nn.Module):
-        return []
-    return [buffer._version for buffer in critic.buffers()]
-
-
-_independent: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-
-
-def _refuse_interaction(call: CriticCall, points: Sequence[Tensor]) -> None:
-    """Asks whether the first sample's logits depend on the others; once for each critic."""
-    critic = call.critic
-    if not isinstance(critic, torch.nn.Module):
-        return
-    for module in critic.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.training:
-            raise ValueError(INTERACTING)
-    if critic in _independent or points[0].shape[0] < 2:
-        return
-    state = [buffer.clone() for buffer in critic.buffers()]
-    with torch.enable_grad(), torch.random.fork_rng():
-        inputs = [point.detach().requires_grad_() for point in points]
-        first = [logit[:1].sum() for logit in call.outputs(inputs) if logit.dim() > 0]
-        gradients = torch.autograd.grad(first, inputs, allow_unused=True) if first else ()
-    with torch.no_grad():
-        for buffer, before in zip(critic.buffers(), state):
-            buffer.copy_(before)
-    if any(g is not None and g[1:].any() for g in gradients):
-        raise ValueError(INTERACTING)
-    _independent.add(critic)
-
-
-def _leaves(penalty: Tensor, hidden: Sequence[Tensor]) -> Iterator[Tensor]:
-    skipped = {id(tensor) for tensor in hidden}
-    for node in walk([penalty.grad_fn]):
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in skipped:
-            yield leaf
-
-
-def _check(points: Sequence[Tensor], penalty: NormPenalty, chunk_size: object) -> int:
+def _check(penalty: NormPenalty, chunk_size: object) -> int:
     if isinstance(chunk_size, bool) or not isinstance(chunk_size, int):
         raise TypeError(f"chunk_size: expected an integer, got {describe(chunk_size)}.")
     if chunk_size < 1:
@@ -151,96 +130,153 @@ def penalty_in_chunks(
     points: Sequence[Tensor], call: CriticCall, penalty: NormPenalty, chunk_size: int
 ) -> Tensor:
     """The penalty at ``points``, ``chunk_size`` samples at a time."""
-    chunk_size = _check(points, penalty, chunk_size)
+    chunk_size = _check(penalty, chunk_size)
     batch = points[0].shape[0]
-    wants_gradients = torch.is_grad_enabled()
-    scale, inverse = scales(call.inv_scale, points[0])
-    dtype = compute_dtype(points[0].dtype)
-    value = torch.zeros((), dtype=dtype, device=points[0].device)
-    sums: dict[int, tuple[Tensor, Tensor]] = {}  # of every leaf: itself, its gradient
-    point_gradients: list[list[Tensor]] = [[] for _ in points]
-    first = slice(0, min(chunk_size, batch))
-    _refuse_interaction(_call_on(call, batch, first), [point[first] for point in points])
-
-    with _frozen_after_first(call.critic) as freeze:
+    arguments = CriticArguments(call.args, call.kwargs, batch, call.batch_args)
+    _refuse_interaction(call, points, arguments, min(max(chunk_size, 2), batch))
+    value = torch.zeros((), dtype=compute_dtype(points[0].dtype), device=points[0].device)
+    gradients = _Gradients()
+    states = ModuleStates()
+    try:
         for start in range(0, batch, chunk_size):
             part = slice(start, min(start + chunk_size, batch))
-            versions = _buffer_versions(call.critic)
-            inputs = [p[part].detach().requires_grad_(p.requires_grad) for p in points]
-            share = (part.stop - part.start) / batch if penalty.reduction == "mean" else 1.0
-            slice_call = _call_on(call, batch, part)
-            slice_penalty = dataclasses.replace(
-                penalty, mask=_slice(penalty.mask, batch, part), normalize_by_mask=False
+            piece = _Slice(call, points, arguments, part)
+            own_penalty = penalty.of_slice(points, part)
+            value = value + _penalty_of_slice(piece, batch, own_penalty, states, gradients)
+    finally:
+        states.unfreeze()
+    return gradients.attached_to(value)
+
+
+def _penalty_of_slice(
+    piece: _Slice, batch: int, penalty: NormPenalty, states: ModuleStates, gradients: _Gradients
+) -> Tensor:
+    """One slice's share of the penalty. A function: what it built goes when it returns."""
+    share = (piece.part.stop - piece.part.start) / batch
+    if piece.part.start == 0:
+        logits, inputs, hidden = _first_run(piece, states)
+    else:
+        logits, inputs, hidden = run_critic(piece.call, piece.points)
+    result = gradients_of(piece.call, logits, inputs, hidden)
+    grads = result.gradients
+    if piece.call.logit_reduction == "mean":  # of the slice's logits; the batch has more
+        grads = [gradient * share for gradient in grads]
+    own = result.signalled(penalty(grads))
+    if penalty.reduction == "mean":
+        own = own * share
+    if torch.is_grad_enabled() and own.requires_grad:
+        _add_gradients(own, piece, hidden, gradients)
+    return own.detach()
+
+
+def _first_run(
+    piece: _Slice, states: ModuleStates
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Runs the critic, refuses it where slices would see different ones, and freezes its spectral
+    norms: for the other slices, and for a checkpoint that runs this slice again."""
+
+    def see(module: torch.nn.Module) -> None:
+        if uses_batch_statistics(module):
+            raise ValueError(INTERACTING)
+        states.see(module)
+
+    try:
+        with before_first_run(see):
+            run = run_critic(piece.call, piece.points)
+        if moved := states.moved():
+            raise ValueError(
+                f"chunk_size: buffers of the critic change on every forward ({', '.join(moved)}), "
+                "so slices would see different critics. Put these modules in evaluation mode, or "
+                "compute in one piece."
             )
-            result = input_gradients(slice_call, inputs)
-            contribution = result.signalled(slice_penalty(result.gradients)) * share
-            value = value + contribution.detach()
-            if start == 0:
-                freeze()
-                if not _moving_modules(call.critic) and _buffer_versions(call.critic) != versions:
-                    _refuse_unknown_buffers(call.critic)
-            if wants_gradients and contribution.requires_grad:
-                _accumulate(contribution, scale, inverse, inputs, sums, point_gradients)
-
-    result_value = value
-    tensors = [leaf for leaf, _ in sums.values()]
-    gradients = [gradient for _, gradient in sums.values()]
-    for point, parts in zip(points, point_gradients):
-        if point.requires_grad and parts:
-            tensors.append(point)
-            gradients.append(torch.cat(parts))
-    if penalty.normalize_by_mask:
-        assert penalty.mask is not None
-        factor = penalty.mask.to(dtype).mean().reciprocal()
-        result_value = result_value * factor
-        gradients = [gradient * factor.to(gradient.dtype) for gradient in gradients]
-    if not tensors:
-        return result_value
-    return _Precomputed.apply(result_value, gradients, *tensors)
+    except Exception:
+        states.restore()
+        raise
+    states.freeze()
+    return run
 
 
-def _refuse_unknown_buffers(critic: Callable[..., Any]) -> None:
-    """Only spectral norm moves its buffers in a way that can be frozen."""
-    if isinstance(critic, torch.nn.Module) and not _has_spectral_norm(critic):
-        raise ValueError(
-            "chunk_size: a buffer of the critic changes on every forward, so slices would see "
-            "different critics. Put that module in evaluation mode, or compute in one piece."
-        )
-
-
-def _has_spectral_norm(critic: torch.nn.Module) -> bool:
-    return any(
-        type(module).__name__ == "_SpectralNorm"
-        or any(type(h).__name__ == "SpectralNorm" for h in module._forward_pre_hooks.values())
-        for module in critic.modules()
-    )
-
-
-def _accumulate(
-    contribution: Tensor,
-    scale: Tensor | None,
-    inverse: Tensor | None,
-    inputs: Sequence[Tensor],
-    sums: dict[int, tuple[Tensor, Tensor]],
-    point_gradients: list[list[Tensor]],
+def _add_gradients(
+    penalty: Tensor, piece: _Slice, hidden: Sequence[Tensor], gradients: _Gradients
 ) -> None:
-    """Adds the gradients of one slice, and lets its graph go."""
-    leaves = [leaf for leaf in _leaves(contribution, inputs) if leaf.requires_grad]
-    wanted = [*leaves, *(x for x in inputs if x.requires_grad)]
-    scaled = contribution if scale is None else contribution * scale
-    gradients = torch.autograd.grad(scaled, wanted, allow_unused=True)
+    stand_ins = {id(stand_in.leaf) for stand_in in piece.detached}.union(map(id, hidden))
+    nodes = walk([penalty.grad_fn])
+    leaves = [node.variable for node in nodes if hasattr(node, "variable")]
+    leaves = [leaf for leaf in leaves if id(leaf) not in stand_ins]
+    scale, inverse = scales(piece.call.inv_scale, piece.points[0])
+    found = torch.autograd.grad(
+        penalty if scale is None else penalty * scale,
+        [*leaves, *(stand_in.leaf for stand_in in piece.detached)],
+        allow_unused=True,
+        retain_graph=True,  # a part may be shared: torch.nn.utils.parametrize.cached()
+    )
     if inverse is not None:
-        gradients = tuple(
-            None if g is None else (g.to(inverse.dtype) * inverse).to(g.dtype) for g in gradients
+        found = tuple(
+            None if g is None else (g.to(inverse.dtype) * inverse).to(g.dtype) for g in found
         )
-    for leaf, gradient in zip(leaves, gradients):
-        if gradient is None:
-            continue
-        if id(leaf) in sums:
-            sums[id(leaf)][1].add_(gradient)
-        else:
-            sums[id(leaf)] = (leaf, gradient.clone())
-    with_grad = [k for k, x in enumerate(inputs) if x.requires_grad]
-    for k, gradient in zip(with_grad, gradients[len(leaves) :]):
-        parts = point_gradients[k]
-        parts.append(torch.zeros_like(inputs[k]) if gradient is None else gradient)
+    for leaf, gradient in zip(leaves, found):
+        gradients.add(leaf, gradient)
+    for stand_in, gradient in zip(piece.detached, found[len(leaves) :]):
+        gradients.add(stand_in.origin, gradient, stand_in.part)
+
+
+# For each critic, the ways of calling it in which its samples were seen not to interact.
+_independent: weakref.WeakKeyDictionary[Any, set[tuple]] = weakref.WeakKeyDictionary()
+
+
+def _refuse_interaction(
+    call: CriticCall, points: Sequence[Tensor], arguments: CriticArguments, size: int
+) -> None:
+    """Asks whether the first sample's logits depend on other rows; once for each critic object."""
+    way = (getattr(call.critic, "training", None), *arguments.batched)
+    try:
+        known = _independent.setdefault(call.critic, set())
+    except TypeError:  # not hashable, or without weak references
+        known = set()
+    if way in known or size < 2:
+        return
+    piece = _Slice(call, points, arguments, slice(0, size))
+    rows = [row.requires_grad_() for row in piece.rows if row.dtype.is_floating_point]
+    states = ModuleStates()
+    device = points[0].device
+    devices = [] if device.type == "cpu" else [device]
+    device_type = "cuda" if device.type == "cpu" else device.type
+    with torch.enable_grad(), torch.random.fork_rng(devices, device_type=device_type):
+        try:
+            logits = _first_run_alone(piece, states, size, arguments)
+            if any(logit.dim() == 0 for logit in logits):
+                raise ValueError(
+                    "chunk_size: the critic returns a 0-d output, of which slices cannot know how "
+                    "it joins the samples. Return one logit or more for each sample."
+                )
+            first = [logit[:1].sum() for logit in logits if logit.requires_grad]
+            gradients = torch.autograd.grad(first, rows, allow_unused=True) if first else ()
+        finally:
+            states.unfreeze()
+            states.restore()
+    for k, gradient in enumerate(gradients):
+        if gradient is not None and gradient[1:].nan_to_num(nan=0.0).any():
+            raise ValueError(INTERACTING if k < len(points) else _not_batched(arguments))
+    known.add(way)
+
+
+def _first_run_alone(
+    piece: _Slice, states: ModuleStates, size: int, arguments: CriticArguments
+) -> list[Tensor]:
+    try:
+        return _first_run(piece, states)[0]
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"chunk_size: the critic does not run on the first {size} samples alone ({error}). "
+            + _not_batched(arguments)
+        ) from error
+
+
+def _not_batched(arguments: CriticArguments) -> str:
+    sliced = [name for name, batched in zip(arguments.names, arguments.batched) if batched]
+    if not sliced:
+        return ""
+    return (
+        f"batch_args: {', '.join(sliced)} was sliced with the batch, as it has as many rows. If "
+        "that is wrong, name those arguments that hold one row for each sample in batch_args."
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +11,8 @@ from torch import Tensor
 
 from ganloss_fast import graph_cut
 from ganloss_fast.checks import check_choice, check_number, check_tensor, describe
+from ganloss_fast.critic_arguments import BatchArgs
+from ganloss_fast.critic_modules import has_old_spectral_norm, warns_if_samples_interact
 from ganloss_fast.graph_cut import GRAPH_CUT_CHOICES, ZERO_GRADS_CHOICES, GraphCut, ZeroGrads
 from ganloss_fast.graph_cut_hooks import is_compiled, walk
 from ganloss_fast.terms import compute_dtype
@@ -45,6 +45,7 @@ class CriticCall:
     inv_scale: InvScale = None
     graph_cut: GraphCut = "auto"
     zero_grads: ZeroGrads = "stock"
+    batch_args: BatchArgs = None
 
     def __post_init__(self) -> None:
         if not callable(self.critic):
@@ -58,6 +59,11 @@ class CriticCall:
         check_choice("logit_reduction", self.logit_reduction, ("sum", "mean"))
         check_choice("graph_cut", self.graph_cut, GRAPH_CUT_CHOICES)
         check_choice("zero_grads", self.zero_grads, ZERO_GRADS_CHOICES)
+        if self.graph_cut == "off" and self.zero_grads != "stock":
+            raise ValueError(
+                f"zero_grads: {self.zero_grads!r} cannot be combined with graph_cut='off', which "
+                "leaves zeros to stock autograd; use graph_cut='auto'."
+            )
 
     def outputs(self, points: Sequence[Tensor]) -> list[Tensor]:
         value = self.critic(*points, *self.args, **self.kwargs)
@@ -188,28 +194,37 @@ def gradients_of(
             raise ValueError(f"critic: its output does not depend on {which}.")
     if not create_graph:
         return InputGradients(unscaled(gradients, inverse))
-    if call.graph_cut == "off":
+    signal = None
+    if call.graph_cut != "off":
+        signal = graph_cut.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
+    if signal is None or (call.zero_grads == "stock" and graph_cut.is_known_nonfinite(signal)):
         if any(map(is_compiled, walk([gradient.grad_fn for gradient in gradients]))):
             raise RuntimeError(COMPILED_CRITIC)
         return InputGradients(unscaled(gradients, inverse))
     parameters: Sequence[Tensor] = ()
     if call.zero_grads == "all":
         parameters = graph_cut.parameters_of(call.critic, logits)
-    cut = graph_cut.cut(gradients, call.zero_grads, parameters, hidden)
+    fast_weights = call.graph_cut == "fast"
+    cut = graph_cut.cut(gradients, call.zero_grads, parameters, hidden, fast_weights)
     if cut.compiled:  # torch would say so, but only in the backward
         raise RuntimeError(COMPILED_CRITIC)
-    signal = None
-    if cut.cut:
-        signal = graph_cut.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
-    return InputGradients(unscaled(cut.grads, inverse), signal)
+    return InputGradients(unscaled(cut.grads, inverse), signal if cut.cut else None)
 
 
 def input_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradients:
     """Runs the critic at ``points`` and differentiates the sum of its logits."""
     if is_functional():
         return _functional_gradients(call, points)
-    warn_if_samples_interact(call.critic)
-    with torch.enable_grad():
+    logits, inputs, hidden = run_critic(call, points)
+    return gradients_of(call, logits, inputs, hidden)
+
+
+def run_critic(
+    call: CriticCall, points: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Logits; the inputs that they were computed from, which require grad; and those of these
+    that no caller has seen."""
+    with torch.enable_grad(), warns_if_samples_interact(call.critic):
         inputs = [p if p.requires_grad else p.detach().requires_grad_() for p in points]
         hidden = [new for new, given in zip(inputs, points) if new is not given]
         versions = [x._version for x in inputs]
@@ -221,7 +236,7 @@ def input_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradient
             raise
         if versions != [x._version for x in inputs]:
             raise ValueError(IN_PLACE)
-    return gradients_of(call, logits, inputs, hidden)
+    return logits, inputs, hidden
 
 
 IN_PLACE = (
@@ -248,10 +263,6 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
     return InputGradients(unscaled(gradients, inverse))
 
 
-def _has_old_spectral_norm(module: torch.nn.Module) -> bool:
-    return any(type(hook).__name__ == "SpectralNorm" for hook in module._forward_pre_hooks.values())
-
-
 def refuse_moving_buffers(critic: Callable[..., Any]) -> None:
     """torch.func.grad cannot follow buffers that these layers change outside of it."""
     if not isinstance(critic, torch.nn.Module):
@@ -265,29 +276,8 @@ def refuse_moving_buffers(critic: Callable[..., Any]) -> None:
                 "which torch.func and torch.compile cannot follow in a penalty. Use layer, "
                 "instance or group normalisation, track_running_stats=False, or an eager penalty."
             )
-        if module.training and _has_old_spectral_norm(module):
+        if module.training and has_old_spectral_norm(module):
             raise ValueError(
                 "critic: torch.nn.utils.spectral_norm cannot be compiled in a penalty. Use "
                 "torch.nn.utils.parametrizations.spectral_norm, which can."
             )
-
-
-_warned: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-_checked: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-
-
-def warn_if_samples_interact(critic: Callable[..., Any]) -> None:
-    """Once for each critic: batch statistics make a per-sample penalty something else."""
-    if not isinstance(critic, torch.nn.Module) or critic in _checked or not critic.training:
-        return
-    _checked.add(critic)
-    for name, module in critic.named_modules():
-        is_batch_norm = isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
-        if is_batch_norm and not isinstance(module, torch.nn.modules.instancenorm._InstanceNorm):
-            warnings.warn(
-                f"critic: {name or 'it'} is batch normalisation in training mode. The gradient "
-                "of one sample then depends on the others, so the penalty is not on per-sample "
-                "norms (Gulrajani et al., 2017, use layer normalisation instead).",
-                stacklevel=4,
-            )
-            return

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganloss_fast import graph_cut
 from ganloss_fast.critic_gradient import as_logits
-from ganloss_fast.graph_cut_hooks import walk
-from ganloss_fast.graph_cut_rows import Node, proven_row
+from ganloss_fast.graph_cut_hooks import row_of
+from ganloss_fast.graph_cut_rows import Node, walk
 from ganloss_fast.sampling import Samples, as_samples
 
 
@@ -185,7 +185,7 @@ def _genuine_layers(
         return hook
 
     for node in walk([grad.grad_fn for grad in grads]):
-        row = proven_row(node.name())
+        row = row_of(node)
         edges = [
             k
             for k, (target, _) in enumerate(node.next_functions)

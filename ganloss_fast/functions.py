@@ -292,3 +292,24 @@ class Interpolate(torch.autograd.Function):
 def interpolate(kernels: Kernels, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     """``ganloss_fast::interpolate``, with all derivatives."""
     return Interpolate.apply(kernels, real, fake, alpha)
+
+
+# ---- perturb -----------------------------------------------------------------------------------
+
+
+class Perturb(torch.autograd.Function):
+    """The noise does not depend on the inputs, so the gradient passes through."""
+
+    @staticmethod
+    def forward(ctx, kernels, inputs, sigma, seed):
+        ctx.set_materialize_grads(False)
+        return kernels.perturb(inputs, sigma, seed)
+
+    @staticmethod
+    def backward(ctx, g):
+        return None, g, None, None
+
+
+def perturb(kernels: Kernels, inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
+    """``ganloss_fast::perturb``, with all derivatives."""
+    return Perturb.apply(kernels, inputs, sigma, seed)

@@ -1,7 +1,7 @@
 """The graph cut where there is no extension: hooks that drop zeros instead of removed edges.
 
-The gradients are those of csrc/graph_cut.cpp. A tensor inside the critic gets None where that
-gives zeros, and the walk takes a few times longer.
+The gradients are those of csrc/autograd/graph_cut.cpp. A tensor inside the critic gets None
+where that gives zeros, and the walk takes a few times longer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def is_compiled(node: Node) -> bool:
     return node.name().startswith("CompiledFunction")
 
 
-def _row_of(node: Node) -> Row | None:
+def row_of(node: Node) -> Row | None:
+    """The row that applies to this node, if there is one."""
     row = proven_row(node.name())
     if row is None or row.edge >= len(node.next_functions):
         return None
@@ -48,7 +49,7 @@ def _drop(row: Row):
 
 
 def _kept_edges(node: Node, row: Row | None) -> list[Node]:
-    """Where a defined gradient surely goes on to; see csrc/graph_cut.cpp."""
+    """Where a defined gradient surely goes on to; see csrc/autograd/graph_cut.cpp."""
     name = node.name()
     count = len(node.next_functions)
     sure: Sequence[int] = ()
@@ -93,7 +94,7 @@ def cut_second_order(
     for node in walk(roots):
         nodes += 1
         compiled = compiled or is_compiled(node)
-        row = _row_of(node)
+        row = row_of(node)
         if row is None:
             continue
         rows[node] = row

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ganloss_fast import ops
-from ganloss_fast.checks import Weight, check_choice, check_number, check_tensor, check_weight
+from ganloss_fast.checks import (
+    Weight,
+    check_choice,
+    check_number,
+    check_same_device,
+    check_tensor,
+    check_weight,
+    describe,
+)
 from ganloss_fast.terms import compute_dtype
 
 Norm = Literal["sample", "channel", "batch"]
 EpsAt = Literal["root", "gradient"]
 PenaltyReduction = Literal["mean", "sum", "max", "none"]
+Mask = Tensor | Sequence[Tensor | None] | None
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class NormPenalty:
     norm: Norm = "sample"
     eps: float = 0.0
     eps_at: EpsAt = "root"
-    mask: Tensor | None = None
+    mask: Mask = None
     normalize_by_mask: bool = False
     reduction: PenaltyReduction = "mean"
 
@@ -43,26 +52,53 @@ class NormPenalty:
             raise ValueError(f"eps: expected a number >= 0, got {self.eps}.")
         if check_number("power", self.power) <= 0:
             raise ValueError(f"power: expected a number > 0, got {self.power}.")
-        if self.mask is not None:
-            check_tensor("mask", self.mask)
-        elif self.normalize_by_mask:
-            raise ValueError("normalize_by_mask: there is no mask to normalise by.")
+        for mask in self._masks():
+            if mask is not None and not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
+                check_tensor("mask", mask)
+        if self.normalize_by_mask and not isinstance(self.mask, Tensor):
+            raise ValueError("normalize_by_mask: expected a mask, one tensor, to normalise by.")
 
     def __call__(self, gradients: Sequence[Tensor]) -> Tensor:
         """The penalty of the gradients of one or several inputs, each [B, ...]."""
-        gradients = [self._masked(gradient) for gradient in gradients]
+        if self.mask is not None:
+            masks = self._expanded_masks(gradients)
+            gradients = [g if m is None else g * m.to(g.dtype) for g, m in zip(gradients, masks)]
         is_plain = self.eps == 0 and self.power == 2 and self.norm != "channel"
         if is_plain and self.reduction in ("mean", "sum"):
             penalty = self._fused(gradients)
         else:
             penalty = self._composed(gradients)
         if self.normalize_by_mask:
-            assert self.mask is not None
+            assert isinstance(self.mask, Tensor)
             penalty = penalty / self.mask.to(penalty.dtype).mean()
         return penalty
 
-    def _masked(self, gradient: Tensor) -> Tensor:
-        return gradient if self.mask is None else gradient * self.mask.to(gradient.dtype)
+    def of_slice(self, points: Sequence[Tensor], part: slice) -> NormPenalty:
+        """The same for a slice of the samples ``points``; its mask is sliced, not normalised."""
+        if self.mask is None:
+            return self
+        masks = [m if m is None else m[part] for m in self._expanded_masks(points)]
+        weight = self.weight
+        if self.normalize_by_mask:
+            assert isinstance(self.mask, Tensor)
+            weight = weight / self.mask.to(compute_dtype(points[0].dtype)).mean()
+        return replace(self, mask=masks, normalize_by_mask=False, weight=weight)
+
+    def _masks(self) -> Sequence[Tensor | None]:
+        return self.mask if isinstance(self.mask, Sequence) else [self.mask]
+
+    def _expanded_masks(self, samples: Sequence[Tensor]) -> list[Tensor | None]:
+        """One mask for each input, in its shape."""
+        masks = self._masks()
+        if len(masks) != len(samples):
+            raise ValueError(
+                f"mask: expected one for each of the {len(samples)} inputs (None for no mask), "
+                f"got {describe(self.mask)}."
+            )
+        return [
+            None if mask is None else _expanded(mask, sample)
+            for mask, sample in zip(masks, samples)
+        ]
 
     def _rows(self, gradients: Sequence[Tensor]) -> Tensor:
         """[rows, ...]: one row for each norm."""
@@ -70,7 +106,7 @@ class NormPenalty:
             return torch.cat([gradient.reshape(1, -1) for gradient in gradients], 1)
         if len(gradients) == 1:
             return gradients[0]
-        return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+        return torch.cat([gradient.reshape(gradient.shape[0], -1) for gradient in gradients], 1)
 
     def _fused(self, gradients: Sequence[Tensor]) -> Tensor:
         rows = self._rows(gradients)
@@ -117,3 +153,14 @@ class NormPenalty:
         # sqrt has an infinite slope at 0: the gradient there is taken as 0, as torch.norm does.
         is_zero = squared_norms == 0
         return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared_norms).sqrt())
+
+
+def _expanded(mask: Tensor, sample: Tensor) -> Tensor:
+    check_same_device("mask", mask, "the samples", sample)
+    try:
+        return mask.expand(sample.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"mask: expected a shape that broadcasts to the samples, {list(sample.shape)}, got "
+            f"{list(mask.shape)}."
+        ) from None

@@ -67,7 +67,7 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
 def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
     """``inputs + sigma * noise``; the noise depends on the int64 seed and the index alone."""
     if not backends.is_native(inputs):
-        return reference.perturb(inputs, sigma, seed)
+        return _perturb_elsewhere(inputs, sigma, seed)
     return _perturb(inputs, sigma, seed)
 
 
@@ -126,6 +126,14 @@ def _interpolate_elsewhere(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     if _is_triton_function(real):
         return functions.interpolate(_triton_launchers(), real, fake, alpha)
     return reference.lerp(real, fake, alpha)
+
+
+def _perturb_elsewhere(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
+    if _is_triton_op(inputs):
+        return _perturb(inputs, sigma, seed)
+    if _is_triton_function(inputs):
+        return functions.perturb(_triton_launchers(), inputs, sigma, seed)
+    return reference.perturb(inputs, sigma, seed)
 
 
 def _gradient_penalty_loss_elsewhere(

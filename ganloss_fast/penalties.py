@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ganloss_fast import chunked
 from ganloss_fast.checks import Weight
+from ganloss_fast.critic_arguments import BatchArgs
 from ganloss_fast.critic_gradient import (
     CriticCall,
     InvScale,
@@ -21,7 +22,7 @@ from ganloss_fast.critic_gradient import (
     unscaled,
 )
 from ganloss_fast.graph_cut import GraphCut, ZeroGrads
-from ganloss_fast.norm_penalty import EpsAt, Norm, NormPenalty, PenaltyReduction
+from ganloss_fast.norm_penalty import EpsAt, Mask, Norm, NormPenalty, PenaltyReduction
 from ganloss_fast.sampling import Alpha, Samples, Sampling, as_samples, penalty_points
 
 
@@ -51,7 +52,7 @@ def gradient_penalty(
     norm: Norm = "sample",
     eps: float = 0.0,
     eps_at: EpsAt = "root",
-    mask: Tensor | None = None,
+    mask: Mask = None,
     normalize_by_mask: bool = False,
     reduction: PenaltyReduction = "mean",
     output_weights: Sequence[float] | None = None,
@@ -60,6 +61,7 @@ def gradient_penalty(
     graph_cut: GraphCut = "auto",
     zero_grads: ZeroGrads = "stock",
     chunk_size: int | None = None,
+    batch_args: BatchArgs = None,
 ) -> Tensor:
     """Gradient penalty on a critic (WGAN-GP; Gulrajani et al., 2017), and its variants.
 
@@ -90,7 +92,10 @@ def gradient_penalty(
     Args:
         critic: called as ``critic(x_hat, *critic_args, **critic_kwargs)``; returns a tensor of
             logits of any shape, or a flat list of them (a tuple only with ``output_weights``: it
-            is usually features beside logits). All logits are added up.
+            is usually features beside logits). All logits are added up. With spectral norm in
+            training mode under ``torch.utils.checkpoint``, give ``chunk_size`` (the batch size
+            will do): a backward that follows later runs the power iteration once more, and so
+            differentiates another critic than the one that was evaluated.
         real: real samples [B, ...]; a tuple for a critic with several inputs, over all of which
             the norm then runs.
         fake: generated samples, alike in shape, dtype and device. Detach them in a critic step.
@@ -109,7 +114,8 @@ def gradient_penalty(
             ``"batch"``.
         eps: added inside the root (``eps_at="root"``) or to every component of the gradient
             (``eps_at="gradient"``). With 0, the norm's gradient at 0 is 0.
-        mask: multiplied with the gradient before the norm; broadcastable to the samples.
+        mask: multiplied with the gradient before the norm: floating point or bool, broadcastable
+            to the samples. For several inputs, one for each, or None.
         normalize_by_mask: divide the penalty by the mask's mean.
         reduction: of the per-norm penalties: ``"mean"``, ``"sum"``, ``"max"``, or ``"none"`` for
             [B] (the pixels' map for ``norm="channel"``).
@@ -118,21 +124,32 @@ def gradient_penalty(
         inv_scale: mixed precision with float16: the ``GradScaler``, or 1 / its scale as a number
             or 0-d tensor. The inner gradient is then taken of scaled logits, so that half
             precision does not flush it to zero, and divided in float32, without a host sync.
-        graph_cut: ``"off"`` leaves the autograd graph alone; see :func:`cut_second_order`.
+        graph_cut: ``"auto"`` removes what carries exact zeros: gradients equal to the bit.
+            ``"fast"`` also computes the weight gradients of convolutions several times faster,
+            equal to rounding. ``"off"`` leaves the autograd graph alone. See
+            :func:`cut_second_order`.
         zero_grads: ``"stock"``, ``"all"`` or ``"none"``; see :func:`cut_second_order`. ``"all"``
             repairs a penalty-only backward under ``DistributedDataParallel``.
         chunk_size: samples at a time: bounds the memory to that of so many samples. The
-            parameter gradients are then computed in this call (no recomputation: the same FLOPs
-            as in one piece) and are the same up to rounding; only a first-order backward
-            follows. For critics without interaction between samples. Tensors among the critic's
-            further arguments whose first dimension is the batch are sliced with it.
+            gradients are then computed in this call and are those of the whole batch up to
+            rounding; only a first-order backward follows. Nothing is computed twice, but the
+            first call with a critic object adds a forward and backward of a slice, which asks
+            whether its samples interact; a lambda made for every step pays that every time.
+            Spectral norms iterate once, and stand still for the other slices and for
+            checkpoints. For ``reduction`` ``"mean"`` and ``"sum"``, not ``norm="batch"``.
+        batch_args: with ``chunk_size``, which of the critic's further arguments hold one row for
+            each sample and are sliced with the batch: positions in ``critic_args`` and names in
+            ``critic_kwargs``. None: every tensor with as many rows as there are samples, inside
+            lists, tuples and dicts too.
 
     Returns:
         0-d tensor, float32 (float64 for float64 samples), to be added to the critic's loss.
 
     Raises:
         ValueError: if samples do not fit each other, an option is not one of those above, the
-            critic's output does not depend on its input, or it changes its input in place.
+            critic's output does not depend on its input, or it changes its input in place; with
+            ``chunk_size``, if its samples interact (batch normalisation, mini-batch standard
+            deviation, 0-d outputs) or its buffers change on every forward.
         TypeError: if the critic does not return a tensor or a flat list of tensors.
         RuntimeError: if the critic was compiled; compile the penalty step instead.
     """
@@ -148,6 +165,7 @@ def gradient_penalty(
         inv_scale,
         graph_cut,
         zero_grads,
+        batch_args,
     )
     points = penalty_points(real, fake, sampling, alpha, rng)
     return _penalty_at(points, call, penalty, chunk_size)
@@ -161,7 +179,7 @@ def r1_penalty(
     critic_kwargs: Mapping | None = None,
     weight: Weight = 5.0,
     norm: Norm = "sample",
-    mask: Tensor | None = None,
+    mask: Mask = None,
     reduction: PenaltyReduction = "mean",
     output_weights: Sequence[float] | None = None,
     logit_reduction: LogitReduction = "sum",
@@ -169,6 +187,7 @@ def r1_penalty(
     graph_cut: GraphCut = "auto",
     zero_grads: ZeroGrads = "stock",
     chunk_size: int | None = None,
+    batch_args: BatchArgs = None,
 ) -> Tensor:
     """R1: the squared gradient norm at real samples (Mescheder et al., 2018).
 
@@ -194,6 +213,7 @@ def r1_penalty(
         inv_scale,
         graph_cut,
         zero_grads,
+        batch_args,
     )
     return _penalty_at(as_samples("inputs", inputs), call, penalty, chunk_size)
 
@@ -219,7 +239,7 @@ def penalty_from_logits(
     norm: Norm = "sample",
     eps: float = 0.0,
     eps_at: EpsAt = "root",
-    mask: Tensor | None = None,
+    mask: Mask = None,
     normalize_by_mask: bool = False,
     reduction: PenaltyReduction = "mean",
     output_weights: Sequence[float] | None = None,
@@ -283,7 +303,7 @@ def penalty_from_grads(
     norm: Norm = "sample",
     eps: float = 0.0,
     eps_at: EpsAt = "root",
-    mask: Tensor | None = None,
+    mask: Mask = None,
     normalize_by_mask: bool = False,
     reduction: PenaltyReduction = "mean",
     inv_scale: InvScale = None,

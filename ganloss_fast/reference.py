@@ -97,13 +97,11 @@ def lerp(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     return torch.lerp(fake.to(dtype), real.to(dtype), alpha.to(dtype)).to(real.dtype)
 
 
-def philox(seed: Tensor, blocks: int) -> Tensor:
-    """[blocks, 4] int64: the 32-bit words of Philox4x32-10 for blocks 0, 1, ..."""
+def philox(counter: Tensor, key: Tensor) -> Tensor:
+    """[N, 4] int64: the 32-bit words of Philox4x32-10 for counters [N, 4] under an int64 key."""
     low = 0xFFFFFFFF
-    c0 = torch.arange(blocks, device=seed.device)
-    c1, c2, c3 = c0 >> 32, torch.zeros_like(c0), torch.zeros_like(c0)
-    c0 = c0 & low
-    k0, k1 = seed.reshape(()) & low, (seed.reshape(()) >> 32) & low
+    c0, c1, c2, c3 = counter.unbind(1)
+    k0, k1 = key.reshape(()) & low, (key.reshape(()) >> 32) & low
     for _ in range(10):
         # The product of two 32-bit words wraps in int64, but its bits are right.
         p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
@@ -117,13 +115,38 @@ def philox(seed: Tensor, blocks: int) -> Tensor:
     return torch.stack([c0, c1, c2, c3], dim=1)
 
 
-def normals(seed: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """[count] standard normals: Box-Muller on words 0, 1 and on words 2, 3 of each block."""
-    uniform = philox(seed, (count + 3) // 4).to(dtype) * 2.0**-32 + 2.0**-33
+def words_of_blocks(seed: Tensor, blocks: Tensor) -> Tensor:
+    """[N, 4] int64: the random words of the blocks of elements [N]; the block is the counter."""
+    zero = torch.zeros_like(blocks)
+    return philox(torch.stack([blocks & 0xFFFFFFFF, blocks >> 32, zero, zero], dim=1), seed)
+
+
+def sine_cosine(turns: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a number of full turns in [0, 1]. The nearest quarter is taken off without rounding:
+    near the zeros of sine and cosine, 2 pi turns would have lost most of their digits."""
+    quarter = (4 * turns + 0.5).to(torch.int64)
+    angle = (turns - quarter / 4) * (2 * torch.pi)
+    is_odd = quarter % 2 == 1
+    sine = torch.where(is_odd, angle.cos(), angle.sin())
+    cosine = torch.where(is_odd, angle.sin(), angle.cos())
+    return (
+        torch.where(quarter & 2 != 0, -sine, sine),
+        torch.where((quarter + 1) & 2 != 0, -cosine, cosine),
+    )
+
+
+def normals_of_blocks(seed: Tensor, blocks: Tensor, dtype: torch.dtype) -> Tensor:
+    """[N, 4] standard normals: Box-Muller on words 0, 1 and on words 2, 3 of blocks [N]."""
+    uniform = words_of_blocks(seed, blocks).to(dtype) * 2.0**-32 + 2.0**-33
     radius = (-2 * uniform[:, 0::2].log()).sqrt()
-    angle = uniform[:, 1::2] * torch.tensor(2 * torch.pi, dtype=dtype)
-    pairs = torch.stack([radius * angle.sin(), radius * angle.cos()], dim=2)
-    return pairs.reshape(-1)[:count]
+    sine, cosine = sine_cosine(uniform[:, 1::2])
+    return torch.stack([radius * sine, radius * cosine], dim=2).flatten(1)
+
+
+def normals(seed: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """[count] standard normals, four to a block."""
+    blocks = torch.arange((count + 3) // 4, device=seed.device)
+    return normals_of_blocks(seed, blocks, dtype).flatten()[:count]
 
 
 def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:

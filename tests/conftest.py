@@ -34,6 +34,11 @@ def pytest_addoption(parser):
         action="store_true",
         help="run the tests of the native implementation on the CUDA kernels, on the CPU",
     )
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="a skipped test is a failure: where every tool is there, nothing may go unproven",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -47,26 +52,48 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(needs_native)
 
 
+def pytest_sessionfinish(session):
+    if skips_forbidden(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for report in skips_forbidden(config):
+        *_, reason = report.longrepr
+        terminalreporter.write_line(f"--no-skips: {report.nodeid} did not run. {reason}", red=True)
+
+
+def skips_forbidden(config):
+    """The reports of what was skipped, if that is a failure."""
+    if not config.getoption("--no-skips"):
+        return []
+    return config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
+
+
 def serves_emulation(item):
     """Whether a test runs the native implementation; once, not for every instruction set."""
     if item.get_closest_marker("cpu_only"):
         return False
-    chosen = getattr(item, "callspec", None) and item.callspec.params.get("implementation")
-    if chosen is not None:
-        return chosen == IMPLEMENTATIONS[-1]
+    chosen = item.callspec.params if hasattr(item, "callspec") else {}
+    if "implementation" in chosen or "isa" in chosen:
+        return IMPLEMENTATIONS[-1] in (chosen.get("implementation"), f"native-{chosen.get('isa')}")
     return "native" in getattr(item, "fixturenames", ())
 
 
 @contextlib.contextmanager
-def native_kernels(config):
+def native_kernels(request):
     """The native backend: of the CPU, or the emulated CUDA kernels under --emulated-cuda."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(backends.use_backend("native"))
-        if config.getoption("--emulated-cuda"):
-            from harness.emulation import emulated_cuda
+    with backends.use_backend("native"):
+        if not request.config.getoption("--emulated-cuda"):
+            yield
+            return
+        from harness import emulation
 
-            stack.enter_context(emulated_cuda())
-        yield
+        before = emulation.launches()
+        with emulation.emulated_cuda():
+            yield
+        is_about_kernels = not request.node.get_closest_marker("launches_nothing")
+        assert not is_about_kernels or emulation.launches() > before, "no CUDA kernel was launched"
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +109,7 @@ def repeatable():
 @pytest.fixture
 def native(request):
     """The native kernels, with the instruction set that this machine prefers."""
-    with native_kernels(request.config):
+    with native_kernels(request):
         yield
 
 
@@ -91,7 +118,7 @@ def isa(request):
     """The native kernels, once for every instruction set of this machine."""
     before = _C.cpu_isa()
     _C.select_cpu_isa(request.param)
-    with backends.use_backend("native"):
+    with native_kernels(request):
         yield request.param
     _C.select_cpu_isa(before)
 
@@ -106,7 +133,7 @@ def implementation(request):
     if backend == "triton" and (reason := triton_guard.why_unavailable()):
         pytest.skip(reason)
     guard = triton_guard.guarded() if backend == "triton" else contextlib.nullcontext()
-    with native_kernels(request.config) if isa else backends.use_backend(backend), guard:
+    with native_kernels(request) if isa else backends.use_backend(backend), guard:
         yield request.param
     if isa:
         _C.select_cpu_isa(before)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from oracle import draw
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ganloss_fast as gf
 from ganloss_fast import backends, ops, reference, terms
@@ -86,6 +87,64 @@ def test_why_not_gives_a_reason_or_none():
     assert backends.why_not("reference", "cpu") is None
     assert backends.why_not("native", "cpu") == backends.NATIVE_MISSING
     assert backends.why_not("native", "xpu")
+
+
+# ---- GPUs that the CUDA kernels were not compiled for -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "covered", "uncovered"),
+    [
+        ("sm_80", [(8, 0), (8, 6)], [(7, 5), (9, 0)]),
+        ("sm_86", [(8, 6), (8, 9)], [(8, 0)]),
+        ("compute_120", [(12, 0), (12, 1), (13, 0)], [(10, 0), (9, 0)]),
+        ("sm_90a", [(9, 0)], [(9, 1), (10, 0)]),
+        ("sm_100f", [(10, 0), (10, 3)], [(12, 0)]),
+    ],
+)
+def test_gpu_code_runs_on_its_own_major_version_and_ptx_on_all_later(code, covered, uncovered):
+    assert all(backends._runs_on(code, capability) for capability in covered)
+    assert not any(backends._runs_on(code, capability) for capability in uncovered)
+
+
+@pytest.fixture
+def gpu_of(monkeypatch):
+    """Pretends that this machine has a GPU, and CUDA kernels for Ampere and Hopper alone."""
+
+    def pretend(capability: tuple[int, int]) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+        monkeypatch.setattr(backends, "HAS_CUDA", True)
+        facts = {**backends.BUILD_FACTS, "gpu_code": ["sm_80", "sm_90"]}
+        monkeypatch.setattr(backends, "BUILD_FACTS", facts)
+        backends._uncovered_gpu.cache_clear()
+        backends._triton_failure.cache_clear()
+
+    yield pretend
+    backends._uncovered_gpu.cache_clear()
+    backends._triton_failure.cache_clear()
+
+
+def on_cuda() -> torch.Tensor:
+    with FakeTensorMode():
+        return torch.empty(3, device="cuda")
+
+
+def test_auto_takes_the_cuda_kernels_on_a_gpu_that_they_cover(native, gpu_of):
+    gpu_of((8, 9))
+    with gf.use_backend("auto"):
+        assert backends.is_native(on_cuda())
+
+
+def test_auto_leaves_a_gpu_that_they_do_not_cover_to_others(native, gpu_of):
+    gpu_of((12, 0))
+    reason = backends.why_not("native", "cuda")
+    assert "compiled for sm_80, sm_90, and GPU 0 has compute capability 12.0" in reason
+    with gf.use_backend("auto"):
+        assert not backends.is_native(on_cuda())
+    with gf.use_backend("native"), pytest.raises(RuntimeError, match=r"capability 12\.0"):
+        backends.is_native(on_cuda())
 
 
 # ---- instruction sets --------------------------------------------------------------------------

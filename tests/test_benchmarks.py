@@ -20,7 +20,7 @@ pytest.importorskip("rich", reason="the bench extras are not installed")
 import numpy as np
 from PIL import Image
 
-from benchmarks import hifigan, run, summary, train, workloads
+from benchmarks import contenders, hifigan, penalties, run, summary, train
 from benchmarks.objectives import LOSSES, OBJECTIVES
 from benchmarks.training import Settings, Trainer, gradient_disagreement, penalty_seconds
 
@@ -222,7 +222,7 @@ def test_benchmark_records_every_comparison(tmp_path, capsys):
     arguments = ["--only", "hinge, 64", "--no-compile", "--rounds", "5", "--out", str(tmp_path)]
     assert run.main(arguments) == 0
     rows = read_rows(tmp_path / "cpu.csv")
-    assert {row["baseline"] for row in rows} == {workloads.EAGER, workloads.BUILT_IN}
+    assert {row["baseline"] for row in rows} == {contenders.EAGER, contenders.BUILT_IN}
     assert all(float(row["ratio"]) > 0 for row in rows)
     recorded = json.loads((tmp_path / "cpu.json").read_text())
     assert recorded["machine"]["threads"] == 1
@@ -253,13 +253,13 @@ def test_benchmark_names_its_workloads_when_none_is_meant(capsys):
 
 
 def test_benchmark_refuses_contenders_that_compute_something_else():
-    def build(device: torch.device) -> dict[str, workloads.Contender]:
+    def build(device: torch.device) -> dict[str, contenders.Contender]:
         return {
-            workloads.OURS: lambda: [torch.ones(3)],
-            workloads.EAGER: lambda: [torch.ones(3) * 1.01],
+            contenders.OURS: lambda: [torch.ones(3)],
+            contenders.EAGER: lambda: [torch.ones(3) * 1.01],
         }
 
-    wrong = workloads.Workload("wrong", "test", build)
+    wrong = contenders.Workload("wrong", "test", build)
     with pytest.raises(AssertionError, match="wrong: differs from eager"):
         run.compare(wrong, torch.device("cpu"), rounds=5, with_compile=False)
 
@@ -270,3 +270,22 @@ def test_hifigan_discriminators_have_the_published_sizes():
     assert tuple(maps[-1].numel() for maps in found) == hifigan.OUTPUT_SIZES
     assert sum(len(maps) for maps in found) == 54
     assert round(sum(fmap.numel() for maps in found for fmap in maps) / 1e6, 3) == 7.705
+
+
+def test_penalty_costs_are_recorded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(penalties, "IMAGES", (16, 3, 128, 128))
+    assert penalties.main(["--out", str(tmp_path)]) == 0
+    recorded = json.loads((tmp_path / "penalties.json").read_text())
+    counts = {row["critic"]: row for row in recorded["arithmetic"]}
+    assert counts["DCGAN"]["stock"] == pytest.approx(6.0, abs=0.01)
+    assert counts["DCGAN"]["auto"] == pytest.approx(4.0, abs=0.01)
+    assert recorded["memory"]["chunks_megabytes"] < recorded["memory"]["whole_megabytes"] / 4
+    assert "Graph walk" in capsys.readouterr().out
+
+
+def test_penalty_contenders_agree_and_are_timed(tmp_path):
+    arguments = ["--only", "PatchGAN, InstanceNorm: penalty, fast", "--rounds", "5"]
+    assert run.main([*arguments, "--out", str(tmp_path)]) == 0
+    (row,) = read_rows(tmp_path / "cpu.csv")
+    assert row["baseline"] == contenders.EAGER
+    assert float(row["difference"]) < 1e-5

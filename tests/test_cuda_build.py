@@ -15,6 +15,7 @@ OPS = (
     "multi_tensor_loss_backward",
     "multi_tensor_loss_double_backward",
     "interpolate",
+    "perturb",
     "gradient_penalty_loss",
     "gradient_penalty_loss_backward",
     "gradient_penalty_loss_double_backward",
@@ -43,15 +44,63 @@ def test_cuda_tensors_are_served_by_the_native_kernels(fake_mode):
     assert backends.why_not("native", "cuda") is None
 
 
+class WithoutMemory(torch.Tensor):
+    """A CUDA tensor that is only metadata: it exists where there is no driver."""
+
+    @staticmethod
+    def __new__(cls, *shape, dtype=torch.float32):
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cuda")
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        raise AssertionError(f"{function} did not reach its CUDA kernel")
+
+
+def error_of_cuda_kernel(op, *args) -> Exception:
+    """What the CUDA kernel of ``op`` raises, called past the Python key of WithoutMemory."""
+    python = torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
+    python = python.add(torch._C.DispatchKey.PythonTLSSnapshot)
+    with torch._C._ExcludeDispatchKeyGuard(python):
+        try:
+            op(*args)
+        except (RuntimeError, ValueError) as error:
+            return error
+    raise AssertionError(f"{op} raised nothing")
+
+
+def arguments_of(name: str) -> tuple:
+    """Arguments that the op accepts, on CUDA tensors without memory."""
+    x, number = WithoutMemory(3, 5), WithoutMemory()
+    segments = ops.flatten_segments([Segment(x, terms.softplus(1.0))])
+    penalty = (0, 1.0, 10.0)
+    return {
+        "multi_tensor_loss": (*segments, True),
+        "multi_tensor_loss_backward": (number, None, *segments, [0]),
+        "multi_tensor_loss_double_backward": ([x], number, None, *segments, [0], [0]),
+        "interpolate": (x, x, WithoutMemory(3)),
+        "perturb": (x, 0.5, WithoutMemory(dtype=torch.int64)),
+        "gradient_penalty_loss": (x, *penalty),
+        "gradient_penalty_loss_backward": (number, x, WithoutMemory(3), *penalty),
+        "gradient_penalty_loss_double_backward": (x, number, x, WithoutMemory(3), *penalty),
+    }[name]
+
+
 @without_gpu
-def test_without_a_driver_the_error_is_that_of_pytorch():
-    with pytest.raises(RuntimeError) as ours:
-        ganloss_fast.discriminator_loss(
-            torch.zeros(3, device="cuda"), torch.zeros(3, device="cuda"), "hinge"
-        )
-    with pytest.raises(RuntimeError) as theirs:
-        torch.zeros(3, device="cuda").mean()
-    assert str(ours.value) == str(theirs.value)
+@pytest.mark.parametrize("name", OPS)
+def test_without_a_driver_the_error_is_that_of_pytorch(name):
+    ours = error_of_cuda_kernel(getattr(torch.ops.ganloss_fast, name), *arguments_of(name))
+    theirs = error_of_cuda_kernel(torch.ops.aten.mean, WithoutMemory(3))
+    assert (type(ours), str(ours)) == (type(theirs), str(theirs))
+
+
+@without_gpu
+def test_the_call_without_a_driver_reaches_our_code():
+    """Our checks come first: the error above is that of a kernel that was really called."""
+    error = error_of_cuda_kernel(
+        torch.ops.ganloss_fast.gradient_penalty_loss, WithoutMemory(3, 5), 7, 1.0, 10.0
+    )
+    assert isinstance(error, ValueError)
+    assert str(error).startswith("mode")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -67,7 +116,7 @@ def test_fake_cuda_tensors_flow_through_the_losses(fake_mode, loss, dtype):
     ):
         assert (value.shape, value.dtype, value.device.type) == ((), expected, "cuda")
         assert value.requires_grad
-        assert "MultiTensorLoss" in value.grad_fn.name() or value.grad_fn is not None
+        assert "MultiTensorLoss" in value.grad_fn.name()
 
 
 def test_fake_cuda_tensors_flow_through_interpolation_and_penalty(fake_mode):
@@ -78,6 +127,17 @@ def test_fake_cuda_tensors_flow_through_interpolation_and_penalty(fake_mode):
     assert (penalty.shape, norms.shape, penalty.device.type) == ((), (4,), "cuda")
     assert penalty.requires_grad
     assert not norms.requires_grad
+
+
+def test_fake_cuda_tensors_flow_through_the_noise(fake_mode):
+    x = torch.empty(4, 3, 8, 8, device="cuda", requires_grad=True)
+    seed = torch.empty((), device="cuda", dtype=torch.int64)
+    moved = ganloss_fast.perturb(x.to(memory_format=torch.channels_last), 0.1, seed)
+    assert (moved.shape, moved.device.type) == (x.shape, "cuda")
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+    assert moved.requires_grad
+    with pytest.raises(ValueError, match="seed: expected the device of inputs"):
+        ganloss_fast.perturb(x, 0.1, torch.zeros((), dtype=torch.int64, device="cpu"))
 
 
 def test_fake_cuda_tensors_flow_through_both_backward_ops(fake_mode):

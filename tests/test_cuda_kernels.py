@@ -1,9 +1,9 @@
 """The CUDA kernels, run on the CPU: right, free of races, within bounds, and deterministic.
 
 g++ compiles the unmodified kernels and launchers against tests/harness, which runs every CUDA
-thread as a fiber. The programs check_losses and check_rows compare every element that a kernel
-writes with float64 formulas; they run under the sanitizers. The planted bugs prove that what the
-sanitizers and the harness are there for would be seen.
+thread as a fiber. The programs check_losses, check_rows and check_perturb compare every element
+that a kernel writes with float64 formulas; they run under the sanitizers. The planted bugs prove
+that what the sanitizers and the harness are there for would be seen.
 
 ``pytest --emulated-cuda`` runs the tests of the native ops on the same kernels.
 """
@@ -27,7 +27,7 @@ from ganloss_fast.terms import Segment
 pytestmark = pytest.mark.skipif(
     build.why_no_harness() is not None, reason=f"no harness: {build.why_no_harness()}"
 )
-PARTS = ("losses", "rows")
+PARTS = ("losses", "rows", "perturb")
 
 
 def run(program: Path, *arguments: str, seed: int = -1) -> subprocess.CompletedProcess:
@@ -116,6 +116,20 @@ BUGS = (
     Bug("ticket not zeroed", "launch_losses.cu",
         "if (blocks > 1) cudaMemsetAsync(tickets, 0, ticket_bytes, stream);", "(void)stream;",
         "address", "wrong values"),
+    Bug("noise of another element", "perturb.cuh", "group * kBlocks + b)", "group + b)", "address",
+        "wrong values", part="perturb"),
+    Bug("32-bit block of noise", "perturb.cuh", "static_cast<uint64_t>(group * kBlocks + b)",
+        "static_cast<uint32_t>(group * kBlocks + b)", "address", "wrong values", part="perturb"),
+    Bug("load of a group out of bounds", "perturb.cuh", "k < count ? T(to_compute(from[k]))",
+        "true ? T(to_compute(from[k]))", "address", "heap-buffer-overflow", part="perturb"),
+    Bug("store of a group out of bounds", "perturb.cuh", "if (k < count) to[k]", "to[k]",
+        "address", "heap-buffer-overflow", part="perturb"),
+    Bug("misaligned words of a group", "launch_perturb.cu", "is_word(inputs) && is_word(out)",
+        "true", "address", "misaligned address", part="perturb"),
+    Bug("two threads for one group", "perturb.cuh", "* kThreads + threadIdx.x;",
+        "* kThreads + threadIdx.x / 2;", "thread", "data race", part="perturb"),
+    Bug("cube of a tiny norm", "rows.cuh", "(dots[row] * inverse) * inverse",
+        "inverse * inverse * dots[row]", "plain", "wrong values", part="rows"),
 )  # fmt: skip
 
 
@@ -207,6 +221,15 @@ def test_a_penalty_is_one_launch_forward_and_one_backward(emulated, shape):
     assert emulated.launches() - before == 2
 
 
+def test_noise_is_one_launch_and_no_fill(emulated):
+    before, fills = emulated.launches(), emulated.memsets()
+    ops.perturb(torch.randn(3, 4001), 0.5, torch.tensor(7))
+    assert emulated.launches() - before == 1
+    ops.perturb(torch.empty(0, 3), 0.5, torch.tensor(7))
+    assert emulated.launches() - before == 1
+    assert emulated.memsets() == fills
+
+
 def test_results_do_not_depend_on_the_schedule(emulated, segments):
     """Bitwise, for every output of every op, forward to double backward."""
     gradient = torch.randn(5, 4001, requires_grad=True)
@@ -222,7 +245,8 @@ def test_results_do_not_depend_on_the_schedule(emulated, segments):
         penalties = [
             ops.gradient_penalty_loss(g, "two_sided", 1.0, 1.0)[0] for g in (gradient, tiny)
         ]
-        return [*outputs, *first, *second, *penalties, *torch.autograd.grad(
+        noisy = ops.perturb(gradient, 0.5, torch.tensor(7))
+        return [*outputs, *first, *second, *penalties, noisy, *torch.autograd.grad(
             sum(penalties), [gradient, tiny])]  # fmt: skip
 
     emulated.set_schedule(-1)

@@ -68,6 +68,15 @@ def test_no_double_precision_arithmetic_in_float_kernels(compiled):
     assert all(k.double_arithmetic() > 0 for k in doubles)
 
 
+def test_noise_takes_no_approximate_function(compiled):
+    noise = [k for k in compiled if k.family.startswith("perturb")]
+    assert noise
+    assert not [k for k in noise for f in ("LG2", "EX2", "SIN", "COS") if k.count("MUFU", f)]
+    # The count sees what it counts: the exponential of softplus.
+    losses = [k for k in compiled if k.family == "multi_tensor_loss_kernel<float>"]
+    assert all(k.count("MUFU", "EX2") > 0 for k in losses)
+
+
 def test_words_of_16_bytes(compiled):
     for kernel in compiled:
         _, loads, stores = budget()[kernel.family]

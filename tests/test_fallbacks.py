@@ -194,6 +194,12 @@ def test_functions_have_first_and_second_derivatives(kernels):
         assert torch.autograd.gradcheck(lambda *x: functions.interpolate(kernels, *x), samples)
         assert torch.autograd.gradgradcheck(lambda *x: functions.interpolate(kernels, *x), samples)
 
+    def energy(x):
+        return functions.perturb(kernels, x, 0.5, torch.tensor(3)) ** 3
+
+    assert torch.autograd.gradcheck(energy, draw(5))
+    assert torch.autograd.gradgradcheck(energy, draw(5))
+
 
 @pytest.mark.parametrize("learns", ["a", "b", "mean"])
 def test_functions_give_gradients_to_whoever_asks(kernels, learns):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ganloss_fast
-from ganloss_fast import backends, ops, terms
+from ganloss_fast import backends, ops, reference, terms
 from ganloss_fast.terms import Segment
 
 pytestmark = [
@@ -145,6 +145,41 @@ def test_interpolate(device, alpha, dtype):
     assert_agrees_with_float64(energy, [real, fake])
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", SIZES)
+def test_perturb_adds_the_noise_of_the_cpu(device, size, dtype):
+    """The same words, and normals within 4 ulp of the CPU's; then one rounding of the sum."""
+    seed = torch.tensor(-1234567890123456789)
+    x = tensor(size + 1, dtype=dtype, device=device)[1:]  # off the 16-byte boundary
+    compute = torch.promote_types(dtype, torch.float32)
+    for given in (x, x.clone()):
+        moved = ops.perturb(given, 0.5, seed.to(device))
+        with ganloss_fast.use_backend("reference"):
+            noise = ops.perturb(torch.zeros(size, dtype=compute), 0.5, seed)
+        assert_sum_of(moved.detach().cpu(), x.detach().cpu(), noise)
+    zeros = torch.zeros(size, dtype=compute, device=device)
+    torch.testing.assert_close(
+        ops.perturb(zeros, 0.5, seed.to(device)).cpu(), noise, rtol=4 * torch.finfo(compute).eps,
+        atol=0.0,
+    )  # fmt: skip
+    assert torch.equal(torch.autograd.grad(moved.sum(), x)[0], torch.ones_like(x))
+
+
+def assert_sum_of(moved, x, noise):
+    """x + noise, with one rounding to the dtype of x and 4 ulp of the noise."""
+    slack = 5 * torch.finfo(noise.dtype).eps * (x.abs().double() + noise.abs().double())
+    exact = x.double() + noise.double()
+    rounding = 0.5 * torch.finfo(x.dtype).eps * exact.abs() + 6e-8 * (x.dtype == torch.float16)
+    assert ((moved.double() - exact).abs() <= rounding + slack).all()
+
+
+def test_noise_follows_the_row_major_index_on_the_device(device):
+    x, seed = torch.randn(3, 4, 5, 7, device=device), torch.tensor(5, device=device)
+    moved = ops.perturb(x.to(memory_format=torch.channels_last), 0.5, seed)
+    assert torch.equal(moved, ops.perturb(x, 0.5, seed))
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_bitwise_repeatable(device, loss):
     real, fake = (tensor(8, 1, 333, 333, dtype=torch.float32, device=device) for _ in range(2))
@@ -206,9 +241,26 @@ def test_a_step_can_be_captured(device, loss):
                 torch.testing.assert_close(ours, expected)
 
 
+def test_a_captured_noise_reads_a_new_seed_at_every_replay(device):
+    with torch.cuda.device(device):
+        x, seed = torch.randn(10_007, device=device), torch.tensor(1, device=device)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            ops.perturb(x, 0.5, seed)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = ops.perturb(x, 0.5, seed)
+        for value in (2, 3):
+            seed.fill_(value)
+            graph.replay()
+            assert torch.equal(captured, ops.perturb(x, 0.5, torch.tensor(value, device=device)))
+
+
 def test_no_synchronisation(device):
     real, fake = (tensor(4, 1, 31, 31, dtype=torch.float32, device=device) for _ in range(2))
-    mean = torch.zeros((), device=device)
+    mean, seed = torch.zeros((), device=device), torch.tensor(3, device=device)
     ganloss_fast.discriminator_loss(real, fake, "bce").backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -217,6 +269,7 @@ def test_no_synchronisation(device):
         ops.multi_tensor_loss([Segment(real, TERMS["squared"], b=mean)], with_statistics=True)
         ganloss_fast.interpolate(real, fake, alpha=torch.rand(4, device=device))
         ops.gradient_penalty_loss(real, "one_sided", 1.0, 1.0)[0].backward()
+        ganloss_fast.perturb(real, 0.5, seed).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -235,3 +288,10 @@ def test_more_than_2_to_the_31_elements(device):
     (gradient,) = torch.autograd.grad(value, a)
     assert gradient[-1].item() == pytest.approx(2 * 999.75, rel=1e-2)
     assert gradient[-2].item() == pytest.approx(-0.5, rel=1e-2)
+    del gradient
+    seed = torch.tensor(7, device=device)
+    moved = ops.perturb(a.detach(), 0.5, seed)[-4099:].double().cpu()
+    blocks = 2**29 + torch.arange(1025)
+    noise = reference.normals_of_blocks(seed.cpu(), blocks, torch.float32).flatten()[:4099]
+    expected = a[-4099:].detach().double().cpu() + 0.5 * noise.double()
+    torch.testing.assert_close(moved, expected, rtol=4e-3, atol=1e-6)

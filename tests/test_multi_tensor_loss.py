@@ -496,6 +496,7 @@ def test_a_third_derivative_raises(native):
         torch.autograd.grad(second.sum(), a)
 
 
+@pytest.mark.launches_nothing(reason="refused before any kernel")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # inside forward_ad
 def test_forward_mode_raises(native):
     def loss(a):
@@ -509,11 +510,13 @@ def test_forward_mode_raises(native):
             loss(dual)
 
 
+@pytest.mark.launches_nothing(reason="refused before any kernel")
 def test_vmap_raises(native):
     with pytest.raises(NotImplementedError, match="vmap"):
         torch.vmap(lambda a: total([Segment(a, SOFTPLUS)]))(draw(2, 3))
 
 
+@pytest.mark.launches_nothing(reason="refused before any kernel")
 def test_vmap_over_a_gradient_raises(native):
     gradient = torch.func.grad(lambda a: total([Segment(a, SOFTPLUS)]))
     with pytest.raises(NotImplementedError, match="vmap"):

@@ -27,8 +27,8 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def run(checkout, *command, mode="auto", path=None):
-    environment = {**os.environ, "GANLOSS_FAST_BUILD": mode, "PYTHONPATH": ""}
+def run(checkout, *command, mode="auto", path=None, **variables):
+    environment = {**os.environ, "GANLOSS_FAST_BUILD": mode, "PYTHONPATH": "", **variables}
     if path is not None:
         environment["PATH"] = path
         environment.pop("CXX", None)
@@ -79,6 +79,26 @@ def test_an_unknown_mode_names_the_known_ones(checkout):
     result = build(checkout, mode="gpu")
     assert result.returncode != 0
     assert "expected one of auto, cpu, cuda, none, got 'gpu'" in result.stderr
+
+
+@pytest.fixture
+def old_toolkit(tmp_path):
+    """A CUDA 12.4 that can only be asked what it knows."""
+    nvcc = tmp_path / "toolkit" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text("#!/bin/sh\nprintf 'compute_75\\ncompute_80\\ncompute_90\\n'\n")
+    nvcc.chmod(0o755)
+    return nvcc.parent.parent
+
+
+def test_an_older_nvcc_compiles_for_what_it_knows(checkout, old_toolkit):
+    """nvcc before 12.8 does not know Blackwell, and stops at the first name it does not know."""
+    code = (
+        "import runpy, setuptools; setuptools.setup = lambda **_: None; "
+        "print(runpy.run_path('setup.py')['cuda_architectures']())"
+    )
+    result = run(checkout, "-c", code, mode="none", CUDA_HOME=str(old_toolkit))
+    assert result.stdout.strip() == "7.5;8.0;9.0+PTX", result.stderr
 
 
 def test_without_torch_the_build_says_what_to_do(checkout):

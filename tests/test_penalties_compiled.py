@@ -8,11 +8,8 @@ import pytest
 import torch
 from critics import SpectralResNet, dcgan, patchgan
 from torch import nn
-from torch._dynamo.backends.common import aot_autograd
-from torch._functorch.aot_autograd import make_boxed_func
 
 import ganloss_fast as gf
-from ganloss_fast.compiled import remove_zero_branch
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -100,55 +97,6 @@ def test_two_critics_under_the_same_code_do_not_mix_their_results():
     for _ in range(2):
         for step, critic in zip(steps, critics, strict=True):
             assert torch.allclose(step(x), gf.r1_penalty(critic, x), rtol=1e-4)
-
-
-def conv_backwards(graph: torch.fx.Graph) -> int:
-    target = torch.ops.aten.convolution_backward.default
-    return sum(node.target is target for node in graph.nodes)
-
-
-def counting_backend(counts: list[tuple[int, int]], with_pass: bool):
-    """What inductor does up to the pass, and then eager execution."""
-
-    def compiler(module, example_inputs):
-        before = conv_backwards(module.graph)
-        if with_pass:
-            remove_zero_branch(module.graph)
-            module.recompile()
-        counts.append((before, conv_backwards(module.graph)))
-        return make_boxed_func(module.forward)
-
-    from torch._inductor.decomposition import select_decomp_table
-
-    return aot_autograd(fw_compiler=compiler, decompositions=select_decomp_table())
-
-
-def test_the_compiler_pass_removes_the_dead_convolutions():
-    critic = small_dcgan()
-    eager = copy.deepcopy(critic)
-    x = torch.randn(2, 3, 16, 16)
-    counts: list[tuple[int, int]] = []
-    backend = counting_backend(counts, with_pass=True)
-    step = torch.compile(lambda z: gf.r1_penalty(critic, z), fullgraph=True, backend=backend)
-    step(x).backward()
-    gf.r1_penalty(eager, x).backward()
-    assert_alike(critic, eager)
-    before, after = (sum(column) for column in zip(*counts, strict=True))
-    # 3 layers: 3 input gradients; then 2 and 3 weight and input gradients, and 2 dead ones.
-    assert (before, after) == (3 + 2, 3)
-
-
-def test_the_compiler_pass_keeps_a_genuine_branch():
-    layers = [nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3), nn.GELU(), nn.Conv2d(4, 1, 3)]
-    critic = nn.Sequential(*layers).double()
-    eager = copy.deepcopy(critic)
-    x = torch.randn(2, 3, 12, 12, dtype=torch.float64)
-    counts: list[tuple[int, int]] = []
-    backend = counting_backend(counts, with_pass=True)
-    torch.compile(lambda z: gf.r1_penalty(critic, z), fullgraph=True, backend=backend)(x).backward()
-    gf.r1_penalty(eager, x).backward()
-    assert_alike(critic, eager, 1e-12)
-    assert all(before == after for before, after in counts)
 
 
 def test_compile_options_hold_the_pass_and_pass_others_on():

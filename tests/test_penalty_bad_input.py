@@ -56,10 +56,11 @@ def test_a_critic_that_changes_a_computed_input_in_place_is_refused():
         ({"eps": -1.0}, ValueError, "eps: expected a number >= 0"),
         ({"power": 0}, ValueError, "power: expected a number > 0"),
         ({"reduction": "median"}, ValueError, "reduction: expected one of"),
-        ({"normalize_by_mask": True}, ValueError, "no mask"),
+        ({"normalize_by_mask": True}, ValueError, "normalize_by_mask: expected a mask"),
         ({"output_weights": [1.0, 2.0]}, ValueError, "output_weights: expected one for each"),
         ({"inv_scale": 0.0}, ValueError, "inv_scale: expected a number > 0"),
-        ({"graph_cut": "on"}, ValueError, "graph_cut: expected one of auto, off"),
+        ({"graph_cut": "on"}, ValueError, "graph_cut: expected one of auto, fast, off"),
+        ({"graph_cut": "off", "zero_grads": "all"}, ValueError, "zero_grads: .* graph_cut='off'"),
         ({"weight": torch.ones(2)}, ValueError, "weight: expected a number or a 0-d"),
         ({"alpha": "pixel"}, ValueError, "alpha: expected one of"),
     ],
@@ -83,7 +84,7 @@ def test_logits_need_inputs_that_require_grad():
 def test_batch_norm_under_a_per_sample_penalty_warns_once():
     critic = patchgan(4, nn.BatchNorm2d)
     x = torch.randn(2, 3, 32, 32)
-    with pytest.warns(UserWarning, match="3 is batch normalisation in training mode"):
+    with pytest.warns(UserWarning, match="it runs BatchNorm2d.8, .*statistics of the batch"):
         gf.r1_penalty(critic, x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

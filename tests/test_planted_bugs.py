@@ -6,6 +6,10 @@ whose list arguments get no gradient, and a second-order term that is dropped.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -185,6 +189,24 @@ def test_half_precision_sums_are_caught():
     truth = x.double().mean()
     with caught():
         assert_no_worse(x.mean().float(), x.float().mean(), truth, 1e-6)
+
+
+# ---- tests that do not run ---------------------------------------------------------------------
+
+
+def test_a_skip_is_a_failure_where_nothing_may_be_skipped():
+    """test_triton_guard.py skips itself without TRITON_INTERPRET=1."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    guard = Path(__file__).with_name("test_triton_guard.py")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "--no-skips", guard],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "test_triton_guard.py did not run" in result.stdout
 
 
 # ---- bad input ---------------------------------------------------------------------------------

@@ -8,7 +8,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import DTYPES, EPSILON, TRUTHS, assert_close, compute_epsilon, plain_total, same_bits
+from oracle import (
+    DTYPES,
+    EPSILON,
+    TRUTHS,
+    assert_close,
+    compute_dtype,
+    compute_epsilon,
+    plain_total,
+    same_bits,
+)
 
 import ganloss_fast as gf
 from ganloss_fast import ops
@@ -120,8 +129,13 @@ def test_the_layout_of_a_changes_nothing_but_the_order_of_the_sum(drawn, data):
     assert same_bits(*gradients)
 
 
+def is_of_one_precision(drawn: list[Segment]) -> bool:
+    """A float64 segment may lend its precision to the others of its list."""
+    return len({compute_dtype(segment.a.dtype) for segment in drawn}) == 1
+
+
 @properties
-@given(st.lists(segments(), min_size=2, max_size=6))
+@given(st.lists(segments(), min_size=2, max_size=6).filter(is_of_one_precision))
 def test_a_list_is_the_sum_of_its_segments(drawn):
     together = ops.multi_tensor_loss(drawn).values
     for segment, value in zip(drawn, together):

@@ -64,6 +64,7 @@ def test_weights_may_be_of_another_dtype(implementation):
     assert_close(value, plain_total([Segment(a.double(), SOFTPLUS, weight=weight)]), 1e-6)
 
 
+@pytest.mark.launches_nothing(reason="refused before any kernel")
 def test_weights_that_require_grad_are_refused(implementation):
     """None would flow; leaving it out silently would be wrong."""
     weight = torch.rand(3).requires_grad_()

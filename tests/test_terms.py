@@ -40,12 +40,14 @@ def test_every_implementation_lists_the_same_terms():
     ]
 
 
+@pytest.mark.launches_nothing(reason="reads a table")
 def test_native_kernels_list_the_same_terms(native):
     from ganloss_fast import _C
 
     assert tuple(_C.term_names()) == terms.TERM_NAMES
 
 
+@pytest.mark.launches_nothing(reason="reads a table")
 def test_native_kernels_list_the_same_penalty_modes(native):
     from ganloss_fast import _C
 
@@ -166,6 +168,9 @@ def test_softplus_keeps_its_tail(implementation, copies):
     assert_tail_is_kept(lambda z: evaluate(terms.softplus(-1.0), -z, copies)[0])
 
 
+# The points of one call are as many segments: cpu_only, for it takes the harness minutes.
+
+
 def dense_points() -> Tensor:
     """[-1e4, 1e4], densest where softplus bends and where float32 runs out of range."""
     wide = torch.linspace(-1e4, 1e4, 1001)
@@ -174,12 +179,14 @@ def dense_points() -> Tensor:
     return torch.cat([wide, bend, tail, -tail])
 
 
+@pytest.mark.cpu_only
 def test_softplus_is_within_4_ulp(isa):
     points = dense_points()
     value, _, _ = evaluate(terms.softplus(1.0), points)
     assert ulps(value, softplus(points.double())).max() <= 4
 
 
+@pytest.mark.cpu_only
 def test_sigmoid_is_within_4_ulp(isa):
     """The slope of softplus."""
     points = dense_points()

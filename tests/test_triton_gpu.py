@@ -66,6 +66,17 @@ def test_the_penalty_to_second_order(shape):
         assert_near(actual.cpu(), expected, 2e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [1, 1009, 3_000_001])
+def test_perturb_adds_the_noise_of_the_reference_within_4_ulp(size, dtype):
+    seed = torch.tensor(-1234567890123456789)
+    zeros = torch.zeros(size, dtype=dtype)
+    ours = ops.perturb(zeros.to(DEVICE), 1.0, seed.to(DEVICE)).cpu()
+    with backends.use_backend("reference"):
+        expected = ops.perturb(zeros, 1.0, seed)
+    torch.testing.assert_close(ours, expected, rtol=4 * EPSILON[dtype], atol=0.0)
+
+
 def test_bitwise_the_same_in_a_hundred_runs():
     """A ticket that did not acquire would show here, now and then."""
     segments = on_device(every_term(1_000_003, torch.bfloat16))

@@ -109,6 +109,10 @@ def interpolate(dtype, alpha_shape):
     return launchers.interpolate(batch, batch, torch.empty(alpha_shape, dtype=dtype))
 
 
+def perturb(dtype):
+    return launchers.perturb(torch.empty(COUNT, dtype=dtype), 0.5, torch.tensor(7))
+
+
 LONG, SHORT = (3, COUNT), (1000, 33)
 CALLS = {
     "loss": lambda dtype: launchers.multi_tensor_loss(*segment(dtype, "a"), False),
@@ -125,6 +129,7 @@ CALLS = {
     "penalty, second order": lambda dtype: penalty(dtype, LONG, 2),
     "interpolate, one alpha for each sample": lambda dtype: interpolate(dtype, LONG[:1]),
     "interpolate, one alpha for each element": lambda dtype: interpolate(dtype, LONG),
+    "perturb": perturb,
     "penalty of short samples": lambda dtype: penalty(dtype, SHORT, 0),
     "penalty of short samples, gradient": lambda dtype: penalty(dtype, SHORT, 1),
 }
@@ -212,7 +217,9 @@ def test_every_term_keeps_the_budget(name):
         assert compiled.registers <= budget[0].registers
 
 
-@pytest.mark.parametrize("name", ["loss, with statistics", "second order, pair", "penalty"])
+@pytest.mark.parametrize(
+    "name", ["loss, with statistics", "second order, pair", "penalty", "perturb"]
+)
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 def test_float64_compiles_without_spills(name, target):
     for launch in triton_compile.launches_of(lambda: CALLS[name](torch.float64), target):
@@ -223,6 +230,27 @@ def test_the_double_precision_check_can_fail():
     (launch,) = triton_compile.launches_of(lambda: CALLS["loss"](torch.float64), "sm_90")
     with pytest.raises(AssertionError):
         assert_single_precision(triton_compile.read(launch.kernel))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_noise_takes_no_approximate_function(dtype):
+    (launch,) = triton_compile.launches_of(lambda: perturb(dtype), "sm_90")
+    assert triton_compile.read(launch.kernel).count(r"MUFU\.(LG2|SIN|COS|EX2)") == 0
+
+
+@triton.jit
+def logarithm(x, out, BLOCK: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    tl.store(out + offsets, tl.log(tl.load(x + offsets)) + tl.exp(tl.load(x + offsets)))
+
+
+def test_the_check_of_approximate_functions_can_fail():
+    """tl.exp is the hardware's, tl.log is not."""
+    x = torch.empty(128)
+    (launch,) = triton_compile.launches_of(lambda: logarithm[(1,)](x, x, BLOCK=128), "sm_90")
+    compiled = triton_compile.read(launch.kernel)
+    assert compiled.count(r"MUFU\.EX2") > 0
+    assert compiled.count(r"MUFU\.LG2") == 0
 
 
 @triton.jit

@@ -42,9 +42,8 @@ def triton_under_guard() -> Iterator[None]:
 
 def set_block(monkeypatch, block: int, programs: int) -> None:
     """Small tiles and few programs: every edge of a kernel lies within a few elements."""
-    for module in (layout, segment_launchers):
-        monkeypatch.setattr(module, "BLOCK", block)
     for module in (layout, segment_launchers, batch_launchers):
+        monkeypatch.setattr(module, "BLOCK", block)
         monkeypatch.setattr(module, "MAX_PROGRAMS", programs)
 
 

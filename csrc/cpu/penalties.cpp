@@ -102,8 +102,9 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradi
   at::Tensor norms = empty_small({g.size(0)}, at::kDouble);
   double sum = 0.0;
   for (size_t i = 0; i < squared_norms.size(); ++i) {
-    sum += penalty.value(squared_norms[i]);
-    norms.mutable_data_ptr<double>()[i] = std::sqrt(squared_norms[i]);
+    const double norm = std::sqrt(squared_norms[i]);
+    sum += penalty.value(norm);
+    norms.mutable_data_ptr<double>()[i] = norm;
   }
   const double mean = sum / static_cast<double>(g.size(0));
   at::Tensor result = empty_small({}, compute_dtype(g));
@@ -119,7 +120,7 @@ at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
   const math::NormPenalty<double> penalty = penalty_of(mode, target);
   const double incoming = scalar_value(grad_penalty) * scale / static_cast<double>(g.size(0));
   std::vector<double> factors = to_doubles(norms);
-  for (double& factor : factors) factor = incoming * penalty.coefficient(factor * factor);
+  for (double& factor : factors) factor = incoming * penalty.coefficient(factor);
   return restore_layout(combine_rows(g, factors, at::Tensor(), {}), g, gradient);
 }
 
@@ -138,10 +139,11 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
   std::vector<double> along_v(n.size()), along_g(n.size());
   double contraction = 0.0;
   for (size_t i = 0; i < n.size(); ++i) {
-    const double coefficient = penalty.coefficient(n[i] * n[i]);
+    const double coefficient = penalty.coefficient(n[i]);
+    const double inverse = penalty.inverse(n[i]);
     contraction += per_sample * coefficient * dots[i];
     along_v[i] = incoming * coefficient;
-    along_g[i] = incoming * penalty.twist(n[i] * n[i]) * dots[i];
+    along_g[i] = incoming * penalty.twist(n[i]) * (dots[i] * inverse) * inverse;
   }
   at::Tensor grad_grad = empty_small({}, grad_penalty.scalar_type());
   grad_grad.fill_(contraction);

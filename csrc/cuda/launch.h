@@ -85,6 +85,13 @@ void interpolate(const BatchCall& call,
                  const void* alpha,                   // T [rows], or [rows, length]
                  bool alpha_per_element, void* out);  // [rows, length]
 
+// out = inputs + sigma * normal noise: the element with index i in the whole batch takes number i
+// of math/philox.h, whatever the cut into rows.
+void perturb(const BatchCall& call,
+             const void* inputs,                 // [rows, length]
+             double sigma, const int64_t* seed,  // []
+             void* out);                         // [rows, length]
+
 struct Penalty {
   math::PenaltyMode mode;
   double target;

@@ -302,6 +302,18 @@ at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at:
   return restore_layout(out, r, real);
 }
 
+at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& seed) {
+  check_operand("inputs", inputs, inputs);
+  check_seed(seed, inputs);
+  const c10::cuda::OptionalCUDAGuard guard(inputs.device());
+  const at::Tensor x = inputs.contiguous();  // noise follows the row-major index in any layout
+  const at::Tensor out = empty_like_dense(x);
+  cuda::perturb(batch_call(x, 1), pointer(x), sigma, seed.const_data_ptr<int64_t>(),
+                mutable_pointer(out));
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return restore_layout(out, x, inputs);
+}
+
 std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale) {
   check_penalty(gradient, mode);

@@ -17,6 +17,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
     at::IntArrayRef wanted, at::IntArrayRef wanted_second);
 
 at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at::Tensor& alpha);
+at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& seed);
 
 std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale);

@@ -66,8 +66,9 @@ struct PenaltyOfNorm {
   T* norms;  // [rows]
 
   __device__ __forceinline__ T finish(int64_t row, T squared_norm) const {
-    norms[row] = math::square_root(squared_norm);
-    return penalty.value(squared_norm);
+    const T norm = math::square_root(squared_norm);
+    norms[row] = norm;
+    return penalty.value(norm);
   }
 };
 
@@ -80,7 +81,7 @@ struct PenaltyAlongDirection {
 
   __device__ __forceinline__ T finish(int64_t row, T dot) const {
     dots[row] = dot;
-    return penalty.coefficient(norms[row] * norms[row]) * dot;
+    return penalty.coefficient(norms[row]) * dot;
   }
 };
 
@@ -219,12 +220,12 @@ struct PenaltyGradient {
   T scale;                // of one sample: scale / rows
 
   __device__ __forceinline__ T factors(int64_t row) const {
-    return *grad_penalty * scale * penalty.coefficient(norms[row] * norms[row]);
+    return *grad_penalty * scale * penalty.coefficient(norms[row]);
   }
   __device__ __forceinline__ static T apply(T factor, T g, T, T) { return factor * g; }
 };
 
-// out = c v + t <g, v> g: the second derivative of the penalty, applied to v.
+// out = c v + t <u, v> u with u = g / n: the second derivative of the penalty, applied to v.
 template <typename T>
 struct PenaltyCurvature {
   static constexpr bool kHasY = true, kHasWeight = false;
@@ -238,10 +239,10 @@ struct PenaltyCurvature {
     T along_v, along_g;
   };
   __device__ __forceinline__ Factors factors(int64_t row) const {
-    const T squared_norm = norms[row] * norms[row];
+    const T norm = norms[row], inverse = penalty.inverse(norm);
     const T incoming = *grad_penalty * scale;
-    return {incoming * penalty.coefficient(squared_norm),
-            incoming * penalty.twist(squared_norm) * dots[row]};
+    return {incoming * penalty.coefficient(norm),
+            incoming * penalty.twist(norm) * (dots[row] * inverse) * inverse};
   }
   __device__ __forceinline__ static T apply(Factors factors, T v, T g, T) {
     return factors.along_v * v + factors.along_g * g;

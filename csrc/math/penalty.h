@@ -1,11 +1,14 @@
-// Penalties on a gradient norm n = ||g||, as functions of the squared norm q = n^2.
+// Penalties on a gradient norm n = ||g||.
 //
-// With p(n) the penalty of one sample, every derivative a kernel needs is one of
-//   coefficient(q) = p'(n) / n           grad of p with respect to g:  coefficient * g
-//   twist(q)       = coefficient'(n) / n the rank-one part of the second derivative:
-//                                        coefficient * v + twist * <g, v> * g
-// At n = 0 both are 0 for the two norms with a target (the subgradient that torch.norm takes),
-// so a dead sample never turns the step into NaN.
+// With p(n) the penalty of one sample and u = g / n its direction, every derivative a kernel needs
+// is made of
+//   coefficient(n) = p'(n) / n                   grad of p with respect to g:  coefficient * g
+//   twist(n)       = p''(n) - coefficient(n)     second derivative, applied to v:
+//                                                coefficient * v + twist * <u, v> * u
+//   inverse(n)     = 1 / n                       u = inverse * g
+// One factor at a time: n^3 is 0 in float32 where n is 1e-15, and the second derivative is finite.
+// At n = 0 all three are 0 (the subgradient that torch.norm takes), so a dead sample never turns
+// the step into NaN.
 #pragma once
 
 #include "functions.h"
@@ -27,19 +30,19 @@ struct NormPenalty {
   HOST_DEVICE bool is_active(scalar_t norm) const {
     return mode == PenaltyMode::kTwoSided || !(norm <= target);
   }
-  HOST_DEVICE scalar_t value(scalar_t squared_norm) const {
-    scalar_t norm = square_root(squared_norm);
+  HOST_DEVICE scalar_t value(scalar_t norm) const {
     return is_active(norm) ? (norm - target) * (norm - target) : scalar_t(0);
   }
-  HOST_DEVICE scalar_t coefficient(scalar_t squared_norm) const {
-    scalar_t norm = square_root(squared_norm);
+  HOST_DEVICE scalar_t coefficient(scalar_t norm) const {
     if (norm == scalar_t(0) || !is_active(norm)) return scalar_t(0);
     return scalar_t(2) - scalar_t(2) * target / norm;
   }
-  HOST_DEVICE scalar_t twist(scalar_t squared_norm) const {
-    scalar_t norm = square_root(squared_norm);
+  HOST_DEVICE scalar_t twist(scalar_t norm) const {
     if (norm == scalar_t(0) || !is_active(norm)) return scalar_t(0);
-    return scalar_t(2) * target / (norm * squared_norm);
+    return scalar_t(2) * target / norm;
+  }
+  HOST_DEVICE static scalar_t inverse(scalar_t norm) {
+    return norm == scalar_t(0) ? scalar_t(0) : scalar_t(1) / norm;
   }
 };
 

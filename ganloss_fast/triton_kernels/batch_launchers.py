@@ -1,4 +1,4 @@
-"""Launchers of interpolate and gradient_penalty_loss: a batch to one or two launches."""
+"""Launchers of interpolate, perturb and gradient_penalty_loss: a batch to one or two launches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from ganloss_fast.triton_kernels.checks import (
     check_penalty,
     check_penalty_backward,
     check_same,
+    check_seed,
 )
 from ganloss_fast.triton_kernels.layout import (
     ACCUMULATORS,
+    BLOCK,
     COMPUTE_DTYPES,
     NUM_WARPS,
     dense,
@@ -21,11 +23,13 @@ from ganloss_fast.triton_kernels.layout import (
     elementwise_geometry,
     in_layout_of,
     next_power_of_2,
+    program_count,
     read_one_by_one,
     restore_layout,
     row_geometry,
     workspace_for,
 )
+from ganloss_fast.triton_kernels.perturb import perturb_kernel
 from ganloss_fast.triton_kernels.reduction import MAX_PROGRAMS
 
 
@@ -75,6 +79,26 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
             num_warps=NUM_WARPS,
         )
     return restore_layout(out, r, real)
+
+
+def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
+    """seed: one int64 element, which the kernel reads."""
+    check_operand("inputs", inputs, inputs)
+    check_seed(seed, inputs)
+    x = inputs.resolve_neg().contiguous()  # noise follows the row-major index in any layout
+    out = torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        perturb_kernel[(program_count(x.numel()),)](
+            x,
+            seed,
+            out,
+            x.numel(),
+            float(sigma),
+            T=COMPUTE_DTYPES[x.dtype],
+            BLOCK=BLOCK,
+            num_warps=NUM_WARPS,
+        )
+    return restore_layout(out, x, inputs)
 
 
 def launch_row_dots(x, y, norms, results, mean, mode, target, scale) -> None:

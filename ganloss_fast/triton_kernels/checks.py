@@ -99,3 +99,12 @@ def check_penalty_backward(
     check_penalty(gradient, mode)
     check_shape("grad_penalty", grad_penalty, (), gradient)
     check_shape("norms", norms, gradient.shape[:1], gradient)
+
+
+def check_seed(seed: Tensor, like: Tensor) -> None:
+    if seed.device != like.device:
+        raise ValueError(f"seed: expected device {like.device}, got {seed.device}")
+    if seed.dtype != torch.int64:
+        raise TypeError(f"seed: expected dtype torch.int64, got {seed.dtype}")
+    if seed.numel() != 1:
+        raise ValueError(f"seed: expected one element, got shape {list(seed.shape)}")

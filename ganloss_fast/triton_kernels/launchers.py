@@ -11,6 +11,7 @@ from ganloss_fast.triton_kernels.batch_launchers import (
     gradient_penalty_loss_backward,
     gradient_penalty_loss_double_backward,
     interpolate,
+    perturb,
 )
 from ganloss_fast.triton_kernels.segment_launchers import (
     multi_tensor_loss,
@@ -26,4 +27,5 @@ __all__ = [
     "multi_tensor_loss",
     "multi_tensor_loss_backward",
     "multi_tensor_loss_double_backward",
+    "perturb",
 ]

@@ -17,7 +17,11 @@ from pathlib import Path
 HARNESS = Path(__file__).parent
 ROOT = HARNESS.parents[1]
 CACHE = ROOT / "build" / "harness"
-KERNEL_SOURCES = ("csrc/cuda/launch_losses.cu", "csrc/cuda/launch_rows.cu")
+KERNEL_SOURCES = (
+    "csrc/cuda/launch_losses.cu",
+    "csrc/cuda/launch_perturb.cu",
+    "csrc/cuda/launch_rows.cu",
+)
 
 SANITIZERS = {
     "plain": ["-O2"],
@@ -114,7 +118,7 @@ def build(
 
 
 def build_check(part: str, sanitizer: str, root: Path = ROOT) -> Path:
-    """The torch-free program check_<part>.cpp (losses or rows) under a sanitizer."""
+    """The torch-free program check_<part>.cpp (losses, perturb or rows) under a sanitizer."""
     sources = [HARNESS / f"check_{part}.cpp", root / "csrc" / "cuda" / f"launch_{part}.cu"]
     flags = SANITIZERS[sanitizer]
     return build(f"{part}_{sanitizer}", sources, flags, [], [root / "csrc"], root)

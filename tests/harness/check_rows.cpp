@@ -57,6 +57,8 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
   const double epsilon = 60 * epsilon_of(batch.compute());
   Buffer gradient = batch.images(true), direction = batch.images(false), out = batch.images(true);
   for (int64_t i = 0; i < batch.length && batch.rows > 1; ++i) gradient.set(i, 0.0);  // a dead row
+  for (int64_t i = batch.length; i < 2 * batch.length && batch.rows > 2; ++i)
+    gradient.set(i, 1e-16 * gradient.get(i));  // a norm whose cube is 0 in float32
   Buffer result(batch.compute(), 1), norms(batch.compute(), batch.rows);
   Buffer again(batch.compute(), 1), dots(batch.compute(), batch.rows);
   Buffer incoming(batch.compute(), 1), grad_grad(batch.compute(), 1);
@@ -75,17 +77,19 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
     cuda::gradient_penalty_loss(call, penalty, gradient.data(), again.data(), norms.data());
   });
   double sum = 0, contraction = 0, magnitude = 0;
-  std::vector<double> q(batch.rows, 0.0), dot(batch.rows, 0.0), dot_magnitude(batch.rows, 0.0);
+  std::vector<double> norm(batch.rows, 0.0), dot(batch.rows, 0.0), dot_magnitude(batch.rows, 0.0);
   for (int64_t row = 0; row < batch.rows; ++row) {
     for (int64_t i = row * batch.length; i < (row + 1) * batch.length; ++i) {
-      q[row] += gradient.get(i) * gradient.get(i);
+      norm[row] += gradient.get(i) * gradient.get(i);
       dot[row] += gradient.get(i) * direction.get(i);
       dot_magnitude[row] += std::fabs(gradient.get(i) * direction.get(i));
     }
-    magnitude += 2 * per_sample * dot_magnitude[row];
-    expect_close("norms", row, norms.get(row), std::sqrt(q[row]), epsilon, 0);
-    sum += formula.value(q[row]) * per_sample;
-    contraction += per_sample * formula.coefficient(q[row]) * dot[row];
+    norm[row] = std::sqrt(norm[row]);
+    const double coefficient = formula.coefficient(norm[row]);
+    magnitude += (2 + std::fabs(coefficient)) * per_sample * dot_magnitude[row];
+    expect_close("norms", row, norms.get(row), norm[row], epsilon, 0);
+    sum += formula.value(norm[row]) * per_sample;
+    contraction += per_sample * coefficient * dot[row];
   }
   expect_close("penalty", 0, result.get(0), batch.rows ? sum : NAN, epsilon, 1.0);
   expect_close("penalty again", 0, again.get(0), result.get(0), 0, 0);
@@ -102,7 +106,7 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
                                        norms.data(), out.data());
   for (int64_t i = 0; i < batch.rows * batch.length; ++i) {
     const double factor = 0.7 * per_sample * gradient.get(i);
-    expect("penalty gradient", i, factor * formula.coefficient(q[i / batch.length]), 2 * factor);
+    expect("penalty gradient", i, factor * formula.coefficient(norm[i / batch.length]), 2 * factor);
   }
 
   with_workspace([&] {
@@ -114,9 +118,12 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
   for (int64_t i = 0; i < batch.rows * batch.length; ++i) {
     const int64_t row = i / batch.length;
     const double along_v = 0.7 * per_sample * direction.get(i);
-    const double along_g = 0.7 * per_sample * formula.twist(q[row]) * gradient.get(i);
-    expect("second penalty gradient", i, along_v * formula.coefficient(q[row]) + along_g * dot[row],
-           2 * std::fabs(along_v) + std::fabs(along_g) * dot_magnitude[row]);
+    const double inverse = formula.inverse(norm[row]), coefficient = formula.coefficient(norm[row]);
+    const double along_g =
+        0.7 * per_sample * formula.twist(norm[row]) * inverse * gradient.get(i) * inverse;
+    expect("second penalty gradient", i, along_v * coefficient + along_g * dot[row],
+           (2 + std::fabs(coefficient)) * std::fabs(along_v) +
+               std::fabs(along_g) * dot_magnitude[row]);
   }
 }
 

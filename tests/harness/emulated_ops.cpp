@@ -27,6 +27,7 @@ TORCH_LIBRARY(ganloss_fast_emulated, m) {
       ", int[] wanted, int[] wanted_second) "
       "-> (Tensor, Tensor, Tensor[])");
   m.def("interpolate(Tensor real, Tensor fake, Tensor alpha) -> Tensor");
+  m.def("perturb(Tensor inputs, float sigma, Tensor seed) -> Tensor");
   m.def(
       "gradient_penalty_loss(Tensor gradient, int mode, float target, float scale) "
       "-> (Tensor, Tensor)");
@@ -47,6 +48,7 @@ TORCH_LIBRARY_IMPL(ganloss_fast_emulated, CPU, m) {
   m.impl("multi_tensor_loss_backward", &cuda::multi_tensor_loss_backward);
   m.impl("multi_tensor_loss_double_backward", &cuda::multi_tensor_loss_double_backward);
   m.impl("interpolate", &cuda::interpolate);
+  m.impl("perturb", &cuda::perturb);
   m.impl("gradient_penalty_loss", &cuda::gradient_penalty_loss);
   m.impl("gradient_penalty_loss_backward", &cuda::gradient_penalty_loss_backward);
   m.impl("gradient_penalty_loss_double_backward", &cuda::gradient_penalty_loss_double_backward);

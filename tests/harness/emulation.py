@@ -59,6 +59,7 @@ def _is_fake(value: object) -> bool:
 
 def launches() -> int:
     """Kernel launches of the emulated device so far."""
+    load()
     return torch.ops.ganloss_fast_emulated.launches()
 
 

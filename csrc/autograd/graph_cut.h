@@ -38,9 +38,9 @@ struct CutResult {
 };
 
 // grads: gradients taken with create_graph. hidden: leaves that nobody can see, and that need no
-// zeros, such as a detached copy of the samples.
+// zeros, such as a detached copy of the samples. fast_weights: see weight_gradient.h.
 CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_grads,
                            const std::vector<at::Tensor>& parameters,
-                           const std::vector<at::Tensor>& hidden);
+                           const std::vector<at::Tensor>& hidden, bool fast_weights);
 
 }  // namespace ganloss

@@ -11,12 +11,16 @@
 // a bias that got an explicit zero would get nothing (and Adam would skip it), and a tensor
 // inside the critic could no longer be asked for its (zero) gradient.
 //
+// With fast_weights the walk also replaces the nodes that compute the weight gradients of
+// convolutions (weight_gradient.cpp), which is right to rounding.
+//
 // Edges are edited in place: not while another thread runs a backward through the same graph.
 #include "graph_cut.h"
 
 #include <c10/util/flat_hash_map.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/functions/tensor.h>
 #include <torch/csrc/autograd/graph_task.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -25,6 +29,7 @@
 #include <unordered_map>
 
 #include "node.h"
+#include "weight_gradient.h"
 
 namespace ganloss {
 
@@ -46,6 +51,8 @@ struct NodeKind {
   int64_t idle_input = -1;
   bool is_leaf = false;
   bool is_custom = false;  // of a custom function: the type does not say which
+  bool is_convolution = false;
+  bool repeats_its_edges = false;  // holds a second copy of them, and compares
   // Whether a defined gradient that comes in makes a defined one go out on an edge: one bit for
   // each edge. Conservative: a 0 costs the addition of a zero, a wrong 1 would lose one.
   uint64_t surely_defined = 0;
@@ -74,7 +81,10 @@ NodeKind make_kind(const Node& node) {
   }
   kind.is_custom = !name.empty() && !('0' <= name.back() && name.back() <= '9');
   kind.is_leaf = dynamic_cast<const AccumulateGrad*>(&node) != nullptr;
-  if (name == "ConvolutionBackwardBackward0" || name == "PreluKernelBackwardBackward0")
+  kind.repeats_its_edges = dynamic_cast<const torch::autograd::CopySlices*>(&node) != nullptr;
+  kind.is_convolution = name == kConvolutionSecondOrder;
+  if (kind.is_convolution || name == kFastConvolutionSecondOrder ||
+      name == "PreluKernelBackwardBackward0")
     kind.surely_defined = 0b101;  // grad_output and weight; the input's needs a weight gradient
   else if (!kind.is_custom && node.num_inputs() == 1)
     kind.surely_defined = ~uint64_t(0);
@@ -146,6 +156,25 @@ const Edge* cut(Node& node, const NodeKind& kind) {
   node.add_pre_hook(std::make_unique<CutRecord>(edge));
   return recorded_edge(node);
 }
+
+// ---- faster nodes ----------------------------------------------------------------------------
+
+// Points edges at nodes that stand in for those of convolutions, one for each.
+class FastWeights {
+ public:
+  explicit FastWeights(bool enabled) : enabled_(enabled) {}
+  void redirect(Edge& edge) {
+    if (!enabled_ || !edge.is_valid() || !kind_of(*edge.function).is_convolution) return;
+    if (has_hook(*edge.function)) return;  // it has to run for that
+    const auto [entry, is_new] = replacements_.try_emplace(edge.function.get());
+    if (is_new) entry->second = fast_weight_gradient(edge.function);
+    if (entry->second) edge.function = entry->second;
+  }
+
+ private:
+  bool enabled_;
+  std::unordered_map<Node*, NodeHandle> replacements_;
+};
 
 // ---- giving zeros back -----------------------------------------------------------------------
 
@@ -238,6 +267,56 @@ class Walk {
   std::vector<Node*> stack_;
 };
 
+// What a cut takes away: zeros of leaves, and the way to tensors inside the critic.
+struct Lost {
+  edge_list leaves, removed;
+  std::vector<NodeHandle> inside;
+};
+
+bool has_leaf(const std::vector<at::Tensor>& tensors, const Node* leaf) {
+  return std::any_of(tensors.begin(), tensors.end(), [leaf](const at::Tensor& tensor) {
+    return tensor.is_leaf() && tensor.requires_grad() &&
+           torch::autograd::impl::gradient_edge(tensor).function.get() == leaf;
+  });
+}
+
+Lost what_is_lost(Walk& walk, const edge_list& roots, edge_list removed,
+                  const std::vector<at::Tensor>& hidden) {
+  Lost lost;
+  std::vector<Node*> leaves;
+  for (const Edge& edge : removed) walk.push(edge);
+  walk.visit(kReached, [&](Node& node, const NodeKind& kind) {
+    if (kind.is_leaf)
+      leaves.push_back(&node);
+    else
+      lost.inside.push_back(node.getptr());
+    if (kind.edge >= 0)
+      if (const Edge* edge = recorded_edge(node)) walk.push(*edge);
+    for (const Edge& edge : node.next_edges()) walk.push(edge);
+  });
+  for (const Edge& root : roots) walk.push(root);
+  walk.visit(kKept, [&](Node& node, const NodeKind& kind) {
+    for (size_t k = 0; k < node.num_outputs() && k < 64; ++k)
+      if (kind.surely_defined >> k & 1) walk.push(node.next_edge(k));
+  });
+  for (Node* leaf : leaves)
+    if (!walk.has(leaf, kKept) && !has_leaf(hidden, leaf))
+      lost.leaves.emplace_back(leaf->getptr(), 0);
+  lost.removed = std::move(removed);
+  return lost;
+}
+
+void add_parameters(Lost& lost, const Walk& walk, const std::vector<at::Tensor>& parameters,
+                    const std::vector<at::Tensor>& hidden) {
+  for (const at::Tensor& parameter : parameters)
+    if (parameter.is_leaf() && parameter.requires_grad()) {
+      NodeHandle leaf = torch::autograd::impl::gradient_edge(parameter).function;
+      if (!walk.has(leaf.get(), kReached) && !walk.has(leaf.get(), kKept) &&
+          !has_leaf(hidden, leaf.get()))
+        lost.leaves.emplace_back(std::move(leaf), 0);
+    }
+}
+
 // The same values under a new node.
 std::vector<at::Tensor> put_under(const NodePointer<ZeroNode>& node,
                                   const std::vector<at::Tensor>& grads) {
@@ -264,13 +343,20 @@ void set_row_lookup(RowLookup lookup) {
 
 CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_grads,
                            const std::vector<at::Tensor>& parameters,
-                           const std::vector<at::Tensor>& hidden) {
+                           const std::vector<at::Tensor>& hidden, bool fast_weights) {
   const auto zeros = static_cast<ZeroGrads>(zero_grads);
   Walk walk;
+  FastWeights fast(fast_weights);
+  bool is_new_root = false;
   std::vector<Edge> roots;
   for (const at::Tensor& grad : grads)
-    if (grad.defined() && grad.requires_grad())
-      roots.push_back(torch::autograd::impl::gradient_edge(grad));
+    if (grad.defined() && grad.requires_grad()) {
+      Edge root = torch::autograd::impl::gradient_edge(grad);
+      const Node* stock = root.function.get();
+      fast.redirect(root);
+      is_new_root |= root.function.get() != stock;
+      roots.push_back(std::move(root));
+    }
   for (const Edge& root : roots) walk.push(root);
 
   edge_list removed;
@@ -282,56 +368,28 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
         removed.push_back(*edge);
         walk.push(*edge);
       }
-    for (const Edge& edge : node.next_edges()) walk.push(edge);
+    for (Edge& edge : node.next_edges()) {
+      if (!kind.repeats_its_edges) fast.redirect(edge);
+      walk.push(edge);
+    }
   });
   CutResult result{grads, static_cast<int64_t>(removed.size()), static_cast<int64_t>(walk.size()),
                    compiled};
-  if (zeros == ZeroGrads::kNone || roots.empty()) return result;
-
-  std::vector<NodeHandle> inside;
-  std::vector<Node*> leaves;
-  for (const Edge& edge : removed) walk.push(edge);
-  walk.visit(kReached, [&](Node& node, const NodeKind& kind) {
-    if (kind.is_leaf)
-      leaves.push_back(&node);
-    else
-      inside.push_back(node.getptr());
-    if (kind.edge >= 0)
-      if (const Edge* edge = recorded_edge(node)) walk.push(*edge);
-    for (const Edge& edge : node.next_edges()) walk.push(edge);
-  });
-  for (const Edge& root : roots) walk.push(root);
-  walk.visit(kKept, [&](Node& node, const NodeKind& kind) {
-    for (size_t k = 0; k < node.num_outputs() && k < 64; ++k)
-      if (kind.surely_defined >> k & 1) walk.push(node.next_edge(k));
-  });
-
-  std::vector<Node*> hidden_leaves;
-  for (const at::Tensor& tensor : hidden)
-    if (tensor.is_leaf() && tensor.requires_grad())
-      hidden_leaves.push_back(torch::autograd::impl::gradient_edge(tensor).function.get());
-  edge_list leaf_edges;
-  const auto add_leaf = [&](const NodeHandle& leaf) {
-    const bool is_hidden =
-        std::find(hidden_leaves.begin(), hidden_leaves.end(), leaf.get()) != hidden_leaves.end();
-    if (!is_hidden && !walk.has(leaf.get(), kKept)) leaf_edges.emplace_back(leaf, 0);
-  };
-  for (Node* leaf : leaves) add_leaf(leaf->getptr());
-  if (zeros == ZeroGrads::kAll)
-    for (const at::Tensor& parameter : parameters)
-      if (parameter.is_leaf() && parameter.requires_grad()) {
-        const NodeHandle leaf = torch::autograd::impl::gradient_edge(parameter).function;
-        if (!walk.has(leaf.get(), kReached)) add_leaf(leaf);
-      }
-  if (leaf_edges.empty() && removed.empty()) return result;
+  if (roots.empty()) return result;
+  Lost lost;
+  if (zeros != ZeroGrads::kNone) {
+    lost = what_is_lost(walk, roots, std::move(removed), hidden);
+    if (zeros == ZeroGrads::kAll) add_parameters(lost, walk, parameters, hidden);
+  }
+  if (lost.leaves.empty() && lost.removed.empty() && !is_new_root) return result;
 
   auto node = make_node<ZeroNode>();
   node->passed = roots.size();
-  node->leaves = leaf_edges.size();
-  node->inside = std::move(inside);
+  node->leaves = lost.leaves.size();
+  node->inside = std::move(lost.inside);
   edge_list edges = std::move(roots);
-  edges.insert(edges.end(), leaf_edges.begin(), leaf_edges.end());
-  edges.insert(edges.end(), removed.begin(), removed.end());
+  edges.insert(edges.end(), lost.leaves.begin(), lost.leaves.end());
+  edges.insert(edges.end(), lost.removed.begin(), lost.removed.end());
   node->set_next_edges(std::move(edges));
   result.grads = put_under(node, grads);
   return result;

@@ -2,9 +2,9 @@
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
+#include "autograd/graph_cut.h"
 #include "cpu/launch.h"
 #include "eager_entry.h"
-#include "autograd/graph_cut.h"
 #include "math/penalty.h"
 #include "math/terms.h"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+import on_gpu
 import pytest
 import torch
 import triton_guard
@@ -21,7 +22,12 @@ if backends.TRITON_INTERPRETED:  # a process of its own: TRITON_INTERPRET=1 pyte
     IMPLEMENTATIONS = ["triton"]
 
 # Minutes of compiling and emulation: make verify-gpu-kernels runs them, make test does not.
-GPU_PROOFS = {"test_cuda_kernels.py", "test_cuda_static.py", "test_triton_static.py"}
+GPU_PROOFS = {
+    "test_cuda_kernels.py",
+    "test_cuda_static.py",
+    "test_cuda_traffic.py",
+    "test_triton_static.py",
+}
 
 needs_native = pytest.mark.skipif(
     not backends.HAS_NATIVE, reason=f"no native kernels: {backends.NATIVE_MISSING}"
@@ -35,6 +41,11 @@ def pytest_addoption(parser):
         help="run the tests of the native implementation on the CUDA kernels, on the CPU",
     )
     parser.addoption(
+        "--on-gpu",
+        choices=on_gpu.BACKENDS,
+        help="run the tests of the native implementation on the kernels of a backend, on the GPU",
+    )
+    parser.addoption(
         "--no-skips",
         action="store_true",
         help="a skipped test is a failure: where every tool is there, nothing may go unproven",
@@ -43,9 +54,13 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """``native`` in a test's fixtures means: skip, with the reason, where there is none."""
-    if config.getoption("--emulated-cuda"):
-        items[:] = [item for item in items if serves_emulation(item)]
+    backend = config.getoption("--on-gpu")
+    if backend or config.getoption("--emulated-cuda"):
+        items[:] = [item for item in items if runs_elsewhere(item)]
+    reason = on_gpu.why_not(backend) if backend else None
     for item in items:
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
         if item.path.name in GPU_PROOFS:
             item.add_marker(pytest.mark.gpu_proof)
         if {"native", "isa"} & set(getattr(item, "fixturenames", ())):
@@ -70,8 +85,8 @@ def skips_forbidden(config):
     return config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
 
 
-def serves_emulation(item):
-    """Whether a test runs the native implementation; once, not for every instruction set."""
+def runs_elsewhere(item):
+    """Whether a test may take other kernels for the native ones; one for each instruction set."""
     if item.get_closest_marker("cpu_only"):
         return False
     chosen = item.callspec.params if hasattr(item, "callspec") else {}
@@ -82,18 +97,21 @@ def serves_emulation(item):
 
 @contextlib.contextmanager
 def native_kernels(request):
-    """The native backend: of the CPU, or the emulated CUDA kernels under --emulated-cuda."""
+    """The native backend: of the CPU, or what --emulated-cuda and --on-gpu put in its place."""
     with backends.use_backend("native"):
-        if not request.config.getoption("--emulated-cuda"):
+        if backend := request.config.getoption("--on-gpu"):
+            place = on_gpu.OnDevice(on_gpu.KERNELS[backend])
+        elif request.config.getoption("--emulated-cuda"):
+            from harness import emulation
+
+            place = emulation.emulated_cuda()
+        else:
             yield
             return
-        from harness import emulation
-
-        before = emulation.launches()
-        with emulation.emulated_cuda():
+        with place:
             yield
         is_about_kernels = not request.node.get_closest_marker("launches_nothing")
-        assert not is_about_kernels or emulation.launches() > before, "no CUDA kernel was launched"
+        assert place.launched or not is_about_kernels, "no kernel was launched"
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
-DOUBLE = {"DADD", "DMUL", "DFMA", "DSETP", "DMNMX"}
+DOUBLE = re.compile(r"(DADD|DMUL|DFMA|DSETP|DMNMX)\b|MUFU\.\w+64H")
 
 
 @dataclass
@@ -26,9 +26,8 @@ class Kernel:
     instructions: Counter = field(default_factory=Counter)  # full names, LDG.E.128 and the like
 
     @property
-    def family(self) -> str:
-        """The name with its compute type alone: multi_tensor_loss_kernel<float>."""
-        return re.sub(r"<(\w+).*", r"<\1>", self.name)
+    def compute_type(self) -> str:
+        return self.name.partition("<")[2].partition(",")[0].rstrip(">")
 
     def count(self, operation: str, width: str = "") -> int:
         return sum(
@@ -38,7 +37,7 @@ class Kernel:
         )
 
     def double_arithmetic(self) -> int:
-        return sum(self.count(operation) for operation in DOUBLE)
+        return sum(n for name, n in self.instructions.items() if DOUBLE.match(name))
 
 
 def find_cuobjdump() -> str | None:
@@ -63,7 +62,9 @@ def _lines(*command: str) -> list[str]:
 def _demangle(symbol: str) -> str:
     (name,) = _lines("c++filt", symbol)
     name = name.replace("ganloss::cuda::", "").removeprefix("void ")
-    return re.sub(r"\((?!.*>).*", "", re.sub(r">\(.*", ">", name))
+    name = re.sub(r" ?>\(.*", ">", name)
+    # Every argument has the compute type of the kernel: it is said once, and of a list its bytes.
+    return re.sub(r"\w+<\w+<\w+>, (\d+)>|(?<=, )(\w+)<\w+>", r"\1\2", name)
 
 
 def kernels_of(path: Path) -> list[Kernel]:

@@ -53,8 +53,10 @@ def complaint(result: subprocess.CompletedProcess) -> str:
 @pytest.mark.parametrize("part", PARTS)
 def test_every_element_is_right_and_in_bounds(part):
     """All terms, operands, dtypes and alignments, under AddressSanitizer and UBSan."""
-    result = run(build.build_check(part, "address"))
-    assert result.returncode == 0, complaint(result)
+    program = build.build_check(part, "address")
+    for seed, arguments in ((-1, ()), (1, ("small",)), (2, ("small",))):
+        result = run(program, *arguments, seed=seed)
+        assert result.returncode == 0, complaint(result)
 
 
 @pytest.mark.timeout(600)
@@ -99,6 +101,8 @@ BUGS = (
         FENCES.removesuffix("    __threadfence();\n"), "thread", "data race"),
     Bug("missing barrier", "reduce.cuh", "  __syncthreads();\n  if (warp != 0) return;",
         "  if (warp != 0) return;", "thread", "data race"),
+    Bug("missing barrier behind the ticket", "reduce.cuh",
+        "  __syncthreads();\n  return is_last[0];", "  return is_last[0];", "thread", "data race"),
     Bug("missing barrier between two sums", "reduce.cuh",
         "  __syncthreads();  // the sums of an earlier call have been read\n", "", "thread",
         "data race", part="rows"),

@@ -1,7 +1,7 @@
 """The ops on a real GPU. Every test is skipped, with the reason, where there is none.
 
-The op tests of the other files run there too: ``pytest --emulated-cuda`` on the CPU, and
-``pytest -m gpu`` here, which moves the same checks to the device.
+The op tests of the other files run there too: ``pytest --on-gpu=native`` and ``--on-gpu=triton``
+move the arguments of every op to the device, and its results back.
 """
 
 from __future__ import annotations

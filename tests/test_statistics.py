@@ -43,6 +43,18 @@ def test_statistics_are_those_of_torch(implementation, dtype, shift):
         torch.testing.assert_close(row.double(), torch.stack(expected), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("position", [0, 33_333, 199_999])
+@pytest.mark.parametrize("outlier", [1e3, 1e5])
+def test_an_outlier_costs_the_other_elements_no_digits(implementation, outlier, position):
+    """Counted from the outlier, every deviation is as large: 106 for 100 in float32."""
+    logits = draw(200_000, scale=1.0)
+    logits[position] = outlier
+    row = ops.multi_tensor_loss([Segment(logits, SOFTPLUS)], True).statistics[0].double()
+    x = logits.double()
+    expected = torch.stack([x.mean(), x.std(correction=0)])
+    torch.testing.assert_close(row[:2], expected, rtol=2e-5, atol=1e-6)
+
+
 def test_statistics_count_what_is_not_finite(implementation):
     logits = draw(5000)
     logits[[3, 4094, 4096, 4999]] = torch.tensor([INF, -INF, math.nan, INF])

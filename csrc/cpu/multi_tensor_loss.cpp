@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "../checks.h"
+#include "../math/statistics.h"
 #include "../ops.h"
 #include "launch.h"
 #include "one_pass.h"
@@ -173,9 +174,13 @@ void fill_statistics(const at::Tensor& statistics, const std::vector<Resolved>& 
                      const std::vector<Piece>& pieces) {
   std::vector<double> shifts(segments.size(), 0.0);
   for (size_t s = 0; s < segments.size(); ++s) {
-    if (segments[s].a.numel() == 0) continue;
-    const double first = scalar_value(segments[s].a.as_strided({}, {}));
-    if (std::isfinite(first)) shifts[s] = first;
+    const at::Tensor& a = segments[s].a;
+    if (a.numel() == 0) continue;
+    double elements[math::kCenterElements];
+    for (int k = 0; k < math::kCenterElements; ++k)
+      elements[k] = scalar_value(
+          a.as_strided({}, {}, a.storage_offset() + math::center_element(k, a.numel())));
+    shifts[s] = math::center_of(elements);
   }
   std::vector<Statistics> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {

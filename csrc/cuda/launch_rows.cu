@@ -91,9 +91,10 @@ void launch_row_sum(const BatchCall& call, const Finish& finish, const void* x, 
   auto* ticket = static_cast<unsigned*>(call.workspace);
   auto* partials = reinterpret_cast<T*>(static_cast<char*>(call.workspace) + kTicketBytes);
   if (blocks > 1) cudaMemsetAsync(ticket, 0, sizeof(unsigned), call.stream);
+  if (x == y) y = nullptr;  // so that it is read once
   if (is_wide(call))
     GANLOSS_LAUNCH((wide_row_sum_kernel<T, Finish>), blocks, kThreads, call.stream, batch, finish,
-                   x, x == y ? nullptr : y, factor, static_cast<T*>(result), partials, ticket);
+                   x, y, factor, static_cast<T*>(result), partials, ticket);
   else
     GANLOSS_LAUNCH((narrow_row_sum_kernel<T, Finish>), blocks, kThreads, call.stream, batch, finish,
                    x, y, factor, static_cast<T*>(result), partials, ticket);

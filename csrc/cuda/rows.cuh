@@ -160,7 +160,7 @@ template <typename T, typename Finish>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     narrow_row_sum_kernel(const Rows batch, const Finish finish,
                           const void* x,  // [rows, length]
-                          const void* y,  // [rows, length]
+                          const void* y,  // [rows, length], or null: x
                           T factor,
                           T* result,         // []
                           T* partials,       // [blocks]
@@ -179,20 +179,22 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
       visit_storage<T>(batch.dtype, [&](auto storage) {
         using storage_t = decltype(storage);
         const auto* left = static_cast<const storage_t*>(x) + row * length;
-        const auto* right = static_cast<const storage_t*>(y) + row * length;
+        const auto* right = y == nullptr ? left : static_cast<const storage_t*>(y) + row * length;
         if (batch.has_words) {
           constexpr int kLane = kLanes<storage_t>;
           for (int i = lane; i < length / kLane; i += batch.lanes) {
             const auto a = reinterpret_cast<const Word<storage_t>*>(left)[i];
-            const auto b = reinterpret_cast<const Word<storage_t>*>(right)[i];
+            const auto b = y == nullptr ? a : reinterpret_cast<const Word<storage_t>*>(right)[i];
 #pragma unroll
             for (int k = 0; k < kLane; ++k)
               sum += T(to_compute(a.lanes[k])) * T(to_compute(b.lanes[k]));
           }
         } else {
 #pragma unroll 4
-          for (int i = lane; i < length; i += batch.lanes)
-            sum += T(to_compute(left[i])) * T(to_compute(right[i]));
+          for (int i = lane; i < length; i += batch.lanes) {
+            const T a = to_compute(left[i]);
+            sum += a * (y == nullptr ? a : T(to_compute(right[i])));
+          }
         }
       });
     }

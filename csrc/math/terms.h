@@ -86,11 +86,6 @@ struct Absolute {
   HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(0); }
 };
 
-// The table of terms. A code is an index into kTermNames; ganloss_fast/terms.py holds the same
-// list and a test compares the two.
-inline constexpr const char* kTermNames[] = {"softplus", "hinge", "squared", "linear", "abs"};
-inline constexpr int kTermCount = sizeof(kTermNames) / sizeof(kTermNames[0]);
-
 // A term chosen at run time: its code and its parameters in the order of its fields.
 struct TermSpec {
   int code;
@@ -98,21 +93,35 @@ struct TermSpec {
   double second;
 };
 
-// Calls visitor(term) with the term that the code names.
+// The table of terms: DO(name, the term made from its parameters). A code is a row number;
+// ganloss_fast/terms.py holds the same list and a test compares the two.
+#define GANLOSS_FOR_EACH_TERM(DO)           \
+  DO(softplus, Softplus<scalar_t>{first})   \
+  DO(hinge, Hinge<scalar_t>{first, second}) \
+  DO(squared, Squared<scalar_t>{first})     \
+  DO(linear, Linear<scalar_t>{})            \
+  DO(abs, Absolute<scalar_t>{})
+
+#define GANLOSS_TERM_CODE(name, ...) name,
+#define GANLOSS_TERM_NAME(name, ...) #name,
+#define GANLOSS_TERM_CASE(name, ...) \
+  case TermCode::name:               \
+    return visitor(__VA_ARGS__);
+
+enum class TermCode : int { GANLOSS_FOR_EACH_TERM(GANLOSS_TERM_CODE) };
+inline constexpr const char* kTermNames[] = {GANLOSS_FOR_EACH_TERM(GANLOSS_TERM_NAME)};
+inline constexpr int kTermCount = sizeof(kTermNames) / sizeof(kTermNames[0]);
+
+// Calls visitor(term) with the term that the code names; codes are checked at the door.
 template <typename scalar_t, typename Visitor>
 HOST_DEVICE auto visit_term(const TermSpec& spec, Visitor&& visitor) {
-  switch (spec.code) {
-    case 0:
-      return visitor(Softplus<scalar_t>{scalar_t(spec.first)});
-    case 1:
-      return visitor(Hinge<scalar_t>{scalar_t(spec.first), scalar_t(spec.second)});
-    case 2:
-      return visitor(Squared<scalar_t>{scalar_t(spec.first)});
-    case 3:
-      return visitor(Linear<scalar_t>{});
-    default:
-      return visitor(Absolute<scalar_t>{});
-  }
+  const scalar_t first = scalar_t(spec.first), second = scalar_t(spec.second);
+  switch (static_cast<TermCode>(spec.code)) { GANLOSS_FOR_EACH_TERM(GANLOSS_TERM_CASE) }
+  __builtin_unreachable();
 }
+
+#undef GANLOSS_TERM_CODE
+#undef GANLOSS_TERM_NAME
+#undef GANLOSS_TERM_CASE
 
 }  // namespace ganloss::math

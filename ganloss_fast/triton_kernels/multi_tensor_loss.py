@@ -1,9 +1,8 @@
 """multi_tensor_loss in Triton: one launch for each segment, forward, backward and once more.
 
-The kernels read half and bfloat16 as they are and upcast at once: arithmetic is float32, or
-float64 for float64. A launch belongs to one segment and the launches of a call follow each other
-on one stream, so the last program of a launch can add its segment to the total of those before
-it: no further launch, no host.
+Half and bfloat16 are upcast as they are read: arithmetic is float32, or float64 for float64. The
+launches of a call, one for each segment, follow each other on one stream, so the last program of
+a launch can add its segment to the total of those before it: no further launch, no host.
 
 Tiles that lie wholly inside a segment are loaded and stored without a mask. A masked access is
 only vectorised when the length is known to be a multiple of 16, which the lengths of users are
@@ -116,6 +115,26 @@ def store_mean(
 
 
 @triton.jit
+def finite_element(a, index, count, T: tl.constexpr):
+    x = tl.load(a + index, mask=count > 0, other=0.0).to(T)
+    return tl.where(x - x == 0.0, x, 0.0)
+
+
+@triton.jit
+def center_of(a, count, T: tl.constexpr):
+    """What deviations are counted from: see ``csrc/math/statistics.h``.
+
+    Near the mean, so that a large one does not swallow the deviation: the middle of three elements,
+    of which one may be an outlier. An infinite one would make the mean of infinities NaN.
+    """
+    step = count // 6
+    x = finite_element(a, step, count, T)
+    y = finite_element(a, 3 * step, count, T)
+    z = finite_element(a, 5 * step, count, T)
+    return tl.minimum(tl.maximum(tl.minimum(x, y), z), tl.maximum(x, y))
+
+
+@triton.jit
 def add_statistics(deviations, squares, signs, nonfinite, x, shift, offsets, count, is_whole):
     """The sums that the statistics are made of, with one more tile."""
     deviation = x - shift
@@ -174,10 +193,7 @@ def term_mean_kernel(
     second = as_scalar(second, T)
     terms = tl.zeros((BLOCK,), T)
     if statistics is not None:
-        # Around the first element, so that a large mean does not swallow the deviation. Not
-        # around an infinite one, which would make the mean of infinities NaN.
-        shift = tl.load(a, mask=count > 0, other=0.0).to(T)
-        shift = tl.where(shift - shift == 0.0, shift, 0.0)
+        shift = center_of(a, count, T)
         deviations = tl.zeros((BLOCK,), T)
         squares = tl.zeros((BLOCK,), T)
         signs = tl.zeros((BLOCK,), T)

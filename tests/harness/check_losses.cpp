@@ -22,6 +22,7 @@ std::mt19937 random_numbers(1);
 
 constexpr Dtype kDtypes[] = {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16};
 constexpr double kParameters[][2] = {{-1.0, 0.0}, {1.0, 1.0}, {0.25, 0.0}, {0.0, 0.0}, {0.0, 0.0}};
+static_assert(std::size(kParameters) == math::kTermCount, "a term has no parameters here");
 
 struct TestSegment {
   Buffer a, b, weight, va, vb, grad_a, grad_b;
@@ -251,6 +252,23 @@ void check_huge() {
                  1e-3, 0.0);
 }
 
+// Every dtype, and every way in which blocks and launches meet, in few blocks.
+void check_small() {
+  // Several blocks of one segment, and several segments, at one ticket.
+  std::vector<TestSegment> mixed;
+  mixed.push_back(make_segment(Dtype::kHalf, 4097, 0, OperandB::kTensor, true, 0, true));
+  mixed.push_back(make_segment(Dtype::kFloat, 301, 1, OperandB::kScalar, false, 1, true));
+  mixed.push_back(make_segment(Dtype::kBFloat16, 2055, 4, OperandB::kScalar, true, 0, false));
+  check_list(mixed, false, 1);
+  check_sizes(Dtype::kDouble, {2051, 7, 1030}, 1, true, 1);
+  // Several launches of one call. An empty segment takes a row of the list and no block.
+  std::vector<TestSegment> long_list;
+  for (int s = 0; s < 560; ++s)
+    long_list.push_back(make_segment(Dtype::kFloat, s % 150 == 149 ? 5 : 0, s % math::kTermCount,
+                                     OperandB::kScalar, false, 0, true));
+  check_list(long_list, false, 1);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -260,11 +278,7 @@ int main(int count, char** arguments) {
     return report();
   }
   if (!std::strcmp(mode, "small")) {
-    // One list: several blocks of one segment, and several segments, meet at one ticket.
-    std::vector<TestSegment> list;
-    list.push_back(make_segment(Dtype::kHalf, 4097, 0, OperandB::kTensor, true, 0, true));
-    list.push_back(make_segment(Dtype::kFloat, 301, 1, OperandB::kScalar, false, 1, true));
-    check_list(list, false, 1);
+    check_small();
     return report();
   }
   for (Dtype dtype : {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16, Dtype::kDouble}) {

@@ -142,7 +142,11 @@ int main(int count, char** arguments) {
     check_penalty({Dtype::kFloat, 1, 8300, 0, true}, math::PenaltyMode::kTwoSided, 1);  // pieces
     check_penalty({Dtype::kHalf, 6, 2100, 0, true}, math::PenaltyMode::kTwoSided, 1);   // rows
     check_penalty({Dtype::kFloat, 700, 3, 0, true}, math::PenaltyMode::kTwoSided, 1);   // lanes
-    check_interpolate({Dtype::kFloat, 3, 2100, 0, true}, false, 1);
+    check_penalty({Dtype::kDouble, 9, 257, 1, true}, math::PenaltyMode::kOneSided, 1);
+    check_interpolate({Dtype::kFloat, 3, 2100, 0, true}, false, 1);    // wide rows
+    check_interpolate({Dtype::kBFloat16, 70, 24, 0, true}, false, 1);  // narrow rows
+    check_interpolate({Dtype::kDouble, 70, 3, 0, false}, false, 1);    // without words
+    check_interpolate({Dtype::kHalf, 2, 2100, 0, true}, true, 1);      // an alpha for each element
     return report();
   }
   for (Dtype dtype : {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16, Dtype::kDouble}) {

@@ -44,6 +44,12 @@ class emulated_cuda(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         load()
+        self._launched_before = launches()
+
+    @property
+    def launched(self) -> int:
+        """Kernel launches inside the block."""
+        return launches() - self._launched_before
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -59,7 +65,6 @@ def _is_fake(value: object) -> bool:
 
 def launches() -> int:
     """Kernel launches of the emulated device so far."""
-    load()
     return torch.ops.ganloss_fast_emulated.launches()
 
 

@@ -122,6 +122,11 @@ def interpolation(name: str):
     return lambda: launchers.interpolate(x, x, alpha)
 
 
+def noise():
+    seed = torch.zeros((), dtype=torch.int64)
+    return lambda: launchers.perturb(BATCHES["programs"], 0.1, seed)
+
+
 # Launches, operators of torch, and the most Python calls: as many as there are, and a quarter.
 COSTS = {
     "loss, one program": (loss(TILE), 1, {"new_empty": 3}, 42),
@@ -134,6 +139,7 @@ COSTS = {
     "penalty, one program": (penalty("one program"), 1, {"new_empty": 2}, 30),
     "penalty": (penalty("programs"), 1, {"new_empty": 2, "zeros": 1}, 30),
     "penalty, gradient": (penalty_gradient("programs"), 1, {"empty_like": 1}, 35),
+    "perturb": (noise(), 1, {"empty_like": 1}, 25),
     "interpolate": (interpolation("programs"), 1, {"empty_like": 1}, 30),
 }
 

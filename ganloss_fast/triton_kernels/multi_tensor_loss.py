@@ -1,9 +1,8 @@
 """multi_tensor_loss in Triton: one launch for each segment, forward, backward and once more.
 
-The kernels read half and bfloat16 as they are and upcast at once: arithmetic is float32, or
-float64 for float64. A launch belongs to one segment and the launches of a call follow each other
-on one stream, so the last program of a launch can add its segment to the total of those before
-it: no further launch, no host.
+Half and bfloat16 are upcast as they are read: arithmetic is float32, or float64 for float64. The
+launches of a call, one for each segment, follow each other on one stream, so the last program of
+a launch can add its segment to the total of those before it: no further launch, no host.
 
 Tiles that lie wholly inside a segment are loaded and stored without a mask. A masked access is
 only vectorised when the length is known to be a multiple of 16, which the lengths of users are

@@ -3,7 +3,13 @@
 import triton
 import triton.language as tl
 
-from ganloss_fast.triton_kernels.multi_tensor_loss import as_scalar, first_tile, tile_count
+from ganloss_fast.triton_kernels.multi_tensor_loss import (
+    as_scalar,
+    first_tile,
+    load_tile,
+    store_tile,
+    tile_count,
+)
 from ganloss_fast.triton_kernels.terms import square_root
 
 
@@ -84,14 +90,9 @@ def perturb_kernel(
     """out = inputs + sigma * noise."""
     key = tl.load(seed)
     deviation = as_scalar(sigma, T)
-    whole = count // BLOCK
     for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
-        noise = deviation * noise_of_tile(key, tile, T, BLOCK)
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
-        if tile < whole:
-            result = tl.load(inputs + offsets).to(T) + noise
-            tl.store(out + offsets, result.to(out.dtype.element_ty))
-        else:
-            mask = offsets < count
-            result = tl.load(inputs + offsets, mask=mask).to(T) + noise
-            tl.store(out + offsets, result.to(out.dtype.element_ty), mask=mask)
+        is_whole = tile < count // BLOCK
+        result = load_tile(inputs, offsets, count, is_whole, T)
+        result += deviation * noise_of_tile(key, tile, T, BLOCK)
+        store_tile(out, result, offsets, count, is_whole)

@@ -72,6 +72,10 @@ def combined(critic, real, fake):
     return loss + gf.gradient_penalty(critic, real, fake, alpha=0.3)
 
 
+def fast_weights(critic, real, fake):
+    return gf.gradient_penalty(critic, real, fake, alpha=0.3, zero_grads="all", graph_cut="fast")
+
+
 def shared_logits(critic, real, fake):
     real = real.clone().requires_grad_()
     logits = critic(real)
@@ -110,6 +114,7 @@ CASES = {
         {"unused": True},
         {"find_unused_parameters": True},
     ),
+    "penalty only, fast weights": (fast_weights, {}, {}),
     "main loss and penalty": (combined, {}, {}),
     "shared logits": (shared_logits, {}, {}),
     "chunks": (chunked, {}, {}),

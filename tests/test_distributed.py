@@ -174,6 +174,7 @@ def test_means_over_processes_are_differentiable_twice(group_of_one):
     assert torch.autograd.gradgradcheck(average_loss(group_of_one), operands)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dynamo, in torch 2.13
 def test_means_over_processes_compile(group_of_one):
     real, fake = torch.randn(2, 4, 1).unbind()
     compiled = torch.compile(average_loss(group_of_one), fullgraph=True, backend="aot_eager")

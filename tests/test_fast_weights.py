@@ -16,10 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import ganloss_fast as gf
 from ganloss_fast import backends
 
-pytestmark = [
-    pytest.mark.skipif(not backends.HAS_NATIVE, reason="needs the native extension"),
-    pytest.mark.cpu_only,
-]
+pytestmark = pytest.mark.skipif(not backends.HAS_NATIVE, reason="needs the native extension")
 
 
 def backward(critic: nn.Module, x: Tensor, graph_cut: str) -> Tensor:

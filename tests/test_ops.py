@@ -57,6 +57,8 @@ def requiring_grad(call: Call) -> dict[str, object]:
     return {name: leaf(value, name) for name, value in call.arguments.items()}
 
 
+# opcheck traces with meta and functional tensors, for which emulated kernels are not registered.
+@pytest.mark.cpu_only
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck's own
 @pytest.mark.parametrize("name", OPS)
 def test_opcheck(calls, name):
@@ -64,6 +66,7 @@ def test_opcheck(calls, name):
     torch.library.opcheck(calls[name].op, (), requiring_grad(calls[name]))
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("name", OPS)
 def test_opcheck_without_gradients(calls, name):
     torch.library.opcheck(calls[name].op, (), calls[name].arguments)

@@ -23,8 +23,8 @@ bench: $(VENV)/.built
 
 # What every implementation must pass; and of it, what depends on the order of blocks and threads.
 OP_TESTS_OF_SUMS = $(addprefix tests/test_, multi_tensor_loss.py penalties.py statistics.py)
-OP_TESTS = $(OP_TESTS_OF_SUMS) $(addprefix tests/test_, terms.py ops.py segment_weights.py \
-    losses.py matching.py penalty_family.py properties.py perturb.py)
+OP_TESTS = $(OP_TESTS_OF_SUMS) $(addprefix tests/test_, multi_tensor_loss_graph.py terms.py \
+    ops.py segment_weights.py losses.py matching.py penalty_family.py properties.py perturb.py)
 
 # The GPU kernels, executed, race-checked, memory-checked and held to their static budget on a
 # machine without a GPU: CUDA C++ on the harness in tests/harness, on two schedules, and Triton in

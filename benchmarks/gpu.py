@@ -27,16 +27,28 @@ from ganloss_fast import backends, ops, terms
 from ganloss_fast.terms import Segment
 
 RESULTS = Path(__file__).resolve().parent / "results"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+FORWARD, BACKWARD, SECOND_ORDER = "forward", "forward + backward", "up to second order"
+DIRECTIONS = (FORWARD, BACKWARD, SECOND_ORDER)
 FLUSHED_BYTES = 256 << 20  # more than any L2 cache holds
 
 
 # ---- what is measured --------------------------------------------------------------------------
 
 
+Work = Callable[[], object]
+Wrap = Callable[[Work], Work]
+
+
 @dataclass(frozen=True)
 class Case:
-    """One op and direction at one size. ``build`` draws the inputs and returns the work.
+    """One op and direction at one size. ``build`` draws the inputs and returns the work, whose
+    forward pass it gives to ``wrap`` first: to torch.compile, or to nobody.
 
     ``bytes_moved`` is the least that any implementation must read and write.
     """
@@ -46,7 +58,7 @@ class Case:
     size: str
     dtype: str
     bytes_moved: int
-    build: Callable[[torch.device], Callable[[], object]]
+    build: Callable[[torch.device, Wrap], Work]
 
 
 LOSS_SHAPES = {
@@ -73,13 +85,30 @@ def _draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     return torch.randn(shape, device=device, dtype=torch.float32).to(dtype).requires_grad_()
 
 
+def _differentiated(forward: Callable[[], Tensor], leaves: list[Tensor], direction: str) -> Work:
+    """The forward pass, and as many derivatives as the direction says."""
+    if direction == FORWARD:
+        return torch.no_grad()(forward)
+    if direction == BACKWARD:
+        return lambda: torch.autograd.grad(forward(), leaves)
+    directions = [torch.randn_like(leaf) for leaf in leaves]
+
+    def twice() -> object:
+        first = torch.autograd.grad(forward(), leaves, create_graph=True)
+        return torch.autograd.grad(first, leaves, directions, allow_unused=True)
+
+    return twice
+
+
 def loss_case(name: str, size: str, shapes: list, dtype: str, direction: str) -> Case:
     """A discriminator loss, or the feature matching of pairs, over a list."""
     n, width = _elements(shapes), DTYPES[dtype].itemsize
-    reads = 2 * n * width  # real and fake
-    moved = reads if direction == "forward" else 3 * reads  # read twice, gradients written once
+    # Real and fake are read; read again, and gradients written; read again with directions, and
+    # their gradients written.
+    passes = {FORWARD: 1, BACKWARD: 3, SECOND_ORDER: 6}[direction]
+    moved = 2 * n * width * passes
 
-    def build(device: torch.device) -> Callable[[], object]:
+    def build(device: torch.device, wrap: Wrap) -> Work:
         real = [_draw(shape, DTYPES[dtype], device) for shape in shapes]
         fake = [_draw(shape, DTYPES[dtype], device) for shape in shapes]
 
@@ -89,26 +118,24 @@ def loss_case(name: str, size: str, shapes: list, dtype: str, direction: str) ->
                 return ops.multi_tensor_loss(pairs).total
             return ganloss_fast.discriminator_loss(real, fake, name)
 
-        if direction == "forward":
-            return torch.no_grad()(forward)
-        return lambda: torch.autograd.grad(forward(), [*real, *fake])
+        return _differentiated(wrap(forward), [*real, *fake], direction)
 
     return Case(name, direction, size, dtype, moved, build)
 
 
 def penalty_case(size: str, shape: tuple[int, ...], dtype: str, direction: str) -> Case:
     n, width = torch.Size(shape).numel(), DTYPES[dtype].itemsize
-    moved = n * width * (1 if direction == "forward" else 3)
+    # The second order needs <gradient, direction> before it can begin.
+    passes = {FORWARD: 1, BACKWARD: 3, SECOND_ORDER: 8}[direction]
+    moved = n * width * passes
 
-    def build(device: torch.device) -> Callable[[], object]:
+    def build(device: torch.device, wrap: Wrap) -> Work:
         gradient = _draw(shape, DTYPES[dtype], device)
 
         def forward() -> Tensor:
             return ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)[0]
 
-        if direction == "forward":
-            return torch.no_grad()(forward)
-        return lambda: torch.autograd.grad(forward(), gradient)
+        return _differentiated(wrap(forward), [gradient], direction)
 
     return Case("gradient_penalty_loss", direction, size, dtype, moved, build)
 
@@ -116,29 +143,29 @@ def penalty_case(size: str, shape: tuple[int, ...], dtype: str, direction: str) 
 def interpolate_case(size: str, shape: tuple[int, ...], dtype: str) -> Case:
     moved = 3 * torch.Size(shape).numel() * DTYPES[dtype].itemsize
 
-    def build(device: torch.device) -> Callable[[], object]:
+    def build(device: torch.device, wrap: Wrap) -> Work:
         real, fake = (_draw(shape, DTYPES[dtype], device).detach() for _ in range(2))
         alpha = torch.rand(shape[0], device=device)
-        return lambda: ops.interpolate(real, fake, alpha)
+        return wrap(lambda: ops.interpolate(real, fake, alpha))
 
-    return Case("interpolate", "forward", size, dtype, moved, build)
+    return Case("interpolate", FORWARD, size, dtype, moved, build)
 
 
 def perturb_case(size: str, shape: tuple[int, ...], dtype: str) -> Case:
     moved = 2 * torch.Size(shape).numel() * DTYPES[dtype].itemsize
 
-    def build(device: torch.device) -> Callable[[], object]:
+    def build(device: torch.device, wrap: Wrap) -> Work:
         inputs, seed = _draw(shape, DTYPES[dtype], device).detach(), torch.tensor(7, device=device)
-        return lambda: ops.perturb(inputs, 0.01, seed)
+        return wrap(lambda: ops.perturb(inputs, 0.01, seed))
 
-    return Case("perturb", "forward", size, dtype, moved, build)
+    return Case("perturb", FORWARD, size, dtype, moved, build)
 
 
 def cases(dry_run: bool) -> list[Case]:
     shapes, batches = (TINY, TINY_PENALTY) if dry_run else (LOSS_SHAPES, PENALTY_SHAPES)
     found = []
     for dtype in list(DTYPES)[: 1 if dry_run else None]:
-        for direction in ("forward", "forward + backward"):
+        for direction in DIRECTIONS:
             for size, list_of_shapes in shapes.items():
                 for loss in ("bce", "hinge", "abs pairs"):
                     found.append(loss_case(loss, size, list_of_shapes, dtype, direction))
@@ -219,12 +246,15 @@ def copy_bandwidth(stopwatch: Stopwatch, elements: int) -> float:
     return 2 * 4 * elements / quantiles(microseconds, n=2)[0] / 1e3
 
 
-def contenders(case: Case, device: torch.device) -> Iterator[tuple[str, Callable]]:
+def contenders(case: Case, device: torch.device, backend: str) -> Iterator[tuple[str, Work]]:
     """The work of a case in every mode that this device and backend have."""
-    work = case.build(device)
+    work = case.build(device, lambda forward: forward)
     yield "eager", work
-    if case.direction == "forward":  # autograd.grad inside a compiled region is not torch's default
-        yield "compiled", torch.compile(work, dynamic=False)
+    # Under torch.compile the reference serves for Triton: Inductor makes its own kernels of it.
+    # The second order of a compiled function is nothing that torch has.
+    if backend != "triton" and case.direction != SECOND_ORDER:
+        torch.compiler.reset()
+        yield "compiled", case.build(device, lambda forward: torch.compile(forward, dynamic=False))
     if device.type == "cuda":
         yield "captured", captured(work)
 
@@ -232,7 +262,7 @@ def contenders(case: Case, device: torch.device) -> Iterator[tuple[str, Callable
 def measure(case: Case, device: torch.device, backend: str, stopwatch: Stopwatch, copy: float):
     """The CSV lines of one case and backend."""
     with ganloss_fast.use_backend(backend):
-        for mode, work in contenders(case, device):
+        for mode, work in contenders(case, device, backend):
             times = quantiles(stopwatch(work), n=10)
             p20, p50, p80 = times[1], times[4], times[7]
             bandwidth = case.bytes_moved / p50 / 1e3
@@ -322,7 +352,6 @@ def main() -> None:
     rows = []
     chosen = available_backends(device)
     for case in cases(arguments.dry_run):
-        torch.compiler.reset()
         for backend in chosen:
             for row in measure(case, device, backend, stopwatch, copy):
                 rows.append(row)

@@ -299,7 +299,7 @@ def available_backends(device: torch.device) -> list[str]:
 
 
 def plot(rows: list[dict], folder: Path) -> None:
-    """For each op and direction: microseconds by size, one bar a contender."""
+    """For each op and direction: microseconds by size, one mark a contender, from p20 to p80."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -313,17 +313,29 @@ def plot(rows: list[dict], folder: Path) -> None:
         ]
         sizes = list(dict.fromkeys(row["size"] for row in chosen))
         names = list(dict.fromkeys((row["backend"], row["mode"]) for row in chosen))
-        figure, axes = pyplot.subplots(figsize=(2 + 2 * len(sizes), 4))
+        figure, axes = pyplot.subplots(figsize=(4 + 2 * len(sizes), 4))
         for k, (backend, mode) in enumerate(names):
             by_size = {r["size"]: r for r in chosen if (r["backend"], r["mode"]) == (backend, mode)}
-            places = [s + (k - len(names) / 2) * 0.8 / len(names) for s in range(len(sizes))]
-            heights = [by_size[size]["p50_us"] if size in by_size else 0 for size in sizes]
-            axes.bar(places, heights, 0.8 / len(names), label=f"{backend}, {mode}")
+            # Marks, not bars: on a logarithmic axis the length of a bar means nothing.
+            measured = [(s, by_size[size]) for s, size in enumerate(sizes) if size in by_size]
+            middle = [row["p50_us"] for _, row in measured]
+            axes.errorbar(
+                [s + (k - (len(names) - 1) / 2) * 0.6 / len(names) for s, _ in measured],
+                middle,
+                [
+                    [p50 - row["p20_us"] for p50, (_, row) in zip(middle, measured)],
+                    [row["p80_us"] - p50 for p50, (_, row) in zip(middle, measured)],
+                ],
+                fmt="o",
+                capsize=4,
+                label=f"{backend}, {mode}",
+            )
         axes.set_xticks(range(len(sizes)), sizes)
+        axes.set_xlim(-0.5, len(sizes) - 0.5)
         axes.set_yscale("log")
-        axes.set_ylabel("microseconds (median)")
+        axes.set_ylabel("microseconds (p20, median, p80)")
         axes.set_title(f"{op}, {direction}, float32")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
         figure.tight_layout()
         name = f"{op}-{direction}".replace(" ", "_").replace("+", "and")
         figure.savefig(folder / f"{name}.png", dpi=120)

@@ -5,6 +5,9 @@
     GANLOSS_FAST_BUILD=cuda   native CPU and CUDA kernels; an error without nvcc and a CUDA torch
     GANLOSS_FAST_BUILD=none   pure Python
 
+Without a torch to compile for, as in pip's isolated build environment, auto builds the pure-Python
+package, which says at its first use how to get the kernels.
+
 Everything else about the package is in pyproject.toml.
 """
 
@@ -19,6 +22,8 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build import build
+from setuptools.command.build_py import build_py
 
 
 def find_cuda_toolkit() -> None:
@@ -37,7 +42,7 @@ def find_cuda_toolkit() -> None:
 
 find_cuda_toolkit()  # before torch.utils.cpp_extension looks for it
 
-try:  # an sdist and the metadata need no torch
+try:  # an sdist, the metadata and the pure-Python package need no torch
     import torch
     from torch.utils import cpp_extension
     from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
@@ -52,13 +57,6 @@ MODES = ("auto", "cpu", "cuda", "none")
 # what nvcc knows, and PTX of the last for what comes after. Never the GPU of the build machine: it
 # may have none, or another one.
 CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
-
-NO_TORCH = """
-ganloss_fast: there is no torch in this build environment, so nothing native can be built.
-pip builds in an isolated environment by default. Install torch first, then run
-    pip install --no-build-isolation .
-or set GANLOSS_FAST_BUILD=none for the pure-Python package.
-"""
 
 
 def requested_mode() -> str:
@@ -80,6 +78,11 @@ def why_no_cuda() -> str | None:
         return "this version of ganloss_fast has no CUDA kernels"
     if CUDA_HOME is None or not (Path(CUDA_HOME) / "bin" / "nvcc").exists():
         return "no CUDA toolkit found (set CUDA_HOME)"
+    version = subprocess.run([f"{CUDA_HOME}/bin/nvcc", "--version"], capture_output=True, text=True)
+    release = re.search(r"release (\d+)\.", version.stdout)
+    if release and release.group(1) != torch.version.cuda.split(".")[0]:
+        # torch's own build would stop here
+        return f"torch is for CUDA {torch.version.cuda} and nvcc is of CUDA {release.group(1)}"
     return None
 
 
@@ -95,28 +98,46 @@ def cuda_architectures() -> str:
 def compiled_codes() -> list[str]:
     """What the GPU code is compiled to: sm_80 and the like, compute_120 for PTX."""
     flags = " ".join(cpp_extension._get_cuda_arch_flags())
-    return re.findall(r"code=(\w+)", flags)
+    return re.findall(r",code=(\w+)", flags)  # of -gencode=arch=compute_80,code=sm_80
+
+
+def why_no_native() -> str | None:
+    """The reason against native kernels, or None."""
+    if requested_mode() == "none":
+        return "GANLOSS_FAST_BUILD=none when it was installed"
+    if sys.platform != "linux":
+        return "the native kernels are for Linux"
+    if torch is None:
+        return "there was no torch to compile for where it was built"  # known to extension.py
+    if cpp_compiler() is None:
+        return "no C++ compiler (g++) was found when it was installed"
+    return None
 
 
 def build_plan() -> tuple[str, dict[str, str]]:
     """What to build ("cuda", "cpu" or "none") and, for each part left out, the reason."""
+    if reason := why_no_native():
+        return "none", {"native": reason, "cuda": reason}
+    if requested_mode() == "cpu":
+        return "cpu", {"cuda": "GANLOSS_FAST_BUILD=cpu when it was installed"}
+    if reason := why_no_cuda():
+        return "cpu", {"cuda": reason}
+    return "cuda", {}
+
+
+def refuse_less_than_requested(plan: str, reasons: dict[str, str]) -> None:
+    """Exits where an explicit cpu or cuda cannot be had."""
     mode = requested_mode()
-    reasons: dict[str, str] = {}
-    if mode == "none":
-        reasons["native"] = "GANLOSS_FAST_BUILD=none when it was installed"
-    elif cpp_compiler() is None:
-        reasons["native"] = "no C++ compiler (g++) was found when it was installed"
-    if mode == "cpu":
-        reasons["cuda"] = "GANLOSS_FAST_BUILD=cpu when it was installed"
-    else:
-        reason = reasons.get("native") or why_no_cuda()
-        if reason:
-            reasons["cuda"] = reason
-    if (mode in ("cpu", "cuda") and "native" in reasons) or (mode == "cuda" and "cuda" in reasons):
-        reason = reasons.get("native") or reasons["cuda"]
-        sys.exit(f"GANLOSS_FAST_BUILD={mode} cannot be honoured: {reason}")
-    plan = "none" if "native" in reasons else "cpu" if "cuda" in reasons else "cuda"
-    return plan, reasons
+    if mode in ("auto", plan):
+        return
+    hint = ""
+    if torch is None:
+        hint = (
+            "\npip builds in an environment of its own, without torch. Install torch first, then "
+            "run\n    pip install --no-build-isolation ."
+        )
+    reason = reasons.get("native") or reasons["cuda"]
+    sys.exit(f"GANLOSS_FAST_BUILD={mode} cannot be honoured: {reason}{hint}")
 
 
 def nodes_are_intrusive() -> bool:
@@ -126,25 +147,25 @@ def nodes_are_intrusive() -> bool:
 
 
 def extensions() -> list[Extension]:
-    if torch is None:
-        # A placeholder: it makes setuptools run Build, which says what is missing.
-        return [Extension("ganloss_fast._C", [])]
-    sources = [
-        *ROOT.glob("csrc/*.cpp"),
-        *ROOT.glob("csrc/autograd/*.cpp"),
-        *ROOT.glob("csrc/cpu/*.cpp"),
-    ]
+    plan, _ = build_plan()
+    if plan == "none":
+        return []
+    csrc = ROOT / "csrc"
+    sources = [path for path in csrc.rglob("*.cpp") if csrc / "cuda" not in path.parents]
+    # In every command, so that ninja compiles everything anew for another torch.
+    for_torch = f"-DGANLOSS_FAST_TORCH={torch.__version__}"
     # Without -fopenmp at::parallel_for is silently serial.
     flags = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
     if nodes_are_intrusive():
         flags.append("-DGANLOSS_INTRUSIVE_NODES")
-    kind, options = CppExtension, {"cxx": flags}
-    if build_plan()[0] == "cuda":
+    kind, options = CppExtension, {"cxx": [*flags, for_torch]}
+    if plan == "cuda":
         if "TORCH_CUDA_ARCH_LIST" not in os.environ:
             os.environ["TORCH_CUDA_ARCH_LIST"] = cuda_architectures()
-        sources += [*ROOT.glob("csrc/cuda/*.cpp"), *ROOT.glob("csrc/cuda/*.cu")]
+        sources += [*csrc.rglob("cuda/*.cpp"), *csrc.rglob("cuda/*.cu")]
         kind = CUDAExtension
-        options["nvcc"] = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", "--threads=2"]
+        nvcc_flags = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", "--threads=2"]
+        options["nvcc"] = [*nvcc_flags, for_torch]
     return [
         kind(
             "ganloss_fast._C",
@@ -155,27 +176,48 @@ def extensions() -> list[Extension]:
     ]
 
 
-class Build(BuildExtension):
+def write_facts(folder: Path) -> None:
+    """What was built and why not more, beside the binary: read without loading it."""
+    plan, reasons = build_plan()
+    refuse_less_than_requested(plan, reasons)
+    print(f"ganloss_fast: building {plan}", *(f"; no {k}: {v}" for k, v in reasons.items()))
+    facts = {"requested": requested_mode(), "built": plan, "reasons": reasons}
+    if plan == "cuda":
+        facts["gpu_code"] = compiled_codes()
+    path = folder / "ganloss_fast" / "_build.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+class Build(build):
+    """Starts from nothing: setuptools installs whatever an earlier build left in its folders."""
+
     def run(self) -> None:
-        if torch is None and requested_mode() != "none":
-            sys.exit(NO_TORCH)
-        plan, reasons = build_plan()
-        print(f"ganloss_fast: building {plan}", *(f"; no {k}: {v}" for k, v in reasons.items()))
-        facts: dict[str, object] = {"built": plan, "reasons": reasons}
-        facts["torch"] = torch and torch.__version__
-        if plan == "cuda":
-            facts["gpu_code"] = compiled_codes()
-        self.write_facts(facts)
-        if plan == "none":
-            self.extensions: list[Extension] = []
+        shutil.rmtree(Path(self.build_lib, "ganloss_fast"), ignore_errors=True)
+        shutil.rmtree(Path(self.build_temp, "csrc"), ignore_errors=True)  # the object files
         super().run()
 
-    def write_facts(self, facts: dict) -> None:
-        """Facts lie beside the binary: they can be read without loading it."""
-        package = ROOT if self.inplace or self.editable_mode else Path(self.build_lib)
-        path = package / "ganloss_fast" / "_build.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(facts, indent=2) + "\n")
+
+class BuildPython(build_py):
+    def run(self) -> None:
+        write_facts(ROOT if self.editable_mode else Path(self.build_lib))
+        super().run()
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": Build})
+class BuildBinary(BuildExtension):
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # By its dates, setuptools takes a binary for another torch, or other headers, as fresh.
+        # With ninja this leaves the choice to ninja.
+        self.force = True
+
+    def run(self) -> None:
+        if self.inplace:  # without it, build_py has run
+            write_facts(ROOT)
+        super().run()
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build": Build, "build_py": BuildPython, "build_ext": BuildBinary},
+)

@@ -1,5 +1,8 @@
 """Fused GAN losses and gradient penalties for PyTorch."""
 
+import warnings as _warnings
+
+from ganloss_fast import extension as _extension
 from ganloss_fast.adversarial import (
     discriminator_loss,
     discriminator_loss_details,
@@ -30,6 +33,9 @@ from ganloss_fast.penalties import (
     r2_penalty,
 )
 from ganloss_fast.sampling import Dragan, interpolate
+
+if _extension.REFUSAL is not None:
+    _warnings.warn(_extension.REFUSAL, stacklevel=2)
 
 __version__ = "0.1.0"
 

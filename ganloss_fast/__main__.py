@@ -7,7 +7,16 @@ import platform
 import torch
 
 import ganloss_fast
-from ganloss_fast import backends
+from ganloss_fast import backends, extension
+from ganloss_fast.graph_cut_rows import ROWS, proven_row
+
+
+def _built() -> str:
+    binary = extension.BINARY
+    if binary is None:
+        return "pure Python"
+    kernels = extension.FACTS.get("built", "unknown")
+    return f"{kernels} for torch {extension.torch_of(binary) or '(it does not say which)'}"
 
 
 def report() -> str:
@@ -17,8 +26,7 @@ def report() -> str:
         f"python       {platform.python_version()} on {platform.machine()}",
         f"torch        {torch.__version__}, CUDA {torch.version.cuda or 'none'}, "
         f"{torch.get_num_threads()} threads",
-        f"built        {backends.BUILD_FACTS.get('built', 'nothing')}"
-        f" for torch {backends.BUILD_FACTS.get('torch', 'unknown')}",
+        f"built        {_built()}",
     ]
     if backends.HAS_NATIVE:
         from ganloss_fast import _C
@@ -27,6 +35,8 @@ def report() -> str:
             f"cpu kernels  {_C.cpu_isa()} (this processor runs "
             f"{', '.join(_C.available_cpu_isas())}), compiled by {_C.compiler}"
         )
+    hold = sum(proven_row(row.node) is not None for row in ROWS)
+    lines.append(f"graph cut    {hold} of {len(ROWS)} rows hold")
     lines.append("")
     for backend in backends.BACKENDS:
         for device in ("cpu", "cuda"):

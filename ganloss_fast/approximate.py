@@ -176,7 +176,7 @@ def approximate_r1_penalty(
 _SEED_STEP = 0x9E3779B97F4A7C15  # of the second input, the third: far from any step's next seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # see NormPenalty
 class _Difference:
     """The penalty of pairs of logits."""
 

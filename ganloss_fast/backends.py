@@ -8,48 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import importlib.util
-import json
 import os
+import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ganloss_fast import extension
 
 BACKENDS = ("native", "triton", "reference")
 CHOICES = ("auto", *BACKENDS)
 
 _choice = "auto"
+_advice = extension.ADVICE
 
 
-def _read_build_facts() -> dict:
-    path = Path(__file__).with_name("_build.json")
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _load_extension() -> str | None:
-    """Imports the extension, which registers the ops. Returns why it is not there, or None."""
-    if "native" in BUILD_FACTS.get("reasons", {}):
-        return BUILD_FACTS["reasons"]["native"]
-    if not BUILD_FACTS:
-        return "the extension is not built (run: pip install --no-build-isolation .)"
-    if BUILD_FACTS["torch"] != torch.__version__:
-        # Loading it could crash: C++ symbols and layouts differ between releases.
-        return (
-            f"it was built for torch {BUILD_FACTS['torch']} and this is {torch.__version__} "
-            "(reinstall ganloss_fast)"
-        )
-    try:
-        importlib.import_module("ganloss_fast._C")
-    except (ImportError, OSError) as error:
-        return f"it does not load: {error}"
-    return None
-
-
-BUILD_FACTS = _read_build_facts()
-NATIVE_MISSING = _load_extension()
+BUILD_FACTS = extension.FACTS
+NATIVE_MISSING = extension.MISSING
 HAS_NATIVE = NATIVE_MISSING is None
 HAS_CUDA = HAS_NATIVE and BUILD_FACTS["built"] == "cuda"
 
@@ -148,12 +125,25 @@ def _refuse_choice(device_type: str) -> None:
         )
 
 
+def _advise() -> None:
+    """Says once how to get the native kernels, where whoever installed the package may not know
+    that there are any."""
+    global _advice
+    # In this order: Dynamo would guard on the advice, and compile anew when it is gone.
+    if not torch.compiler.is_compiling() and _advice is not None:
+        advice, _advice = _advice, None
+        warnings.warn(advice, stacklevel=5)
+
+
 def is_native(tensor: Tensor) -> bool:
     """Whether the native op serves ``tensor`` under the current choice."""
     if _choice == "auto":
+        if not HAS_NATIVE:
+            _advise()
+            return False
         if tensor.is_cuda:
             return HAS_CUDA and _uncovered_gpu() is None
-        return HAS_NATIVE and tensor.is_cpu
+        return tensor.is_cpu
     if _choice != "native":
         return False
     _refuse_choice(tensor.device.type)

@@ -7,7 +7,6 @@ its own; no GPU, no compiler and no Triton is needed.
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 import sys
 from types import ModuleType, SimpleNamespace
@@ -15,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+import ganloss_fast
 from ganloss_fast import backends, functions, ops, reference, terms
 from ganloss_fast.terms import Segment
 
@@ -67,10 +67,10 @@ def install(monkeypatch, tmp_path):
 
     def load(extension: str, triton: str) -> ModuleType:
         shutil.copy(backends.__file__, tmp_path / "backends.py")
-        facts = {**EXTENSIONS[extension], "torch": torch.__version__}
-        (tmp_path / "_build.json").write_text(json.dumps(facts))
+        facts = EXTENSIONS[extension]
+        monkeypatch.setattr(ganloss_fast.extension, "FACTS", facts)
+        monkeypatch.setattr(ganloss_fast.extension, "MISSING", facts["reasons"].get("native"))
         monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-        monkeypatch.setattr(importlib, "import_module", lambda name: None)  # _C loads
         find = importlib.util.find_spec
         spec = importlib.util.spec_from_file_location("installed", tmp_path / "backends.py")
         assert spec is not None

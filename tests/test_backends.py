@@ -203,8 +203,12 @@ print(refusal)
 
 def run(code: str, path: Path = PACKAGE.parent, **environment: str) -> str:
     """What a fresh interpreter prints, with warnings as errors."""
+    return start(code, path, "error", environment).stdout.strip()
+
+
+def start(code: str, path: Path, warnings: str, environment: dict) -> subprocess.CompletedProcess:
     result = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        [sys.executable, "-W", f"{warnings}::UserWarning", "-c", code],
         env={**os.environ, "PYTHONPATH": str(path), **environment},
         capture_output=True,
         text=True,
@@ -212,7 +216,7 @@ def run(code: str, path: Path = PACKAGE.parent, **environment: str) -> str:
         cwd=path,
     )
     assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    return result
 
 
 @pytest.fixture
@@ -236,20 +240,30 @@ def without_compiler(installation: Path) -> None:
     spoil_facts(installation, built="none", reasons={"native": "no C++ compiler"}, torch=None)
 
 
+def replace_binary(installation: Path, content: bytes) -> None:
+    spoil_facts(installation, reasons={})
+    for path in (installation / "ganloss_fast").glob("_C*"):
+        path.unlink()
+    (installation / "ganloss_fast" / "_C.so").write_bytes(content)
+
+
 def for_another_torch(installation: Path) -> None:
-    spoil_facts(installation, torch="1.0.0")
+    # Were it loaded, "does not load" would be the reason.
+    replace_binary(installation, b"\x7fELF GANLOSS_FAST_TORCH=1.0.0\0")
+
+
+def of_unknown_origin(installation: Path) -> None:
+    replace_binary(installation, b"not a library")
 
 
 def with_a_broken_binary(installation: Path) -> None:
-    spoil_facts(installation, torch=torch.__version__, reasons={})
-    for path in (installation / "ganloss_fast").glob("_C*"):
-        path.unlink()
-    (installation / "ganloss_fast" / "_C.so").write_bytes(b"not a library")
+    replace_binary(installation, f"GANLOSS_FAST_TORCH={torch.__version__}\0".encode())
 
 
 SPOILED = {
     without_compiler: "no C++ compiler",
     for_another_torch: "built for torch 1.0.0 and this is",
+    of_unknown_origin: "does not say which",
     with_a_broken_binary: "does not load",
 }
 
@@ -257,10 +271,16 @@ SPOILED = {
 @pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__)
 def test_the_reference_serves_and_one_line_says_why_the_kernels_do_not(installation, spoil):
     spoil(installation)
-    works, missing, refusal = run(PROBE, installation).splitlines()
+    started = start(PROBE, installation, "always", {})
+    works, missing, refusal = started.stdout.strip().splitlines()
     assert works == "False True True"
     assert SPOILED[spoil] in missing
     assert missing in refusal
+    # What is there and refused warns once, at import, with the command that mends it; who has no
+    # compiler knows.
+    warned = started.stderr.count("the native kernels are not used")
+    assert warned == (0 if spoil is without_compiler else 1)
+    assert started.stderr.count("--no-binary ganloss_fast") == warned
 
 
 # ---- the reference is the specification --------------------------------------------------------

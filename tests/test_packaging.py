@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,16 @@ def test_an_explicit_request_that_cannot_be_met_is_an_error(checkout, tmp_path, 
     assert f"GANLOSS_FAST_BUILD={mode} cannot be honoured: no C++ compiler" in result.stderr
 
 
+def test_the_codes_of_the_gpu_kernels_are_read_off_the_flags(checkout):
+    """A code that is none, such as the word arch, would stop every import beside a GPU."""
+    code = (
+        "import runpy, setuptools; setuptools.setup = lambda **_: None; "
+        "print(sorted(runpy.run_path('setup.py')['compiled_codes']()))"
+    )
+    result = run(checkout, "-c", code, mode="none", TORCH_CUDA_ARCH_LIST="8.0;9.0a;12.0+PTX")
+    assert result.stdout.strip() == "['compute_120', 'sm_120', 'sm_80', 'sm_90a']", result.stderr
+
+
 def test_an_unknown_mode_names_the_known_ones(checkout):
     result = build(checkout, mode="gpu")
     assert result.returncode != 0
@@ -101,33 +112,72 @@ def test_an_older_nvcc_compiles_for_what_it_knows(checkout, old_toolkit):
     assert result.stdout.strip() == "7.5;8.0;9.0+PTX", result.stderr
 
 
-def test_without_torch_the_build_says_what_to_do(checkout):
+def without_torch(checkout, *command, **options):
     script = NO_TORCH + "runpy.run_path('setup.py', run_name='__main__')"
-    result = run(checkout, "-c", script, "setup.py", "build_ext", "--inplace")
+    return run(checkout, "-c", script, "setup.py", *command, **options)
+
+
+USE = (
+    "import torch, ganloss_fast as g; x = torch.randn(8, requires_grad=True); "
+    "[g.discriminator_loss(x, x, 'hinge').backward() for _ in range(3)]; "
+    "print(x.grad.isfinite().all())"
+)
+
+
+def test_without_torch_pure_python_is_built_and_says_once_how_to_get_the_kernels(checkout):
+    """As in pip's isolated environment."""
+    assert without_torch(checkout, "build_ext", "--inplace").returncode == 0
+    assert "no torch to compile for" in facts(checkout)["reasons"]["native"]
+    used = run(checkout, "-c", USE)
+    assert used.stdout.strip() == "tensor(True)"
+    assert used.stderr.count("this is the pure-Python package") == 1
+    assert "-m pip install --no-build-isolation --no-deps --no-cache-dir" in used.stderr
+    assert run(checkout, "-c", "import ganloss_fast").stderr == ""
+
+
+def test_who_asked_for_pure_python_is_not_told_how_to_get_the_kernels(checkout):
+    assert without_torch(checkout, "build_ext", "--inplace", mode="none").returncode == 0
+    assert "pure-Python" not in run(checkout, "-c", USE).stderr
+
+
+@pytest.mark.parametrize("mode", ["cpu", "cuda"])
+def test_an_explicit_request_without_torch_says_what_to_do(checkout, mode):
+    result = without_torch(checkout, "build_ext", "--inplace", mode=mode)
     assert result.returncode != 0
     assert "pip install --no-build-isolation ." in result.stderr
 
 
+def test_a_wheel_without_kernels_is_for_every_system(checkout):
+    result = without_torch(checkout, "-q", "bdist_wheel")
+    assert result.returncode == 0, result.stderr
+    (wheel,) = (checkout / "dist").iterdir()
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"ganloss_fast"}
+    assert "ganloss_fast/_build.json" in names
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_other_systems_build_and_run_pure_python(checkout, platform):
+    patch = f"import sys; sys.platform = {platform!r}; "
+    plan = run(
+        checkout,
+        "-c",
+        "import setuptools, torch; " + patch + "setuptools.setup = lambda **_: None; "
+        "import runpy; print(runpy.run_path('setup.py')['build_plan']())",
+    )
+    assert "the native kernels are for Linux" in plan.stdout, plan.stderr
+    used = run(checkout, "-c", "import torch; " + patch + USE)
+    assert used.stdout.strip() == "tensor(True)"
+    assert used.stderr == ""
+
+
 def test_a_source_distribution_needs_no_torch_and_holds_every_source(checkout):
-    script = NO_TORCH + "runpy.run_path('setup.py', run_name='__main__')"
-    result = run(checkout, "-c", script, "setup.py", "-q", "sdist", "--formats=gztar")
+    result = without_torch(checkout, "-q", "sdist", "--formats=gztar")
     assert result.returncode == 0, result.stderr
     (archive,) = (checkout / "dist").iterdir()
     listing = subprocess.run(["tar", "-tf", archive], capture_output=True, text=True).stdout
     for source in (ROOT / "csrc").rglob("*.*"):
         assert str(source.relative_to(ROOT)) in listing
     assert "ganloss_fast/py.typed" in listing
-
-
-def test_a_binary_for_another_torch_is_refused_in_one_line_and_falls_back(checkout):
-    (checkout / "ganloss_fast" / "_build.json").write_text(
-        json.dumps({"built": "cpu", "reasons": {}, "torch": "2.0.0"})
-    )
-    code = (
-        "import torch, ganloss_fast as g; from ganloss_fast import backends; "
-        "print(backends.NATIVE_MISSING); print(float(g.generator_loss(torch.ones(4), 'hinge')))"
-    )
-    first, second = run(checkout, "-c", code).stdout.strip().splitlines()
-    assert "built for torch 2.0.0" in first
-    assert "reinstall" in first
-    assert second == "-1.0"
+    assert "_build.json" not in listing

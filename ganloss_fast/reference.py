@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def softplus(z: Tensor, sign: float, _: float) -> Tensor:
-    """log(1 + exp(sign z)). As -logsigmoid: F.softplus turns into the identity above 20."""
-    return -torch.nn.functional.logsigmoid(-sign * z)
+    """log(1 + exp(sign z)). Above its threshold F.softplus is the identity: 20, its default, is
+    too early for float64; from 40 on the difference is below the last bit."""
+    return torch.nn.functional.softplus(sign * z, threshold=40)
 
 
 def hinge(z: Tensor, sign: float, margin: float) -> Tensor:
@@ -54,20 +55,25 @@ TERM_FUNCTIONS = (softplus, hinge, squared, linear, absolute)
 # ---- ops ---------------------------------------------------------------------------------------
 
 
-def segment_value(segment: Segment) -> Tensor:
-    """mean(weight * term(a - b)) of one segment."""
+def segment_elements(segment: Segment) -> Tensor:
+    """weight * term(a - b), element by element; shaped like a."""
     dtype = compute_dtype(segment.a.dtype)
     z = segment.a.to(dtype)
     if segment.b is not None:
         z = z - segment.b.to(dtype)
     code, first, second = segment.term
     if segment.weight is None:
-        return TERM_FUNCTIONS[code](z, first, second).mean()
+        return TERM_FUNCTIONS[code](z, first, second)
     if torch.is_grad_enabled() and segment.weight.requires_grad:
         raise NotImplementedError("weights: no gradient flows to the weights of a segment.")
     weight = segment.weight.to(dtype)
     z = torch.where(weight == 0, 0.0, z)  # a masked inf is not NaN, nor is its gradient
-    return (weight * TERM_FUNCTIONS[code](z, first, second)).mean()
+    return weight * TERM_FUNCTIONS[code](z, first, second)
+
+
+def segment_value(segment: Segment) -> Tensor:
+    """mean(weight * term(a - b)) of one segment."""
+    return segment_elements(segment).mean()
 
 
 def segment_statistics(a: Tensor) -> Tensor:
@@ -267,6 +273,8 @@ def discriminator_loss(
             continue
         if loss.relativistic == "average":
             real_mean, fake_mean = (_mean(logits, process_group) for logits in (r, f))
+            if loss.detach_means:
+                real_mean, fake_mean = real_mean.detach(), fake_mean.detach()
             real_term, fake_term = _phi(r - fake_mean, loss), _phi(-(f - real_mean), loss)
         else:
             real_term, fake_term = _real_term(r, loss), _fake_term(f, loss)
@@ -279,13 +287,15 @@ def generator_loss(
     loss: LossLike,
     *,
     real: Tensor | Sequence[Tensor] | None = None,
+    weight: float | Tensor = 1.0,
     output_reduction: str = "sum",
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.generator_loss`."""
     loss = resolve(loss)
     if real is None:
-        return _reduce([_generator_term(f, loss) for f in _listed(fake)], output_reduction)
+        per_output = [_generator_term(f, loss) for f in _listed(fake)]
+        return weight * _reduce(per_output, output_reduction)
     per_output = []
     for f, r in zip(_listed(fake), _listed(real), strict=True):
         if loss.relativistic == "paired":
@@ -294,7 +304,7 @@ def generator_loss(
             real_mean, fake_mean = (_mean(logits, process_group) for logits in (r, f))
             fake_term, real_term = _phi(f - real_mean, loss), _phi(-(r - fake_mean), loss)
             per_output.append(fake_term.mean() + real_term.mean())
-    return _reduce(per_output, output_reduction)
+    return weight * _reduce(per_output, output_reduction)
 
 
 def feature_matching_loss(

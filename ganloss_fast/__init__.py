@@ -6,6 +6,7 @@ from ganloss_fast import extension as _extension
 from ganloss_fast.adversarial import (
     discriminator_loss,
     discriminator_loss_details,
+    discriminator_side_loss,
     generator_loss,
     generator_loss_details,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "diagnose",
     "discriminator_loss",
     "discriminator_loss_details",
+    "discriminator_side_loss",
     "feature_matching_loss",
     "frozen",
     "generator_loss",

@@ -6,156 +6,48 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ganloss_fast import ops, terms
-from ganloss_fast.checks import (
-    Outputs,
-    Weight,
-    as_outputs,
-    check_choice,
-    check_same_device,
-    check_weight,
-)
-from ganloss_fast.details import (
-    REDUCTIONS,
-    LossDetails,
-    Reduction,
-    Sides,
-    flatten,
-    loss_details,
-)
-from ganloss_fast.distributed import check_process_group, mean_over_ranks
+from ganloss_fast import ops
+from ganloss_fast.checks import Outputs, Weight, as_outputs, check_choice, check_flag, check_weight
+from ganloss_fast.details import REDUCTIONS, LossDetails, Reduction, Sides, flatten, loss_details
 from ganloss_fast.losses import Loss, LossLike, resolve
-from ganloss_fast.terms import Segment, Term
+from ganloss_fast.masks import Mask
+from ganloss_fast.reductions import (
+    ElementReduction,
+    check_reduction,
+    masked_sides,
+    number_of,
+    output_share,
+    reduced,
+    total_of,
+    weighted,
+)
+from ganloss_fast.sides import (
+    check_group,
+    discriminator_sides,
+    generator_sides,
+    pair_outputs,
+    with_logits,
+)
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-# ---- building segments -------------------------------------------------------------------------
+# ---- the discriminator's side ------------------------------------------------------------------
 
 
-def _pair_outputs(real: object, fake: object, loss: Loss) -> tuple[list[Tensor], list[Tensor]]:
-    reals, fakes = as_outputs("real", real), as_outputs("fake", fake)
-    if len(reals) != len(fakes):
-        raise ValueError(
-            f"real and fake must hold the same number of outputs: got {len(reals)} real and "
-            f"{len(fakes)} fake."
-        )
-    check_same_device("fake", fakes[0], "real", reals[0])
-    if loss.relativistic == "paired":
-        for k, (r, f) in enumerate(zip(reals, fakes)):
-            if r.shape != f.shape:
-                raise ValueError(
-                    f"paired relativistic losses need equal shapes: output {k} has real "
-                    f"{list(r.shape)} and fake {list(f.shape)}."
-                )
-            if r.dtype != f.dtype:
-                raise ValueError(
-                    f"paired relativistic losses need equal dtypes: output {k} has real "
-                    f"{r.dtype} and fake {f.dtype}."
-                )
-    return reals, fakes
-
-
-def _output_share(reduction: Reduction, count: int) -> float:
-    if reduction == "sum":
-        return 1.0
-    check_choice("output_reduction", reduction, REDUCTIONS)
-    return 1.0 / count
-
-
-def _means(
-    reals: list[Tensor], fakes: list[Tensor], group: ProcessGroup | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The mean logit of every output, real and fake, as 0-d tensors that carry gradients."""
-    segments = [Segment(t, terms.LINEAR, scale=0.0) for t in reals + fakes]
-    values = ops.multi_tensor_loss(segments).values
-    means = (values if group is None else mean_over_ranks(values, group)).unbind()
-    return list(means[: len(reals)]), list(means[len(reals) :])
-
-
-def _less(logits: list[Tensor], others: list[Tensor], term: Term, scale: float) -> list[Segment]:
-    """``scale * mean term(logit - other)`` for every output; other is a map or a mean."""
-    return [Segment(a, term, scale, b) for a, b in zip(logits, others)]
-
-
-def _discriminator_sides(
-    reals: list[Tensor],
-    fakes: list[Tensor],
-    loss: Loss,
-    group: ProcessGroup | None,
-    real_scale: float = 1.0,
-    fake_scale: float = 1.0,
-) -> Sides:
-    if loss.relativistic is None:
-        return {
-            "real": loss.real_segments(reals, real_scale),
-            "fake": loss.fake_segments(fakes, fake_scale),
-        }
-    forward, backward = loss.relativistic_terms
-    if loss.relativistic == "paired":
-        return {"paired": _less(reals, fakes, forward, real_scale)}
-    real_means, fake_means = _means(reals, fakes, group)
-    return {
-        "real": _less(reals, fake_means, forward, real_scale),
-        "fake": _less(fakes, real_means, backward, fake_scale),
-    }
-
-
-def _generator_sides(
-    fakes: list[Tensor],
-    reals: list[Tensor] | None,
-    loss: Loss,
-    group: ProcessGroup | None,
-    scale: float = 1.0,
-) -> Sides:
-    if reals is None:
-        return {"fake": loss.generator_segments(fakes, scale)}
-    forward, backward = loss.relativistic_terms
-    if loss.relativistic == "paired":
-        return {"paired": _less(fakes, reals, forward, scale)}
-    real_means, fake_means = _means(reals, fakes, group)
-    return {
-        "fake": _less(fakes, real_means, forward, scale),
-        "real": _less(reals, fake_means, backward, scale),
-    }
-
-
-def _with_logits(sides: Sides, reals: list[Tensor], fakes: list[Tensor]) -> Sides:
-    """The sides, and for a paired loss the logits themselves, for their statistics."""
-    if "paired" not in sides:
-        return sides
-    logits = {"real_logits": reals, "fake_logits": fakes}
-    return sides | {
-        name: [Segment(t.detach(), terms.LINEAR, 0.0) for t in tensors]
-        for name, tensors in logits.items()
-    }
-
-
-def _check_group(loss: Loss, group: object) -> None:
-    if group is None:
-        return
-    check_process_group(group)
-    if loss.relativistic != "average":
-        raise ValueError(
-            "process_group: only relativistic='average' takes means over processes; leave it out."
-        )
-
-
-def _check_weights(loss: Loss, real_weight: Weight, fake_weight: Weight) -> bool:
-    """Whether a weight is a tensor, so that the total is put together outside the op."""
+def _check_weights(loss: Loss, real_weight: Weight, fake_weight: Weight) -> dict[str, Weight]:
     if type(real_weight) is type(fake_weight) is float and real_weight == fake_weight == 1.0:
-        return False
-    check_weight("real_weight", real_weight)
-    check_weight("fake_weight", fake_weight)
+        return {"real": 1.0, "fake": 1.0}
+    weights = {
+        "real": check_weight("real_weight", real_weight),
+        "fake": check_weight("fake_weight", fake_weight),
+    }
     if loss.relativistic == "paired":
         raise ValueError(
             "real_weight and fake_weight cannot be combined with relativistic='paired': it has "
             "one term for both sides. Multiply the result instead."
         )
-    return isinstance(real_weight, Tensor) or isinstance(fake_weight, Tensor)
-
-
-# ---- public functions --------------------------------------------------------------------------
+    return weights
 
 
 def discriminator_loss(
@@ -165,6 +57,10 @@ def discriminator_loss(
     *,
     real_weight: Weight = 1.0,
     fake_weight: Weight = 1.0,
+    real_mask: Mask = None,
+    fake_mask: Mask = None,
+    normalize_by_mask: bool = False,
+    reduction: ElementReduction = "mean",
     output_reduction: Reduction = "sum",
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -172,19 +68,32 @@ def discriminator_loss(
 
     .. math:: L_D = w_r \\, E[\\phi_r(r)] + w_f \\, E[\\phi_f(f)]
 
-    Each term is a mean over all elements of an output; there is no hidden factor 1/2. Paired
-    relativistic: ``E[phi(r - f)]``. Average relativistic: ``w_r E[phi(r - mean f)] +
-    w_f E[phi(-(f - mean r))]``.
+    Each term is a mean over all elements of an output; there is no hidden factor 1/2: write
+    ``real_weight=0.5, fake_weight=0.5`` for it. Paired relativistic: ``E[phi(r - f)]``. Average
+    relativistic: ``w_r E[phi(r - mean f)] + w_f E[phi(-(f - mean r))]``.
+
+    Code that calls its criterion once for each side: :func:`discriminator_side_loss`.
 
     Args:
         real: logits on real samples: a tensor of any shape, or a sequence of tensors, one for
             each discriminator output. float16, bfloat16, float32 or float64.
         fake: logits on generated samples, structured like ``real``. Shapes may differ from
             ``real`` unless the loss is paired.
-        loss: ``"bce"``, ``"hinge"``, ``"least_squares"``, ``"wasserstein"``, or one of
-            :class:`BCE`, :class:`Hinge`, :class:`LeastSquares`, :class:`Wasserstein`.
-        real_weight: factor of the real term; a number or a 0-d tensor.
+        loss: ``"bce"``, ``"hinge"``, ``"least_squares"``, ``"wasserstein"``, another name that
+            they go by (``"lsgan"``, ``"vanilla"``, ...), or one of :class:`BCE`, :class:`Hinge`,
+            :class:`LeastSquares`, :class:`Wasserstein`.
+        real_weight: factor of the real term; a number or a 0-d tensor. A factor belongs in here
+            rather than behind the call, where it costs another pass.
         fake_weight: factor of the fake term.
+        real_mask: weights of the real logits' elements: floating point or bool, broadcastable to
+            the logits; one for all outputs, or a sequence with one (or None) for each. The term
+            is then ``E[mask * phi(r)]``; what is masked with 0 has no part in it, infinite or
+            not. Not for relativistic losses.
+        fake_mask: the same for the fake logits.
+        normalize_by_mask: divide each term by the mean of its mask: a mean over what it leaves.
+        reduction: over the elements of an output: ``"mean"``, ``"sum"``, or ``"none"`` for the
+            elements' losses, structured like the logits: a pair (real, fake) where the loss has
+            a term for each. Those are plain PyTorch.
         output_reduction: ``"sum"`` or ``"mean"`` over outputs.
         process_group: for an average relativistic loss: the processes over which ``mean r`` and
             ``mean f`` are taken, for instance ``torch.distributed.group.WORLD``. Every rank
@@ -200,23 +109,18 @@ def discriminator_loss(
         TypeError: if logits are not floating-point tensors.
     """
     loss = resolve(loss)
-    if _check_weights(loss, real_weight, fake_weight):
-        return discriminator_loss_details(
-            real,
-            fake,
-            loss,
-            real_weight=real_weight,
-            fake_weight=fake_weight,
-            output_reduction=output_reduction,
-            process_group=process_group,
-        ).total
-    _check_group(loss, process_group)
-    reals, fakes = _pair_outputs(real, fake, loss)
-    share = _output_share(output_reduction, len(reals))
-    sides = _discriminator_sides(
-        reals, fakes, loss, process_group, float(real_weight) * share, float(fake_weight) * share
-    )
-    return ops.multi_tensor_loss(flatten(sides)).total
+    weights = _check_weights(loss, real_weight, fake_weight)
+    check_group(loss, process_group)
+    reals, fakes = pair_outputs(real, fake, loss)
+    count, share = len(reals), output_share(output_reduction, len(reals))
+    scales = [number_of(weight) * share for weight in weights.values()]
+    sides = discriminator_sides(reals, fakes, loss, process_group, *scales)
+    if reduction == "mean" and real_mask is fake_mask is None and not normalize_by_mask:
+        return total_of(sides, weights)
+    check_reduction(reduction, output_reduction, normalize_by_mask)
+    masks = {"real_mask": real_mask, "fake_mask": fake_mask}
+    sides = masked_sides(sides, masks, loss, count, normalize_by_mask)
+    return reduced(sides, count, weights, reduction, not isinstance(real, Tensor))
 
 
 def discriminator_loss_details(
@@ -226,24 +130,89 @@ def discriminator_loss_details(
     *,
     real_weight: Weight = 1.0,
     fake_weight: Weight = 1.0,
+    real_mask: Mask = None,
+    fake_mask: Mask = None,
+    normalize_by_mask: bool = False,
     output_reduction: Reduction = "sum",
     process_group: ProcessGroup | None = None,
 ) -> LossDetails:
     """:func:`discriminator_loss` with its parts and the statistics of the logits.
 
-    Nothing is copied to the host: log ``details.stats`` when you next synchronise anyway.
+    Nothing is copied to the host: log ``details.stats`` when you next synchronise anyway. The
+    statistics are of all logits, masked or not. There is no ``reduction``: the parts are means.
 
     Returns:
         :class:`LossDetails`.
     """
     loss = resolve(loss)
-    _check_weights(loss, real_weight, fake_weight)
-    _check_group(loss, process_group)
-    reals, fakes = _pair_outputs(real, fake, loss)
+    weights = _check_weights(loss, real_weight, fake_weight)
+    check_group(loss, process_group)
+    reals, fakes = pair_outputs(real, fake, loss)
     check_choice("output_reduction", output_reduction, REDUCTIONS)
-    sides = _discriminator_sides(reals, fakes, loss, process_group)
-    weights = {"real": real_weight, "fake": fake_weight}
-    return loss_details(_with_logits(sides, reals, fakes), len(reals), weights, output_reduction)
+    sides = discriminator_sides(reals, fakes, loss, process_group)
+    masks = {"real_mask": real_mask, "fake_mask": fake_mask}
+    sides = masked_sides(sides, masks, loss, len(reals), normalize_by_mask)
+    return loss_details(with_logits(sides, reals, fakes), len(reals), weights, output_reduction)
+
+
+def discriminator_side_loss(
+    logits: Outputs,
+    target_is_real: bool,
+    loss: LossLike,
+    *,
+    weight: Weight = 1.0,
+    mask: Mask = None,
+    normalize_by_mask: bool = False,
+    reduction: ElementReduction = "mean",
+    output_reduction: Reduction = "sum",
+) -> Tensor:
+    """One term of the discriminator loss, for code that calls its criterion once for each side.
+
+    .. math:: w \\, E[\\phi_r(logits)] \\quad or \\quad w \\, E[\\phi_f(logits)]
+
+    ``discriminator_loss(real, fake, loss)`` is the sum of both, and faster than two calls.
+
+    Args:
+        logits: of real or of generated samples: a tensor, or a sequence of tensors.
+        target_is_real: which of the two terms.
+        loss: as in :func:`discriminator_loss`, but not relativistic.
+        weight: factor of the term; a number or a 0-d tensor.
+        mask: weights of the elements, as ``real_mask`` in :func:`discriminator_loss`.
+        normalize_by_mask: divide by the mean of the mask.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the elements of an output.
+        output_reduction: ``"sum"`` or ``"mean"`` over outputs.
+
+    Returns:
+        0-d tensor, float32 (float64 if any logits are float64); structured like the logits for
+        ``reduction="none"``.
+
+    Raises:
+        ValueError: for a relativistic loss, which has no term for one side, and as
+            :func:`discriminator_loss`.
+        TypeError: if logits are not floating-point tensors.
+    """
+    loss = resolve(loss)
+    check_flag("target_is_real", target_is_real)
+    weight = check_weight("weight", weight)
+    if loss.relativistic is not None:
+        raise ValueError(
+            f"loss: relativistic={loss.relativistic!r} compares real with fake logits and has no "
+            "term for one side alone; use discriminator_loss(real, fake, loss)."
+        )
+    outputs = as_outputs("logits", logits)
+    scale = number_of(weight) * output_share(output_reduction, len(outputs))
+    segments_of = loss.real_segments if target_is_real else loss.fake_segments
+    side = "real" if target_is_real else "fake"
+    sides: Sides = {side: segments_of(outputs, scale)}
+    if reduction == "mean" and mask is None and not normalize_by_mask:
+        return weighted(weight, ops.multi_tensor_loss(sides[side]).total)
+    check_reduction(reduction, output_reduction, normalize_by_mask)
+    sides = masked_sides(sides, {"mask": mask}, loss, len(outputs), normalize_by_mask)
+    is_list = not isinstance(logits, Tensor)
+    return reduced(sides, len(outputs), {side: weight}, reduction, is_list)
+
+
+# ---- the generator's side ----------------------------------------------------------------------
 
 
 def _generator_outputs(
@@ -261,7 +230,7 @@ def _generator_outputs(
             f"real: relativistic={loss.relativistic!r} compares fake with real logits; pass "
             "real=critic(real_samples).detach()."
         )
-    reals, fakes = _pair_outputs(real, fake, loss)
+    reals, fakes = pair_outputs(real, fake, loss)
     return fakes, reals
 
 
@@ -270,20 +239,31 @@ def generator_loss(
     loss: LossLike,
     *,
     real: Outputs | None = None,
+    weight: Weight = 1.0,
+    mask: Mask = None,
+    normalize_by_mask: bool = False,
+    reduction: ElementReduction = "mean",
     output_reduction: Reduction = "sum",
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """Generator loss over one or many discriminator outputs, in one fused call.
 
-    .. math:: L_G = E[\\phi_g(f)]
+    .. math:: L_G = w \\, E[\\phi_g(f)]
 
-    Paired relativistic: ``E[phi(f - r)]``. Average relativistic: ``E[phi(f - mean r)] +
-    E[phi(-(r - mean f))]``.
+    Paired relativistic: ``w E[phi(f - r)]``. Average relativistic: ``w (E[phi(f - mean r)] +
+    E[phi(-(r - mean f))])``.
 
     Args:
         fake: logits on generated samples: a tensor, or a sequence of tensors.
         loss: as in :func:`discriminator_loss`.
         real: logits on real samples, for relativistic losses and only for them.
+        weight: factor of the loss; a number or a 0-d tensor. ``generator_loss(fake, "bce",
+            weight=0.1)`` rather than ``0.1 * generator_loss(fake, "bce")``, which costs another
+            pass.
+        mask: weights of the elements, as ``fake_mask`` in :func:`discriminator_loss`.
+        normalize_by_mask: divide by the mean of the mask.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the elements of an output; with
+            ``"none"`` an average relativistic loss gives a pair (real, fake) of elements' losses.
         output_reduction: ``"sum"`` or ``"mean"`` over outputs.
         process_group: as in :func:`discriminator_loss`.
 
@@ -296,11 +276,17 @@ def generator_loss(
         TypeError: if logits are not floating-point tensors.
     """
     loss = resolve(loss)
-    _check_group(loss, process_group)
+    weight = check_weight("weight", weight)
+    check_group(loss, process_group)
     fakes, reals = _generator_outputs(fake, real, loss)
-    share = _output_share(output_reduction, len(fakes))
-    sides = _generator_sides(fakes, reals, loss, process_group, share)
-    return ops.multi_tensor_loss(flatten(sides)).total
+    scale = number_of(weight) * output_share(output_reduction, len(fakes))
+    sides = generator_sides(fakes, reals, loss, process_group, scale)
+    is_list = not isinstance(fake, Tensor)
+    if reduction == "mean" and mask is None and not normalize_by_mask:
+        return weighted(weight, ops.multi_tensor_loss(flatten(sides)).total)
+    check_reduction(reduction, output_reduction, normalize_by_mask)
+    sides = masked_sides(sides, {"mask": mask}, loss, len(fakes), normalize_by_mask)
+    return reduced(sides, len(fakes), dict.fromkeys(sides, weight), reduction, is_list)
 
 
 def generator_loss_details(
@@ -308,6 +294,9 @@ def generator_loss_details(
     loss: LossLike,
     *,
     real: Outputs | None = None,
+    weight: Weight = 1.0,
+    mask: Mask = None,
+    normalize_by_mask: bool = False,
     output_reduction: Reduction = "sum",
     process_group: ProcessGroup | None = None,
 ) -> LossDetails:
@@ -317,8 +306,13 @@ def generator_loss_details(
         :class:`LossDetails`; ``real`` is None unless the loss is average relativistic.
     """
     loss = resolve(loss)
-    _check_group(loss, process_group)
+    weight = check_weight("weight", weight)
+    check_group(loss, process_group)
     fakes, reals = _generator_outputs(fake, real, loss)
     check_choice("output_reduction", output_reduction, REDUCTIONS)
-    sides = _generator_sides(fakes, reals, loss, process_group)
-    return loss_details(_with_logits(sides, reals or [], fakes), len(fakes), {}, output_reduction)
+    sides = generator_sides(fakes, reals, loss, process_group)
+    weights = dict.fromkeys(sides, weight)
+    sides = masked_sides(sides, {"mask": mask}, loss, len(fakes), normalize_by_mask)
+    return loss_details(
+        with_logits(sides, reals or [], fakes), len(fakes), weights, output_reduction
+    )

@@ -20,6 +20,7 @@ from ganloss_fast.checks import (
     check_tensor,
     check_weight,
     describe,
+    scaled,
 )
 from ganloss_fast.chunked import check_chunk_size, sum_over_chunks
 from ganloss_fast.critic_arguments import BatchArgs, CriticArguments
@@ -138,10 +139,11 @@ def approximate_r1_penalty(
             :func:`gradient_penalty` says.
         TypeError: if the critic does not return a tensor or a flat list of tensors.
     """
-    check_weight("weight", weight)
+    weight = check_weight("weight", weight)
     check_choice("normalization", normalization, ("mean", "sigma", "sample_sum"))
     points = as_samples("inputs", inputs)
-    if check_number("sigma", sigma) <= 0:
+    sigma = check_number("sigma", sigma)
+    if sigma <= 0:
         raise ValueError(f"sigma: expected a number > 0, got {sigma}.")
     if single_forward and logits is not None:
         raise ValueError("single_forward: the logits are given, so there is only one forward.")
@@ -189,7 +191,7 @@ class _Difference:
         factors = check_output_weights(self.output_weights, len(pairs))
         values = [factor * self._of_output(*pair) for factor, pair in zip(factors, pairs)]
         total = values[0] if len(values) == 1 else torch.stack(values).sum()
-        return self.weight * total
+        return scaled(self.weight, total)
 
     def _of_output(self, clean: Tensor, moved: Tensor) -> Tensor:
         if clean.shape != moved.shape:

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ganloss_fast import extension
+from ganloss_fast.checks import quoted
 
 BACKENDS = ("native", "triton", "reference")
 CHOICES = ("auto", *BACKENDS)
@@ -135,8 +137,27 @@ def _advise() -> None:
         warnings.warn(advice, stacklevel=5)
 
 
+def has_own_dispatch(tensor: Tensor) -> bool:
+    """Whether the tensor decides itself what an operation does with it, as a DTensor does: then
+    an op that it has no rule for would fail, and plain PyTorch works."""
+    kind = type(tensor)
+    if kind is Tensor or kind is torch.nn.Parameter:
+        return False
+    if torch.compiler.is_compiling():  # Dynamo's own stand-ins are FakeTensors
+        return hasattr(tensor, "__tensor_flatten__")
+    own = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return own and not isinstance(tensor, FakeTensor)
+
+
 def is_native(tensor: Tensor) -> bool:
     """Whether the native op serves ``tensor`` under the current choice."""
+    if type(tensor) is not Tensor and has_own_dispatch(tensor):
+        if _choice in ("native", "triton"):
+            raise RuntimeError(
+                f"backend '{_choice}' was chosen but cannot serve a {type(tensor).__name__}, which "
+                "has a dispatch of its own: use 'auto' or 'reference'"
+            )
+        return False
     if _choice == "auto":
         if not HAS_NATIVE:
             _advise()
@@ -153,6 +174,8 @@ def is_native(tensor: Tensor) -> bool:
 def is_triton(tensor: Tensor) -> bool:
     """Whether the Triton kernels serve ``tensor``, given that the native op does not."""
     if _choice == "auto":
+        if type(tensor) is not Tensor and has_own_dispatch(tensor):
+            return False
         return tensor.is_cuda and why_not("triton", "cuda") is None
     if _choice != "triton":
         return False
@@ -177,7 +200,7 @@ def set_backend(backend: str) -> None:
     """
     global _choice
     if backend not in CHOICES:
-        raise ValueError(f"backend: expected one of {', '.join(CHOICES)}, got {backend!r}")
+        raise ValueError(f"backend: expected one of {', '.join(CHOICES)}, got {quoted(backend)}")
     if backend == "native" and not HAS_NATIVE:
         raise RuntimeError(f"backend 'native' is not available: {NATIVE_MISSING}")
     if backend == "triton" and TRITON_MISSING is not None:

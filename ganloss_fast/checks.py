@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,14 +15,49 @@ FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 Outputs = Tensor | Sequence[Tensor]
 Weight = float | Tensor
 
+# ---- saying what came --------------------------------------------------------------------------
+#
+# A message stays within a few lines and never looks at the data of a tensor, which would wait for
+# the device. So nothing but a builtin scalar is asked for its repr.
+
+_LONGEST = 60  # characters of one name or value in a message
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def quoted(value: object) -> str:
+    """A builtin scalar as one writes it, shortened; of anything else the name of its type."""
+    if type(value) is str or type(value) is bytes:
+        return _shortened(repr(value[:_LONGEST]))
+    if value is None or type(value) in (bool, float, complex):
+        return repr(value)
+    if type(value) is int and value.bit_length() < 200:  # a very long one has no repr
+        return repr(value)
+    return _shortened(type(value).__name__)
+
 
 def describe(value: object) -> str:
     """A short description of a wrong argument."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)} and dtype {value.dtype}"
     if isinstance(value, (list, tuple)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"{type(value).__name__} ({value!r})" if value is not None else "None"
+        return f"a {_shortened(type(value).__name__)} of {len(value)}"
+    if isinstance(value, Mapping):
+        keys = ", ".join(quoted(key) for key, _ in zip(value, range(3)))
+        more = ", ..." if len(value) > 3 else ""
+        return f"a {_shortened(type(value).__name__)} with the keys {keys}{more}"
+    if isinstance(value, type):
+        return f"the class {_shortened(value.__name__)}"
+    if value is None or isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, (bytes, int, float, complex)):
+        return f"{_shortened(type(value).__name__)} ({quoted(value)})"
+    return f"an object of type {_shortened(type(value).__name__)}"
+
+
+# ---- tensors -----------------------------------------------------------------------------------
 
 
 def is_plain(value: Any) -> bool:
@@ -38,11 +74,20 @@ def check_tensor(name: str, value: Any) -> Tensor:
     if value.dtype not in FLOATING:
         raise TypeError(
             f"{name}: expected float16, bfloat16, float32 or float64, got {value.dtype}. "
-            f"Convert it first, for example {name}.float()."
+            f"{_conversion(name, value)}"
         )
     if value.layout != torch.strided:
-        raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}.")
+        raise TypeError(
+            f"{name}: expected a dense tensor, got layout {value.layout}. Convert it first: "
+            f"{name}.to_dense()."
+        )
     return value
+
+
+def _conversion(name: str, value: Tensor) -> str:
+    if value.dtype.is_complex:  # .float() would drop the imaginary part
+        return f"Pass real and imaginary parts, for example torch.view_as_real({name})."
+    return f"Convert it first, for example {name}.float()."
 
 
 def as_outputs(name: str, value: object) -> list[Tensor]:
@@ -52,6 +97,7 @@ def as_outputs(name: str, value: object) -> list[Tensor]:
     if not isinstance(value, (list, tuple)):
         raise TypeError(
             f"{name}: expected a tensor or a sequence of tensors, got {describe(value)}."
+            + _entry_advice(name, value)
         )
     if not value:
         raise ValueError(f"{name}: expected at least one tensor, got an empty sequence.")
@@ -66,6 +112,15 @@ def as_outputs(name: str, value: object) -> list[Tensor]:
             check_tensor(f"{name}[{k}]", item)
     check_one_device(name, value)
     return list(value)
+
+
+def _entry_advice(name: str, value: object) -> str:
+    """What to do with the output of a critic that names its entries."""
+    if isinstance(value, Mapping):
+        return f" Pass one of its entries, for example {name}['logits']."
+    if hasattr(type(value), "__dataclass_fields__"):
+        return f" Pass one of its fields, for example {name}.logits."
+    return ""
 
 
 def check_one_device(name: str, tensors: Sequence[Tensor]) -> None:
@@ -86,28 +141,107 @@ def check_same_device(name: str, tensor: Tensor, like_name: str, like: Tensor) -
         )
 
 
+def broadcasts(tensor: Tensor, like: Tensor) -> bool:
+    """Whether ``tensor`` is 0-d, or has the dimensions of ``like`` or 1 in their place. Fewer
+    dimensions would let [B] stand for the columns of [B, B]."""
+    return tensor.dim() == 0 or (
+        tensor.dim() == like.dim()
+        and all(own in (1, extent) for own, extent in zip(tensor.shape, like.shape))
+    )
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+#
+# Python's, NumPy's and any other that say that they are real. What the checks return is a Python
+# number, which is what the ops and torch.compile take.
+
+
 def check_number(name: str, value: object) -> float:
-    """A finite real number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: expected a number, got {describe(value)}.")
+    """A finite real number, as a float."""
+    if type(value) is not float:
+        # (int, float) first: torch.compile knows its symbolic numbers by these.
+        if isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real)):
+            raise TypeError(f"{name}: expected a number, got {describe(value)}.")
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
     if not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value}.")
-    return float(value)
+    return value
 
 
-def check_weight(name: str, value: object) -> None:
+def check_number_field(owner: object, name: str) -> float:
+    """A finite number in a field of a frozen dataclass, where one of NumPy's becomes a float."""
+    value = getattr(owner, name)
+    number = check_number(name, value)
+    if type(value) not in (int, float):
+        object.__setattr__(owner, name, number)
+    return number
+
+
+def check_integer(name: str, value: object, least: int = 1) -> int:
+    """An integer that is not below ``least``."""
+    if type(value) is not int:
+        if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral)):
+            raise TypeError(f"{name}: expected an integer, got {describe(value)}.")
+        value = int(value)
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {quoted(value)}.")
+    return value
+
+
+def check_weight(name: str, value: object) -> Weight:
     """A finite number, or a 0-d floating-point tensor (which may change per step)."""
-    if type(value) is float and math.isfinite(value):
-        return
-    if isinstance(value, Tensor):
-        if value.dim() != 0 or not value.dtype.is_floating_point:
-            raise ValueError(
-                f"{name}: expected a number or a 0-d floating-point tensor, got {describe(value)}."
-            )
-    else:
-        check_number(name, value)
+    if not isinstance(value, Tensor):
+        return check_number(name, value)
+    if value.dim() != 0 or not value.dtype.is_floating_point:
+        raise ValueError(
+            f"{name}: expected a number or a 0-d floating-point tensor, got {describe(value)}."
+        )
+    return value
+
+
+def scaled(weight: Any, value: Tensor) -> Tensor:
+    """``weight * value`` in the dtype of ``value``, whatever that of a 0-d weight is."""
+    if isinstance(weight, Tensor):
+        return savable(weight).to(value.dtype) * value
+    return value if weight == 1 else float(weight) * value
+
+
+def is_unsavable(tensor: Tensor) -> bool:
+    """Whether autograd cannot keep it for a backward: made under torch.inference_mode()."""
+    if torch.compiler.is_compiling():  # Dynamo neither knows the question nor needs the answer
+        return False
+    return tensor.is_inference() and not torch.is_inference_mode_enabled()
+
+
+def savable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of one that autograd cannot keep."""
+    return tensor.clone() if is_unsavable(tensor) else tensor
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}.")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {quoted(value)}.")
+
+
+def check_flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}.")
+    return value
+
+
+def check_names(owner: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Keyword arguments of a configured object, which would otherwise fail at its first call."""
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{owner}: there is no option {quoted(name)}.{suggestion(name, known)}")
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """`` Did you mean ...?`` for a near miss."""
+    import difflib  # seldom needed, and slow to import
+
+    close = difflib.get_close_matches(name[:_LONGEST], known, n=1)
+    return f" Did you mean {close[0]}?" if close else ""

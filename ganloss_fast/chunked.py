@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import describe
+from ganloss_fast.checks import check_integer
 from ganloss_fast.critic_arguments import CriticArguments
 from ganloss_fast.critic_gradient import (
     CriticCall,
@@ -115,15 +115,12 @@ class _Slice:
 
 
 def check_chunk_size(chunk_size: object) -> int:
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int):
-        raise TypeError(f"chunk_size: expected an integer, got {describe(chunk_size)}.")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size: expected at least 1, got {chunk_size}.")
+    size = check_integer("chunk_size", chunk_size)
     if is_functional():
         raise RuntimeError(
             "chunk_size: not under torch.compile or torch.func; compile the step without it."
         )
-    return chunk_size
+    return size
 
 
 def penalty_in_chunks(

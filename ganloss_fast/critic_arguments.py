@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from ganloss_fast.checks import describe
+from ganloss_fast.checks import describe, quoted
 
 BatchArgs = Sequence[int | str] | None
 
@@ -28,7 +28,7 @@ class CriticArguments:
         self._keywords = list(kwargs)
         self._specs: list[TreeSpec] = []
         for key, argument in [*enumerate(args), *kwargs.items()]:
-            name = f"critic_{'kwargs' if isinstance(key, str) else 'args'}[{key!r}]"
+            name = f"critic_{'kwargs' if isinstance(key, str) else 'args'}[{quoted(key)}]"
             values, spec = tree_flatten(argument)
             self._specs.append(spec)
             for value in values:
@@ -67,6 +67,6 @@ def check_batch_args(args: Sequence, kwargs: Mapping, batch_args: BatchArgs) -> 
     for key in batch_args:
         if key not in kwargs and (isinstance(key, str) or key not in range(len(args))):
             raise ValueError(
-                f"batch_args: {key!r} is neither a position in critic_args, of which there are "
-                f"{len(args)}, nor a name in critic_kwargs."
+                f"batch_args: {quoted(key)} is neither a position in critic_args, of which there "
+                f"are {len(args)}, nor a name in critic_kwargs."
             )

@@ -173,7 +173,7 @@ def check_output_weights(weights: Sequence[float] | None, outputs: int) -> Seque
             f"output_weights: expected one for each of the {outputs} outputs of the critic, got "
             f"{len(weights)}."
         )
-    return weights
+    return [float(weight) for weight in weights]
 
 
 def _directions(call: CriticCall, logits: Sequence[Tensor], scale: Tensor | None) -> list[Tensor]:

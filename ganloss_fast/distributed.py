@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ganloss_fast.checks import describe
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
@@ -46,5 +48,5 @@ def check_process_group(group: object) -> None:
     if not (distributed.is_available() and isinstance(group, distributed.ProcessGroup)):
         raise TypeError(
             "process_group: expected a torch.distributed.ProcessGroup such as "
-            f"torch.distributed.group.WORLD, got {group!r}."
+            f"torch.distributed.group.WORLD, got {describe(group)}."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ganloss_fast.checks import check_number, describe
+from ganloss_fast.checks import check_integer, check_number, describe
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,7 @@ class LazyRegularizer:
     every: int = 16
 
     def __post_init__(self) -> None:
-        if isinstance(self.every, bool) or not isinstance(self.every, int):
-            raise TypeError(f"every: expected an integer, got {describe(self.every)}.")
-        if self.every < 1:
-            raise ValueError(f"every: expected at least 1, got {self.every}.")
+        object.__setattr__(self, "every", check_integer("every", self.every))
 
     @property
     def scale(self) -> float:

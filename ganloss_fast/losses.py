@@ -14,7 +14,17 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor
 
 from ganloss_fast import terms
-from ganloss_fast.checks import check_choice, check_number, check_same_device, check_tensor
+from ganloss_fast.checks import (
+    broadcasts,
+    check_choice,
+    check_flag,
+    check_number_field,
+    check_same_device,
+    check_tensor,
+    describe,
+    quoted,
+    suggestion,
+)
 from ganloss_fast.terms import Segment, Term, compute_dtype
 
 Label = float | Tensor
@@ -28,16 +38,19 @@ class TermPair(NamedTuple):
     backward: Term
 
 
-def _check_label(name: str, label: object) -> None:
-    if isinstance(label, Tensor):
-        check_tensor(name, label)
-        if label.requires_grad:
-            raise ValueError(f"{name}: no gradient flows to a label map; detach it.")
-    else:
-        check_number(name, label)
+def _check_label(loss: Loss, name: str) -> None:
+    label = getattr(loss, name)
+    if not isinstance(label, Tensor):
+        check_number_field(loss, name)
+        return
+    check_tensor(name, label)
+    if label.requires_grad:
+        raise ValueError(f"{name}: no gradient flows to a label map; detach it.")
 
 
 def _check_relativistic(loss: Loss, defaults: dict[str, object]) -> None:
+    if check_flag("detach_means", loss.detach_means) and loss.relativistic != "average":
+        raise ValueError("detach_means: only relativistic='average' has means; leave it out.")
     if loss.relativistic is None:
         return
     check_choice("relativistic", loss.relativistic, ("paired", "average"))
@@ -46,18 +59,22 @@ def _check_relativistic(loss: Loss, defaults: dict[str, object]) -> None:
         if isinstance(value, Tensor) or value != default:
             raise ValueError(
                 f"{name}: cannot be combined with relativistic={loss.relativistic!r}, which "
-                f"fixes it; leave it at {default!r}."
+                f"fixes it; leave it at {default}."
             )
 
 
 def _label_map(name: str, label: Tensor, logits: Tensor) -> Tensor:
-    if label.shape != logits.shape:
-        raise ValueError(
-            f"{name}: a label map must have the shape of the logits, {list(logits.shape)}, "
-            f"got {list(label.shape)}."
-        )
+    """The label of every logit: shaped like the logits."""
     check_same_device(name, label, "the logits", logits)
-    return label
+    if label.shape == logits.shape:
+        return label
+    if not broadcasts(label, logits):
+        raise ValueError(
+            f"{name}: a label map must broadcast to the shape of the logits, "
+            f"{list(logits.shape)}, with as many dimensions, or have none; got "
+            f"{list(label.shape)}."
+        )
+    return label.expand(logits.shape)
 
 
 Outputs = list[Tensor]
@@ -75,6 +92,7 @@ class Loss(ABC):
     name: ClassVar[str]
     relativistic_terms: ClassVar[TermPair]  # absent where there is no relativistic form
     relativistic: Relativistic = None
+    detach_means: bool = False
 
     @abstractmethod
     def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
@@ -103,11 +121,15 @@ class BCE(Loss):
     logistic (non-saturating) loss. Relativistic (Jolicoeur-Martineau, 2018): softplus(-z).
 
     Args:
-        real_label: target of real logits; a number, or a map shaped like the logits.
+        real_label: target of real logits; a number, or a tensor that broadcasts to the logits: a
+            map, one value for each sample, a 0-d tensor.
         fake_label: target of fake logits in the discriminator loss.
         generator_label: target of fake logits in the generator loss.
         saturating: the minimax generator loss, ``L_G = -E[bce(f, fake_label)]``.
         relativistic: None, ``"paired"`` or ``"average"``.
+        detach_means: for ``"average"``: in the discriminator loss no gradient flows through the
+            mean that a side is compared with, as in ESRGAN. (In the generator loss ``mean f``
+            always carries its gradient, and ``mean r`` as far as ``real`` requires one.)
     """
 
     name: ClassVar[str] = "bce"
@@ -117,10 +139,11 @@ class BCE(Loss):
     generator_label: Label = 1.0
     saturating: bool = False
     relativistic: Relativistic = None
+    detach_means: bool = False
 
     def __post_init__(self) -> None:
         for name in ("real_label", "fake_label", "generator_label"):
-            _check_label(name, getattr(self, name))
+            _check_label(self, name)
         _check_relativistic(
             self,
             {"real_label": 1.0, "fake_label": 0.0, "generator_label": 1.0, "saturating": False},
@@ -179,6 +202,9 @@ class Hinge(Loss):
         margin: ``m``.
         generator_form: ``"linear"``, or ``"hinge"`` for ``L_G = E[max(0, m - f)]``.
         relativistic: None, ``"paired"`` or ``"average"``.
+        detach_means: for ``"average"``: in the discriminator loss no gradient flows through the
+            mean that a side is compared with, as in ESRGAN. (In the generator loss ``mean f``
+            always carries its gradient, and ``mean r`` as far as ``real`` requires one.)
     """
 
     name: ClassVar[str] = "hinge"
@@ -186,9 +212,10 @@ class Hinge(Loss):
     margin: float = 1.0
     generator_form: Literal["linear", "hinge"] = "linear"
     relativistic: Relativistic = None
+    detach_means: bool = False
 
     def __post_init__(self) -> None:
-        check_number("margin", self.margin)
+        check_number_field(self, "margin")
         check_choice("generator_form", self.generator_form, ("linear", "hinge"))
         _check_relativistic(self, {"margin": 1.0, "generator_form": "linear"})
 
@@ -215,10 +242,13 @@ class LeastSquares(Loss):
 
     Args:
         real_label: ``b``, the value the discriminator should give real samples; a number, or a
-            map shaped like the logits.
+            tensor that broadcasts to the logits.
         fake_label: ``a``, the value it should give fake samples.
         generator_label: ``c``, the value the generator wants its samples to get.
         relativistic: None, ``"paired"`` or ``"average"``.
+        detach_means: for ``"average"``: in the discriminator loss no gradient flows through the
+            mean that a side is compared with, as in ESRGAN. (In the generator loss ``mean f``
+            always carries its gradient, and ``mean r`` as far as ``real`` requires one.)
     """
 
     name: ClassVar[str] = "least_squares"
@@ -227,10 +257,11 @@ class LeastSquares(Loss):
     fake_label: Label = 0.0
     generator_label: Label = 1.0
     relativistic: Relativistic = None
+    detach_means: bool = False
 
     def __post_init__(self) -> None:
         for name in ("real_label", "fake_label", "generator_label"):
-            _check_label(name, getattr(self, name))
+            _check_label(self, name)
         _check_relativistic(self, {"real_label": 1.0, "fake_label": 0.0, "generator_label": 1.0})
 
     def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
@@ -273,7 +304,7 @@ class Wasserstein(Loss):
     drift: float = 0.0
 
     def __post_init__(self) -> None:
-        check_number("drift", self.drift)
+        check_number_field(self, "drift")
 
     def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
         if self.drift == 0.0:
@@ -296,12 +327,60 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+# What the losses are called in papers and training codebases.
+ALIASES = {
+    "vanilla": "bce",
+    "gan": "bce",
+    "logistic": "bce",
+    "nonsaturating": "bce",
+    "non_saturating": "bce",
+    "ns": "bce",
+    "nsgan": "bce",
+    "lsgan": "least_squares",
+    "mse": "least_squares",
+    "wgan": "wasserstein",
+}
+# Names that stand for more than one of ours, or for one with an option.
+EXPLAINED = {
+    "wgan_gp": 'it is the loss "wasserstein" and gradient_penalty(critic, real, fake) added to it',
+    "wgan_div": 'it is the loss "wasserstein" and the penalty that gradient_penalty lists for it',
+    "minimax": "it is BCE(saturating=True)",
+    "saturating": "it is BCE(saturating=True)",
+    "ragan": 'it is BCE(relativistic="average")',
+    "rsgan": 'it is BCE(relativistic="paired")',
+    "rpgan": 'it is BCE(relativistic="paired")',
+    "relativistic": 'give a loss that option, for example BCE(relativistic="paired")',
+    "lsgan_relativistic": 'it is LeastSquares(relativistic="average")',
+    "ralsgan": 'it is LeastSquares(relativistic="average")',
+    "rahinge": 'it is Hinge(relativistic="average")',
+    "r1": 'it is a penalty, r1_penalty(critic, real), to be added to a loss such as "bce"',
+}
+EXPLAINED |= {name.replace("_", ""): text for name, text in EXPLAINED.items()}
+
+
+def _loss_of_name(name: str) -> Loss:
+    # People write "Non-Saturating", "least-squares", "LSGAN".
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")[:64]
+    plain = ALIASES.get(plain, plain)
+    if plain in LOSSES:
+        return LOSSES[plain]
+    if plain in EXPLAINED:
+        raise ValueError(f"loss: {quoted(name)} is no name here: {EXPLAINED[plain]}.")
+    raise ValueError(
+        f"loss: expected one of {', '.join(LOSSES)} (or {', '.join(ALIASES)}), got "
+        f"{quoted(name)}.{suggestion(plain, [*LOSSES, *ALIASES])}"
+    )
+
+
 def resolve(loss: LossLike) -> Loss:
     """The loss that a name stands for."""
     if isinstance(loss, str):
-        if loss not in LOSSES:
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}.")
-        return LOSSES[loss]
+        return LOSSES[loss] if loss in LOSSES else _loss_of_name(loss)
     if not isinstance(loss, Loss):
-        raise TypeError(f"loss: expected a name or a loss such as Hinge(), got {loss!r}.")
+        advice = ""
+        if isinstance(loss, type) and issubclass(loss, Loss):
+            advice = f" Create one: {loss.__name__}()."
+        raise TypeError(
+            f"loss: expected a name or a loss such as Hinge(), got {describe(loss)}.{advice}"
+        )
     return loss

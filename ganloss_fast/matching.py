@@ -17,6 +17,7 @@ from ganloss_fast.checks import (
     check_same_device,
     check_weight,
     describe,
+    scaled,
 )
 from ganloss_fast.details import REDUCTIONS, Reduction
 from ganloss_fast.terms import Segment
@@ -44,11 +45,16 @@ def _by_discriminator(name: str, features: object) -> list[list[Tensor]]:
     return [as_outputs(name, features)]
 
 
+def _counts(by_discriminator: list[list[Tensor]]) -> str:
+    counts = [str(len(maps)) for maps in by_discriminator]
+    return f"[{', '.join(counts[:12])}{', ...' if len(counts) > 12 else ''}]"
+
+
 def _check_alike(reals: list[list[Tensor]], fakes: list[list[Tensor]]) -> None:
     if [len(maps) for maps in reals] != [len(maps) for maps in fakes]:
         raise ValueError(
             "real_features and fake_features must hold the same number of maps for each "
-            f"discriminator: got {[len(m) for m in reals]} real and {[len(m) for m in fakes]} fake."
+            f"discriminator: got {_counts(reals)} real and {_counts(fakes)} fake."
         )
     for d, (real_maps, fake_maps) in enumerate(zip(reals, fakes)):
         for k, (r, f) in enumerate(zip(real_maps, fake_maps)):
@@ -58,6 +64,18 @@ def _check_alike(reals: list[list[Tensor]], fakes: list[list[Tensor]]) -> None:
                     f"and fake is {list(f.shape)} {f.dtype}; they must be alike."
                 )
             check_same_device("fake_features", f, "real_features", reals[0][0])
+
+
+def _refuse_swapped(reals: list[list[Tensor]], fakes: list[list[Tensor]]) -> None:
+    """Some codebases pass the generated maps first. All gradients would be detached, silently."""
+    if not torch.is_grad_enabled() or any(f.requires_grad for maps in fakes for f in maps):
+        return
+    if any(r.requires_grad for maps in reals for r in maps):
+        raise ValueError(
+            "real_features and fake_features look swapped: the real maps require grad, the "
+            "generated ones do not, and detach_real leaves no gradient at all. The call is "
+            "feature_matching_loss(real_features, fake_features)."
+        )
 
 
 def feature_matching_loss(
@@ -76,12 +94,13 @@ def feature_matching_loss(
     .. math:: weight \\cdot \\sum_d \\sum_l E[|R_{dl} - F_{dl}|]
 
     (Salimans et al., 2016; Wang et al., 2018). Codebases differ in the factors: HiFi-GAN is
-    ``weight=2``, both sums; pix2pixHD is ``include_last=False`` with the mean over
-    discriminators and ``weight=40 / number of layers``.
+    ``weight=2``, both sums; pix2pixHD is ``include_last=False, layer_reduction="mean",
+    discriminator_reduction="mean", weight=40`` (10, times 4 over the number of maps). The weight
+    belongs in the call: a factor behind it costs another pass over all maps.
 
     Args:
-        real_features: feature maps on real samples: one sequence of tensors, or one sequence
-            for each discriminator. Any shapes and floating dtypes.
+        real_features: feature maps on real samples, the first argument: one sequence of
+            tensors, or one sequence for each discriminator. Any shapes and floating dtypes.
         fake_features: feature maps on generated samples, alike in structure, shape and dtype.
         criterion: ``"l1"`` for the mean absolute difference, ``"mse"`` for the squared one.
         detach_real: let no gradient into the real maps. The generator needs none there; with
@@ -95,19 +114,22 @@ def feature_matching_loss(
         0-d tensor, float32 (float64 if a map is float64).
 
     Raises:
-        ValueError: if the two are not alike, or no map is left.
+        ValueError: if the two are not alike, no map is left, or with ``detach_real`` the real
+            maps require grad while no generated one does: then the two were swapped.
         TypeError: if a map is not a floating-point tensor.
     """
     check_choice("criterion", criterion, tuple(CRITERIA))
     check_choice("layer_reduction", layer_reduction, REDUCTIONS)
     check_choice("discriminator_reduction", discriminator_reduction, REDUCTIONS)
-    check_weight("weight", weight)
+    weight = check_weight("weight", weight)
     reals = _by_discriminator("real_features", real_features)
     fakes = _by_discriminator("fake_features", fake_features)
     _check_alike(reals, fakes)
+    if detach_real:
+        _refuse_swapped(reals, fakes)
 
     term = CRITERIA[criterion]
-    factor = 1.0 if isinstance(weight, Tensor) else float(weight)
+    factor = 1.0 if isinstance(weight, Tensor) else weight
     if discriminator_reduction == "mean":
         factor /= len(reals)
     segments = []
@@ -122,7 +144,7 @@ def feature_matching_loss(
         for r, f in zip(real_maps, fake_maps):
             segments.append(Segment(f, term, scale, r.detach() if detach_real else r))
     total = ops.multi_tensor_loss(segments).total
-    return weight * total if isinstance(weight, Tensor) else total
+    return scaled(weight, total) if isinstance(weight, Tensor) else total
 
 
 @contextlib.contextmanager

@@ -13,11 +13,13 @@ from ganloss_fast import ops
 from ganloss_fast.checks import (
     Weight,
     check_choice,
-    check_number,
+    check_number_field,
     check_same_device,
     check_tensor,
     check_weight,
     describe,
+    savable,
+    scaled,
 )
 from ganloss_fast.terms import compute_dtype
 
@@ -44,8 +46,10 @@ class NormPenalty:
     reduction: PenaltyReduction = "mean"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.weight, Tensor):
+            check_number_field(self, "weight")
         check_weight("weight", self.weight)
-        check_number("target", self.target)
+        check_number_field(self, "target")
         for name, value in (
             ("one_sided", self.one_sided),
             ("normalize_by_mask", self.normalize_by_mask),
@@ -55,9 +59,9 @@ class NormPenalty:
         check_choice("norm", self.norm, ("sample", "channel", "batch"))
         check_choice("eps_at", self.eps_at, ("root", "gradient"))
         check_choice("reduction", self.reduction, ("mean", "sum", "max", "none"))
-        if check_number("eps", self.eps) < 0:
+        if check_number_field(self, "eps") < 0:
             raise ValueError(f"eps: expected a number >= 0, got {self.eps}.")
-        if check_number("power", self.power) <= 0:
+        if check_number_field(self, "power") <= 0:
             raise ValueError(f"power: expected a number > 0, got {self.power}.")
         for mask in self._masks():
             if mask is not None and not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
@@ -69,7 +73,9 @@ class NormPenalty:
         """The penalty of the gradients of one or several inputs, each [B, ...]."""
         if self.mask is not None:
             masks = self._expanded_masks(gradients)
-            gradients = [g if m is None else g * m.to(g.dtype) for g, m in zip(gradients, masks)]
+            gradients = [
+                g if m is None else g * savable(m).to(g.dtype) for g, m in zip(gradients, masks)
+            ]
         is_plain = self.eps == 0 and self.power == 2 and self.norm != "channel"
         if is_plain and self.reduction in ("mean", "sum"):
             penalty = self._fused(gradients)
@@ -121,7 +127,7 @@ class NormPenalty:
         scale = 1.0 if isinstance(self.weight, Tensor) else float(self.weight)
         penalty = ops.gradient_penalty_loss(rows, mode, float(self.target), scale)[0]
         if isinstance(self.weight, Tensor):
-            penalty = self.weight * penalty
+            penalty = scaled(self.weight, penalty)
         return penalty * rows.shape[0] if self.reduction == "sum" else penalty
 
     def _composed(self, gradients: Sequence[Tensor]) -> Tensor:
@@ -138,7 +144,7 @@ class NormPenalty:
             values = values.amax()
         elif self.norm == "batch":
             values = values.reshape(())
-        return self.weight * values
+        return scaled(self.weight, values)
 
     def _norms(self, gradients: Sequence[Tensor]) -> Tensor:
         rows = self._rows(gradients) if self.norm != "channel" else gradients[0]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast import backends, functions, reference
+from ganloss_fast.checks import is_unsavable, savable
 from ganloss_fast.terms import LossOutputs, Segment
 
 PENALTY_MODES = reference.PENALTY_MODES
@@ -31,11 +32,30 @@ def multi_tensor_loss(segments: list[Segment], with_statistics: bool = False) ->
 
     See :mod:`ganloss_fast.terms`. Gradients flow to every ``a`` and ``b``, to second order.
     """
-    if not backends.is_native(segments[0].a):
-        return _multi_tensor_loss_elsewhere(segments, with_statistics)
     if torch.compiler.is_compiling():
+        if not backends.is_native(segments[0].a):
+            return _multi_tensor_loss_elsewhere(segments, with_statistics)
         return LossOutputs(*_multi_tensor_loss(*flatten_segments(segments), with_statistics))
-    return LossOutputs._make(_multi_tensor_loss_eager(segments, with_statistics))
+    try:
+        if not backends.is_native(segments[0].a):
+            return _multi_tensor_loss_elsewhere(segments, with_statistics)
+        return LossOutputs._make(_multi_tensor_loss_eager(segments, with_statistics))
+    except RuntimeError:
+        # Autograd saves no tensor that was made under inference mode. Nobody waits to ask for
+        # those before something failed.
+        savable_segments = [_savable(segment) for segment in segments]
+        if all(new is old for new, old in zip(savable_segments, segments)):
+            raise
+        return multi_tensor_loss(savable_segments, with_statistics)
+
+
+def _savable(segment: Segment) -> Segment:
+    """The segment, with copies of what was made under inference mode."""
+    others = (segment.b, segment.weight)
+    if not any(t is not None and is_unsavable(t) for t in (segment.a, *others)):
+        return segment
+    b, weight = (None if t is None else savable(t) for t in others)
+    return segment._replace(a=savable(segment.a), b=b, weight=weight)
 
 
 def flatten_segments(

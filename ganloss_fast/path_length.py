@@ -8,7 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import Weight, check_number, check_same_device, check_tensor, check_weight
+from ganloss_fast.checks import (
+    Weight,
+    check_number,
+    check_same_device,
+    check_tensor,
+    check_weight,
+    scaled,
+)
 from ganloss_fast.critic_gradient import CriticCall, InvScale, as_logits, gradients_of
 from ganloss_fast.graph_cut import GraphCut, ZeroGrads
 from ganloss_fast.norm_penalty import NormPenalty
@@ -68,7 +75,7 @@ def path_length_penalty(
     Raises:
         ValueError: if shapes do not fit, or the images do not depend on the latents.
     """
-    check_weight("weight", weight)
+    weight = check_weight("weight", weight)
     decay = check_number("decay", decay)
     check_tensor("images", images)
     check_tensor("latents", latents)
@@ -113,5 +120,5 @@ def path_length_penalty(
     norms = NormPenalty(1.0, 0.0, reduction="none", power=1.0)(result.gradients)
     lengths = norms / math.sqrt(layers)
     average = torch.lerp(mean.detach().to(lengths.dtype), lengths.mean(), decay)
-    penalty = result.signalled(weight * (lengths - average).square().mean())
+    penalty = result.signalled(scaled(weight, (lengths - average).square().mean()))
     return PathLength(penalty, average.detach().to(mean.dtype), lengths.detach())

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def softplus(z: Tensor, sign: float, _: float) -> Tensor:
-    """log(1 + exp(sign z)). As -logsigmoid: F.softplus turns into the identity above 20."""
-    return -torch.nn.functional.logsigmoid(-sign * z)
+    """log(1 + exp(sign z)). Above its threshold F.softplus is the identity: 20, its default, is
+    too early for float64; from 40 on the difference is below the last bit."""
+    return torch.nn.functional.softplus(sign * z, threshold=40)
 
 
 def hinge(z: Tensor, sign: float, margin: float) -> Tensor:
@@ -54,20 +55,25 @@ TERM_FUNCTIONS = (softplus, hinge, squared, linear, absolute)
 # ---- ops ---------------------------------------------------------------------------------------
 
 
-def segment_value(segment: Segment) -> Tensor:
-    """mean(weight * term(a - b)) of one segment."""
+def segment_elements(segment: Segment) -> Tensor:
+    """weight * term(a - b), element by element; shaped like a."""
     dtype = compute_dtype(segment.a.dtype)
     z = segment.a.to(dtype)
     if segment.b is not None:
         z = z - segment.b.to(dtype)
     code, first, second = segment.term
     if segment.weight is None:
-        return TERM_FUNCTIONS[code](z, first, second).mean()
+        return TERM_FUNCTIONS[code](z, first, second)
     if torch.is_grad_enabled() and segment.weight.requires_grad:
         raise NotImplementedError("weights: no gradient flows to the weights of a segment.")
     weight = segment.weight.to(dtype)
     z = torch.where(weight == 0, 0.0, z)  # a masked inf is not NaN, nor is its gradient
-    return (weight * TERM_FUNCTIONS[code](z, first, second)).mean()
+    return weight * TERM_FUNCTIONS[code](z, first, second)
+
+
+def segment_value(segment: Segment) -> Tensor:
+    """mean(weight * term(a - b)) of one segment."""
+    return segment_elements(segment).mean()
 
 
 def segment_statistics(a: Tensor) -> Tensor:
@@ -209,34 +215,48 @@ def _phi(z: Tensor, loss: Any) -> Tensor:
 
 def _real_term(r: Tensor, loss: Any) -> Tensor:
     if loss.name == "bce":
-        return _bce(r, loss.real_label).mean()
+        return _bce(r, loss.real_label)
     if loss.name == "hinge":
-        return torch.relu(loss.margin - r).mean()
+        return torch.relu(loss.margin - r)
     if loss.name == "least_squares":
-        return (r - loss.real_label).square().mean()
-    return loss.drift * r.square().mean() - r.mean() if loss.drift else -r.mean()
+        return (r - loss.real_label).square()
+    return loss.drift * r.square() - r if loss.drift else -r
 
 
 def _fake_term(f: Tensor, loss: Any) -> Tensor:
     if loss.name == "bce":
-        return _bce(f, loss.fake_label).mean()
+        return _bce(f, loss.fake_label)
     if loss.name == "hinge":
-        return torch.relu(loss.margin + f).mean()
+        return torch.relu(loss.margin + f)
     if loss.name == "least_squares":
-        return (f - loss.fake_label).square().mean()
-    return f.mean()
+        return (f - loss.fake_label).square()
+    return f
 
 
 def _generator_term(f: Tensor, loss: Any) -> Tensor:
     if loss.name == "bce":
         if loss.saturating:
-            return -_bce(f, loss.fake_label).mean()
-        return _bce(f, loss.generator_label).mean()
+            return -_bce(f, loss.fake_label)
+        return _bce(f, loss.generator_label)
     if loss.name == "hinge" and loss.generator_form == "hinge":
-        return torch.relu(loss.margin - f).mean()
+        return torch.relu(loss.margin - f)
     if loss.name == "least_squares":
-        return (f - loss.generator_label).square().mean()
-    return -f.mean()
+        return (f - loss.generator_label).square()
+    return -f
+
+
+def _masks(mask: Any, count: int) -> list:
+    return list(mask) if isinstance(mask, (list, tuple)) else [mask] * count
+
+
+def _masked(term: Callable[[Tensor], Tensor], z: Tensor, mask: Any, normalize: bool) -> Tensor:
+    """The elements of a term, weighted. What is masked with 0 may be infinite."""
+    if mask is None:
+        return term(z)
+    mask = mask.to(z.dtype)
+    if normalize:
+        mask = mask / mask.mean()
+    return mask * term(torch.where(mask == 0, 0.0, z))
 
 
 def _mean(logits: Tensor, group: ProcessGroup | None) -> Tensor:
@@ -248,6 +268,17 @@ def _reduce(per_output: list[Tensor], reduction: str) -> Tensor:
     return stacked.sum() if reduction == "sum" else stacked.mean()
 
 
+def _reduced(per_output: list[list[Tensor]], reduction: str, outputs: str, is_list: bool) -> Any:
+    """From the elements of the terms of every output."""
+    if reduction == "none":
+        terms = [list(elements) if is_list else elements[0] for elements in zip(*per_output)]
+        return terms[0] if len(terms) == 1 else tuple(terms)
+    of_output = torch.sum if reduction == "sum" else torch.mean
+    return _reduce(
+        [torch.stack([of_output(term) for term in terms]).sum() for terms in per_output], outputs
+    )
+
+
 def discriminator_loss(
     real: Tensor | Sequence[Tensor],
     fake: Tensor | Sequence[Tensor],
@@ -255,23 +286,32 @@ def discriminator_loss(
     *,
     real_weight: float | Tensor = 1.0,
     fake_weight: float | Tensor = 1.0,
+    real_mask: Any = None,
+    fake_mask: Any = None,
+    normalize_by_mask: bool = False,
+    reduction: str = "mean",
     output_reduction: str = "sum",
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.discriminator_loss`."""
     loss = resolve(loss)
+    reals, fakes = _listed(real), _listed(fake)
+    masks = zip(_masks(real_mask, len(reals)), _masks(fake_mask, len(fakes)), strict=True)
     per_output = []
-    for r, f in zip(_listed(real), _listed(fake), strict=True):
+    for r, f, (r_mask, f_mask) in zip(reals, fakes, masks, strict=True):
         if loss.relativistic == "paired":
-            per_output.append(_phi(r - f, loss).mean())
+            per_output.append([_phi(r - f, loss)])
             continue
         if loss.relativistic == "average":
             real_mean, fake_mean = (_mean(logits, process_group) for logits in (r, f))
+            if loss.detach_means:
+                real_mean, fake_mean = real_mean.detach(), fake_mean.detach()
             real_term, fake_term = _phi(r - fake_mean, loss), _phi(-(f - real_mean), loss)
         else:
-            real_term, fake_term = _real_term(r, loss), _fake_term(f, loss)
-        per_output.append(real_weight * real_term.mean() + fake_weight * fake_term.mean())
-    return _reduce(per_output, output_reduction)
+            real_term = _masked(lambda z: _real_term(z, loss), r, r_mask, normalize_by_mask)
+            fake_term = _masked(lambda z: _fake_term(z, loss), f, f_mask, normalize_by_mask)
+        per_output.append([real_weight * real_term, fake_weight * fake_term])
+    return _reduced(per_output, reduction, output_reduction, not isinstance(real, Tensor))
 
 
 def generator_loss(
@@ -279,22 +319,28 @@ def generator_loss(
     loss: LossLike,
     *,
     real: Tensor | Sequence[Tensor] | None = None,
+    weight: float | Tensor = 1.0,
+    mask: Any = None,
+    normalize_by_mask: bool = False,
+    reduction: str = "mean",
     output_reduction: str = "sum",
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.generator_loss`."""
     loss = resolve(loss)
-    if real is None:
-        return _reduce([_generator_term(f, loss) for f in _listed(fake)], output_reduction)
+    fakes = _listed(fake)
+    reals = fakes if real is None else _listed(real)
     per_output = []
-    for f, r in zip(_listed(fake), _listed(real), strict=True):
-        if loss.relativistic == "paired":
-            per_output.append(_phi(f - r, loss).mean())
+    for f, r, one in zip(fakes, reals, _masks(mask, len(fakes)), strict=True):
+        if real is None:
+            terms = [_masked(lambda z: _generator_term(z, loss), f, one, normalize_by_mask)]
+        elif loss.relativistic == "paired":
+            terms = [_phi(f - r, loss)]
         else:
             real_mean, fake_mean = (_mean(logits, process_group) for logits in (r, f))
-            fake_term, real_term = _phi(f - real_mean, loss), _phi(-(r - fake_mean), loss)
-            per_output.append(fake_term.mean() + real_term.mean())
-    return _reduce(per_output, output_reduction)
+            terms = [_phi(-(r - fake_mean), loss), _phi(f - real_mean, loss)]
+        per_output.append([weight * term for term in terms])
+    return _reduced(per_output, reduction, output_reduction, not isinstance(fake, Tensor))
 
 
 def feature_matching_loss(

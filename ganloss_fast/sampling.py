@@ -13,9 +13,11 @@ from ganloss_fast import ops
 from ganloss_fast.checks import (
     check_choice,
     check_number,
+    check_number_field,
     check_same_device,
     check_tensor,
     describe,
+    savable,
 )
 
 AlphaKind = Literal["sample", "element", "batch"]
@@ -50,7 +52,7 @@ class Dragan:
     clamp: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        check_number("scale", self.scale)
+        check_number_field(self, "scale")
         check_choice("std", self.std, ("sample", "population", "none"))
         check_choice("noise", self.noise, ("uniform", "centered", "normal"))
         if self.clamp is None:
@@ -59,7 +61,8 @@ class Dragan:
             raise TypeError(f"clamp: expected two numbers or None, got {describe(self.clamp)}.")
         low, high = (check_number(f"clamp[{k}]", bound) for k, bound in enumerate(self.clamp))
         if low >= high:
-            raise ValueError(f"clamp: expected the lower bound first, got {self.clamp}.")
+            raise ValueError(f"clamp: expected the lower bound first, got {(low, high)}.")
+        object.__setattr__(self, "clamp", (low, high))
 
     def noisy(self, real: Tensor, rng: torch.Generator | None) -> Tensor:
         draw = torch.randn if self.noise == "normal" else torch.rand
@@ -125,6 +128,7 @@ def _alpha_tensor(alpha: Alpha, like: Tensor, rng: torch.Generator | None) -> Te
     if not isinstance(alpha, Tensor):
         return torch.full((), float(alpha), device=like.device, dtype=_alpha_dtype(like))
     check_same_device("alpha", alpha, "real", like)
+    alpha = savable(alpha)
     batch = like.shape[0]
     if alpha.dim() == 0 or alpha.shape == like.shape or alpha.shape == (batch,):
         return alpha

@@ -91,9 +91,11 @@ def install(monkeypatch, tmp_path):
     return load
 
 
-def on_cuda() -> SimpleNamespace:
+class on_cuda:
     """What the selection looks at of a CUDA tensor."""
-    return SimpleNamespace(is_cpu=False, is_cuda=True, device=torch.device("cuda", 0))
+
+    is_cpu, is_cuda, device = False, True, torch.device("cuda", 0)
+    __torch_dispatch__ = torch.Tensor.__torch_dispatch__
 
 
 def who_computes(monkeypatch, installed: ModuleType) -> str:

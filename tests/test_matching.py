@@ -212,3 +212,38 @@ def test_frozen_may_be_nested():
             pass
         assert not discriminator.weight.requires_grad
     assert discriminator.weight.requires_grad
+
+
+def test_swapped_sides_are_noticed():
+    """Some codebases pass (fake, real): the generator would get no gradient, silently."""
+    fake, real = [torch.randn(2, 3, requires_grad=True)], [torch.randn(2, 3)]
+    with pytest.raises(ValueError, match=r"look swapped.*feature_matching_loss\(real_features"):
+        gf.feature_matching_loss(fake, real)
+    with torch.no_grad():
+        gf.feature_matching_loss(fake, real)
+    gf.feature_matching_loss(fake, real, detach_real=False).backward()  # symmetric: no harm
+    gf.feature_matching_loss(real, real)  # nothing is asked for
+    gf.feature_matching_loss(fake, fake)  # the discriminator is not frozen
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_the_weight_of_pix2pixhd(layers):
+    """Its trainer adds 4 / (n_layers + 1) / num_D * L1 * 10 over all maps but the last."""
+    generator = torch.Generator().manual_seed(0)
+    fake = [
+        [torch.randn(2, k + 1, generator=generator) for k in range(layers + 2)] for _ in range(3)
+    ]
+    real = [[torch.randn_like(m) for m in maps] for maps in fake]
+    expected = torch.zeros(())
+    for own, other in zip(fake, real):
+        for f, r in zip(own[:-1], other[:-1]):
+            expected = expected + 4.0 / (layers + 1) * (1.0 / 3) * (f - r).abs().mean() * 10.0
+    ours = gf.feature_matching_loss(
+        real,
+        fake,
+        include_last=False,
+        layer_reduction="mean",
+        discriminator_reduction="mean",
+        weight=40,
+    )
+    torch.testing.assert_close(ours, expected)

@@ -126,8 +126,7 @@ def _with_logits(sides: Sides, reals: list[Tensor], fakes: list[Tensor]) -> Side
         return sides
     logits = {"real_logits": reals, "fake_logits": fakes}
     return sides | {
-        name: [Segment(t.detach(), terms.LINEAR, 0.0) for t in tensors]
-        for name, tensors in logits.items()
+        name: [Segment(t, terms.LINEAR, 0.0) for t in tensors] for name, tensors in logits.items()
     }
 
 

@@ -73,13 +73,15 @@ def test_a_factor_behind_the_loss_gives_the_gradient_of_the_formula(
 
 
 @pytest.mark.parametrize("factor", [INF, -INF, math.nan, 0.0, 1e30, 1e-35])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("name", TRUTHS)
-def test_a_factor_at_the_end_of_the_range_gives_what_the_operands_give(isa, name, factor):
-    a = torch.tensor([0.0, -0.0, 0.7, 1.0, -0.5, 3.0, -3.0, INF, -INF, math.nan] * 30)
+def test_a_factor_at_the_end_of_the_range_gives_what_the_operands_give(isa, name, dtype, factor):
+    a = torch.tensor([0.0, -0.0, 0.7, 1.0, -0.5, 3.0, -3.0, INF, -INF, math.nan] * 30).to(dtype)
     segments = [Segment(a.requires_grad_(), TRUTHS[name].term, 1.5)]
     (actual,) = torch.autograd.grad(factor * total(segments), a)
     (truth,) = direct(factor * total(segments), [a])
-    torch.testing.assert_close(actual, truth, equal_nan=True, rtol=3e-7, atol=0)
+    rounding = 3 * EPSILON[dtype]
+    torch.testing.assert_close(actual, truth, equal_nan=True, rtol=rounding, atol=0)
 
 
 @pytest.mark.parametrize("name", TRUTHS)
@@ -99,10 +101,11 @@ def test_what_overflowed_is_not_multiplied(isa):
     assert_close(gradient, torch.full((40,), 2 * 3e38 / 40), 1e-6)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", STEPS)
-def test_nan_among_kept_slopes(isa, name):
+def test_nan_among_kept_slopes(isa, name, dtype):
     """NaN where the direct slope is NaN, which is abs; torch.relu's slope at NaN for a hinge."""
-    a = draw(1000)
+    a = draw(1000, dtype=dtype)
     a[[0, 255, 256, 999]] = math.nan
     segments = [Segment(a.requires_grad_(), TRUTHS[name].term)]
     (gradient,) = torch.autograd.grad(2 * total(segments), a)
@@ -123,24 +126,25 @@ def test_slopes_of_every_length_are_kept(isa, name, dtype):
     inputs = inputs_of(segments)
     actual = torch.autograd.grad(-3 * total(segments), inputs)
     for gradient, expected in zip(actual, direct(-3 * total(segments), inputs)):
-        assert torch.equal(gradient, expected)
+        assert_close(gradient, expected, 0.0 if dtype in HALVES else EPSILON[dtype])
 
 
 @pytest.mark.parametrize("layout_of_b", LAYOUTS)
 @pytest.mark.parametrize("layout_of_a", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("name", ["|z|", "softplus(-z)"])
-def test_gradients_ahead_have_the_layout_of_direct_ones(isa, name, layout_of_a, layout_of_b):
-    a = LAYOUTS[layout_of_a](torch.float32).detach().requires_grad_()
-    b = LAYOUTS[layout_of_b](torch.float32).detach().requires_grad_()
+def test_gradients_ahead_have_the_layout_of_direct_ones(isa, name, dtype, layout_of_a, layout_of_b):
+    a = LAYOUTS[layout_of_a](dtype).detach().requires_grad_()
+    b = LAYOUTS[layout_of_b](dtype).detach().requires_grad_()
     segments = [Segment(a, TRUTHS[name].term, 1.5, b)]
     actual = torch.autograd.grad(0.3 * total(segments), [a, b])
     for gradient, expected in zip(actual, direct(0.3 * total(segments), [a, b])):
         assert gradient.stride() == expected.stride()
-        assert_close(gradient, expected, 4 * EPSILON[torch.float32])
+        assert_close(gradient, expected, 4 * EPSILON[dtype])
 
 
 def test_slopes_are_read_by_the_kernels_that_wrote_them(isa):
-    (segment,) = segments = [draw_segment(terms.ABSOLUTE, "a - b", (777,), torch.float32)]
+    (segment,) = segments = [draw_segment(terms.ABSOLUTE, "a - b", (777,), torch.float16)]
     truth = direct(2 * total(segments), inputs_of(segments))
     loss = 2 * total(segments)
     for other in _C.available_cpu_isas():

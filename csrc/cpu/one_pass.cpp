@@ -32,7 +32,8 @@ bool is_half(Dtype dtype) {
 Kept what_to_keep(const Resolved& segment) {
   if (segment.weight.defined()) return Kept::kGradient;
   if (segment.term.code == static_cast<int>(math::TermCode::linear)) return Kept::kConstant;
-  return math::step_of(segment.term) > 0.0 ? Kept::kSlopes : Kept::kGradient;
+  return is_half(segment.dtype) && math::step_of(segment.term) > 0.0 ? Kept::kSlopes
+                                                                     : Kept::kGradient;
 }
 
 int64_t groups_of(int64_t slopes) {

@@ -2,15 +2,16 @@
 //
 // The forward reads the operands anyway, so it keeps what the backward needs of them:
 //
-//   term                    kept                         the backward
-//   linear                  nothing                      writes one number
-//   hinge, abs              two bits for each slope      writes the gradient
-//   the others, or weights  the gradient for the scale   hands it out, or multiplies it in place
-//                           of its segment
+//   term                          kept                     the backward
+//   linear                        nothing                  writes one number
+//   hinge, abs in half precision  two bits for each slope  writes the gradient
+//   the others, or with weights   the gradient, made for   hands it out, or multiplies it in place
+//                                 the scale of its segment
 //
 // The first two serve every incoming gradient. The last serves those that are a number times the
-// expected one; half precision, which would be rounded twice, only the expected one itself. What
-// cannot be served is computed from the operands, after what was kept for it is freed.
+// expected one; in half precision, which would be rounded twice, only the expected one itself. What
+// cannot be served is computed from the operands, after what was kept for it is freed. (Bits in
+// float32 would serve a factor for nothing, but cost the backward without one a third.)
 //
 // The incoming gradient must be read to know all that, which on a GPU would stop the host: so this
 // is for the CPU, in plain eager mode.

@@ -193,6 +193,26 @@ def multi_tensor_loss(
     return MultiTensorLoss.apply(kernels, segments, with_statistics, *a, *b, *weights)
 
 
+class LogitMeans(torch.autograd.Function):
+    """The means [K] of K tensors, already taken: a gradient for them without reading the data.
+
+    Linear, so its backward is a few PyTorch ops that have every derivative there is.
+    """
+
+    @staticmethod
+    def forward(ctx, means, *logits):
+        ctx.kinds = [(t.shape, t.numel(), t.dtype) for t in logits]
+        return means.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        gradients: list[Tensor | None] = [None] * len(ctx.kinds)
+        for k, (shape, count, dtype) in enumerate(ctx.kinds):
+            if ctx.needs_input_grad[1 + k]:
+                gradients[k] = (g[k] / max(count, 1)).to(dtype).expand(shape)
+        return None, *gradients
+
+
 # ---- gradient_penalty_loss ---------------------------------------------------------------------
 
 

@@ -114,6 +114,5 @@ def with_logits(sides: Sides, reals: list[Tensor], fakes: list[Tensor]) -> Sides
         return sides
     logits = {"real_logits": reals, "fake_logits": fakes}
     return sides | {
-        name: [Segment(t.detach(), terms.LINEAR, 0.0) for t in tensors]
-        for name, tensors in logits.items()
+        name: [Segment(t, terms.LINEAR, 0.0) for t in tensors] for name, tensors in logits.items()
     }

@@ -213,3 +213,98 @@ def test_largest_logits_of_the_dtype_give_a_finite_loss_and_gradient(implementat
         value, slope, _ = evaluate(TRUTHS[name].term, torch.tensor([largest], dtype=dtype))
         assert value.isfinite().all()
         assert slope.isfinite().all()
+
+
+# ---- the end of the range ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [None, 0.5, 8.0])
+@pytest.mark.parametrize("scale", [1.0, 64.0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_the_gradient_of_a_square_is_finite_where_the_exact_one_is(
+    implementation, dtype, scale, weight
+):
+    """2 (z - c) overflows above half the largest number; scale w 2 (z - c) / n is far from it."""
+    n = 4096
+    z = torch.tensor([0.9, -0.9, 0.6, 0.4], dtype=torch.float64) * torch.finfo(dtype).max
+    a = z.to(dtype).repeat(n // 4).requires_grad_()
+    w = None if weight is None else torch.full((n,), weight)
+    (gradient,) = torch.autograd.grad(total_of(Segment(a, terms.squared(0.7), scale, weight=w)), a)
+    exact = a.detach().double() * (2 * scale * (weight or 1.0) / n)
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(gradient.double(), exact, rtol=torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize(("scale", "weight"), [(1000.0, 1e-3), (1e-3, 1000.0)])
+def test_a_large_factor_meets_a_small_one_before_it_overflows(implementation, scale, weight):
+    """scale w 2 z / n = 2e38, whether the large factor is the scale or the weight."""
+    a = torch.full((3,), 3e38, requires_grad=True)
+    w = torch.full((3,), weight)
+    (gradient,) = torch.autograd.grad(total_of(Segment(a, terms.squared(0.0), scale, weight=w)), a)
+    torch.testing.assert_close(gradient, torch.full((3,), 2e38), rtol=1e-6, atol=0)
+
+
+def test_the_second_order_of_a_square_is_finite_at_the_end_of_the_range(implementation):
+    """The gradient factor 2 z / n along v = 1: 2 factor / n for z, and mean(2 z) for factor."""
+    a = torch.full((64,), 1e38, requires_grad=True)
+    with torch.no_grad():
+        a[::2] = -3e38
+    factor = torch.tensor(1.0, requires_grad=True)
+    loss = factor * total_of(Segment(a, terms.squared(0.0)))
+    (first,) = torch.autograd.grad(loss, a, create_graph=True)
+    to_a, to_factor = torch.autograd.grad(first, (a, factor), torch.ones(64))
+    torch.testing.assert_close(to_a, torch.full((64,), 2 / 64))
+    if implementation != "reference":  # plain PyTorch adds 2 z before it divides by n
+        torch.testing.assert_close(to_factor, torch.tensor(-2e38), rtol=1e-6, atol=0)
+
+
+def total_of(segment: Segment) -> Tensor:
+    return ops.multi_tensor_loss([segment]).total
+
+
+MEANS = {  # term, logits of which half have each value, their mean
+    "linear": (terms.LINEAR, (3e38, 2e38), 2.5e38),
+    "abs": (terms.ABSOLUTE, (-3e38, 2e38), 2.5e38),
+    "hinge": (terms.hinge(1.0, 1.0), (-3e38, 3e38), 1.5e38),
+    "softplus": (terms.softplus(1.0), (3e38, -3e38), 1.5e38),
+    "a square of which the largest overflows": (terms.squared(0.0), (2e19, 1e19), 2.5e38),
+}
+
+
+@pytest.mark.cpu_only  # on a GPU sums are in float32, as plain PyTorch's are everywhere
+@pytest.mark.parametrize("needs_gradient", [False, True])
+@pytest.mark.parametrize("name", MEANS)
+def test_the_mean_of_large_values_is_finite(isa, name, needs_gradient):
+    """Though their sum is not: 1.25e42."""
+    term, values, mean = MEANS[name]
+    a = torch.tensor(values).repeat(2500).requires_grad_(needs_gradient)
+    for weight in (None, torch.ones(5000)):
+        loss = total_of(Segment(a, term, weight=weight))
+        torch.testing.assert_close(loss.detach(), torch.tensor(mean), rtol=1e-6, atol=0)
+
+
+@pytest.mark.cpu_only
+def test_the_mean_of_large_doubles_is_finite(isa):
+    a = torch.full((1000,), 1.5e308, dtype=torch.float64)
+    assert_close(total_of(Segment(a, terms.LINEAR)), a[0], 1e-13)
+
+
+@pytest.mark.cpu_only
+def test_the_difference_of_a_pair_may_be_larger_than_either(isa):
+    """The values take it in double: only one of 64 pairs is 6e38 apart. Slopes know its sign."""
+    a, b = torch.zeros(64), torch.zeros(64)
+    a[5], b[5] = 3e38, -3e38
+    a.requires_grad_()
+    loss = total_of(Segment(a, terms.ABSOLUTE, b=b))
+    assert_close(loss, torch.tensor(6e38 / 64), 1e-6)
+    (gradient,) = torch.autograd.grad(loss, a)
+    assert_close(gradient, torch.eye(64)[5] / 64, 1e-6)
+
+
+@pytest.mark.cpu_only
+@pytest.mark.parametrize("value", [INF, -INF, math.nan])
+def test_an_infinite_mean_stays_what_it_is(isa, value):
+    a = torch.zeros(5000)
+    a[4321] = value
+    actual = ops.multi_tensor_loss([Segment(a, terms.LINEAR)]).total
+    torch.testing.assert_close(actual, torch.tensor(value), equal_nan=True)

@@ -30,6 +30,12 @@ struct SavedSegments {
     release(b);
     release(weights);
   }
+  // Raises where a tensor was changed in place since, or has been released.
+  void check_versions() const {
+    unpack(a);
+    unpack(b);
+    unpack(weights);
+  }
   // Calls op(a, b, weights, operands, terms, parameters, scale).
   template <typename Op>
   auto apply_to(Op&& op) const {
@@ -44,6 +50,14 @@ void refuse_weight_gradient(at::TensorList weights) {
         !(at::GradMode::is_enabled() && weight.requires_grad()),
         "weights: no gradient flows to the weights of a segment, but one of them requires grad. "
         "Detach it, or multiply the logits yourself.");
+}
+
+// The inputs of a node that require grad.
+std::vector<int64_t> valid_edges(const torch::autograd::Node& node) {
+  std::vector<int64_t> indices;
+  for (uint32_t k = 0; k < node.num_outputs(); ++k)
+    if (node.next_edge(k).is_valid()) indices.push_back(k);
+  return indices;
 }
 
 struct MultiTensorLossBackwardNode : torch::autograd::TraceableFunction {
@@ -89,26 +103,18 @@ struct MultiTensorLossBackwardNode : torch::autograd::TraceableFunction {
 
 struct MultiTensorLossNode : torch::autograd::TraceableFunction {
   SavedSegments segments;
-  // On the CPU the forward may have written the gradients for an incoming gradient of 1. They
-  // serve the first backward that starts at the loss itself; any other, and every one that is
-  // to be differentiated again, starts from the inputs.
-  Tensors ready;
-  std::vector<int64_t> ready_indices;
+  cpu::GradientsAhead ahead;  // on the CPU, what the forward kept for the first order
 
   // Edges: a ++ b. Incoming: total, values; the statistics are not differentiable.
   variable_list apply(variable_list&& incoming) override {
     variable_list gradients(num_outputs());
     if (!incoming[0].defined() && !incoming[1].defined()) return gradients;
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!ready.empty() && !incoming[1].defined() && !at::GradMode::is_enabled() &&
-        cpu::is_one(incoming[0])) {
-      for (size_t k = 0; k < ready.size(); ++k) gradients[ready_indices[k]] = std::move(ready[k]);
-      ready.clear();
-      return gradients;
-    }
     std::vector<int64_t> wanted;
     for (size_t k = 0; k < gradients.size(); ++k)
       if (task_should_compute_output(k)) wanted.push_back(static_cast<int64_t>(k));
+    if (!ahead.is_empty()) wanted = take_ahead(incoming, std::move(wanted), gradients);
+    if (wanted.empty()) return gradients;
     const Tensors computed = segments.apply_to([&](auto&&... arguments) {
       return multi_tensor_loss_backward(if_defined(incoming[0]), if_defined(incoming[1]),
                                         arguments..., wanted);
@@ -119,9 +125,23 @@ struct MultiTensorLossNode : torch::autograd::TraceableFunction {
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
     segments.release_variables();
-    ready.clear();
+    ahead.clear();
   }
   std::string name() const override { return "MultiTensorLossBackward0"; }
+
+ private:
+  // Fills the gradients that need no second pass over the operands; returns the others. One that
+  // is to be differentiated again starts from the operands.
+  std::vector<int64_t> take_ahead(const variable_list& incoming, std::vector<int64_t> wanted,
+                                  variable_list& gradients) {
+    if (at::GradMode::is_enabled() || !cpu::is_plain(incoming[0]) || !cpu::is_plain(incoming[1])) {
+      ahead.clear();
+      return wanted;
+    }
+    const cpu::Incoming factors(incoming[0], incoming[1]);
+    if (!ahead.is_expected(factors)) segments.check_versions();
+    return ahead.take(factors, wanted, gradients);
+  }
 };
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss_autograd(
@@ -131,30 +151,17 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss_autograd(
   refuse_weight_gradient(weights);
   auto node = node_for<MultiTensorLossNode>(a, b);
   if (node) node->segments.set(GANLOSS_SEGMENT_ARGUMENTS);
-  // Scales of 0 say that the caller wants the values, not the total.
-  const bool wants_total = std::any_of(scale.begin(), scale.end(), [](double x) { return x != 0; });
-  const bool one_pass = node && wants_total && !with_statistics && cpu::are_plain(a) &&
-                        cpu::are_plain(b) && cpu::are_plain(weights);
-  at::Tensor total, values, statistics;
-  if (one_pass) {
-    for (size_t k = 0; k < node->next_edges().size(); ++k)
-      if (node->next_edge(k).is_valid()) node->ready_indices.push_back(static_cast<int64_t>(k));
-    cpu::OnePass result = run_below_autograd([&] {
-      return cpu::multi_tensor_loss_and_gradients(GANLOSS_SEGMENT_ARGUMENTS, node->ready_indices);
-    });
-    total = result.total;
-    values = result.values;
-    statistics = result.statistics;
-    node->ready = std::move(result.gradients);
-  } else {
-    std::tie(total, values, statistics) = run_below_autograd(
-        [&] { return multi_tensor_loss(GANLOSS_SEGMENT_ARGUMENTS, with_statistics); });
-  }
+  const bool one_pass = node && cpu::are_plain(a) && cpu::are_plain(b) && cpu::are_plain(weights);
+  auto outputs = run_below_autograd([&] {
+    if (!one_pass) return multi_tensor_loss(GANLOSS_SEGMENT_ARGUMENTS, with_statistics);
+    return cpu::multi_tensor_loss_ahead(GANLOSS_SEGMENT_ARGUMENTS, with_statistics, &node->ahead,
+                                        valid_edges(*node));
+  });
   if (node) {
-    torch::autograd::set_history(total, node);
-    torch::autograd::set_history(values, node);
+    torch::autograd::set_history(std::get<0>(outputs), node);
+    torch::autograd::set_history(std::get<1>(outputs), node);
   }
-  return {total, values, statistics};
+  return outputs;
 }
 
 Tensors multi_tensor_loss_backward_autograd(const std::optional<at::Tensor>& grad_total,

@@ -38,11 +38,16 @@ struct Statistics {
 
 struct TermSums {
   double value;     // sum of w phi(a - b)
-  double gradient;  // sum of grad_a
+  double gradient;  // sum of grad_a, or of phi'(a - b) where slopes are written
 };
 
+// The slopes of a term with a step, two bits each: 0, a step down, a step up, or NaN. The
+// kernels that wrote them are the ones that can read them.
+inline constexpr int64_t kSlopesInGroup = 256;  // of the widest vectors; others divide it
+inline constexpr int64_t kBytesOfGroup = kSlopesInGroup / 4;
+
 struct Curvature {
-  double contraction;  // sum of w phi'(z) v
+  double contraction;  // sum of contraction_scale w phi'(z) v
   double sum;          // sum of scale w phi''(z) v
 };
 
@@ -58,9 +63,19 @@ struct Kernels {
   // Both of the two above in one pass over the operands.
   TermSums (*term_sum_and_gradient)(Dtype, const math::TermSpec&, const TermSpan&, double scale,
                                     void* grad_a, void* grad_b);
+  // The sum, and the slopes of an unweighted span of a term with a step, a whole number of groups.
+  TermSums (*term_sum_and_slopes)(Dtype, const math::TermSpec&, const TermSpan&, void* slopes);
+  // gradient = scale times those slopes. Null slopes: all are up.
+  void (*gradient_of_slopes)(Dtype, const void* slopes, double step, double scale, void* gradient,
+                             int64_t count);
+  // x *= factor. Whether all x were in the normal range or 0, so that the product is as good as
+  // one of unrounded factors. float and double alone.
+  bool (*multiply)(Dtype, void* x, double factor, int64_t count);
+  // Sum of scale w phi(a - b) in double, which floats in the range of float cannot overflow. Slow.
+  double (*wide_term_sum)(Dtype, const math::TermSpec&, const TermSpan&, double scale);
   // out_a = scale w phi''(a - b) v, out_b = -out_a (each or null).
   Curvature (*term_curvature)(Dtype, const math::TermSpec&, const TermSpan&, const DirectionSpan&,
-                              double scale, void* out_a, void* out_b);
+                              double scale, double contraction_scale, void* out_a, void* out_b);
   // out = fake + alpha (real - fake), exact at alpha 0 and 1. alpha: [count] in the compute
   // type, or null: alpha_scalar serves.
   void (*interpolate)(Dtype, const void* real, const void* fake, const void* alpha,

@@ -3,165 +3,18 @@
 // An ISA file defines kVectorBytes, GANLOSS_KERNELS (the table's name) and GANLOSS_ISA (its
 // label), switches its target on, and includes this file.
 
-#include "vector.h"
+#include "spans.h"
 
 #include "../math/interpolation.h"
-#include "kernels.h"
+#include "slopes.h"
 
 namespace {
 
 using ganloss::cpu::Curvature;
 using ganloss::cpu::DirectionSpan;
-using ganloss::cpu::Dtype;
 using ganloss::cpu::Kernels;
 using ganloss::cpu::Statistics;
-using ganloss::cpu::TermSpan;
-using ganloss::cpu::TermSums;
-using ganloss::math::TermSpec;
-
-constexpr int kUnroll = 4;  // independent accumulators, to hide the latency of the adder
-
-// Accumulators are emptied into double after this many additions to each lane, so the rounding
-// error of a sum does not grow with its length.
-constexpr int kAdditions = 64;
-
-// A sum over a span. Accumulator u takes every kUnroll-th vector.
-template <typename T>
-class Accumulator {
- public:
-  // Spelled out: a constructor that the compiler makes itself does not get the file's target.
-  HOST_DEVICE Accumulator() { clear(); }
-  HOST_DEVICE void add(int u, Vector<T> x) { partial_[u] = partial_[u] + x; }
-  HOST_DEVICE void end_block() {
-    total_ += sum_of_lanes((partial_[0] + partial_[1]) + (partial_[2] + partial_[3]));
-    clear();
-  }
-  HOST_DEVICE double total() const { return total_; }
-
- private:
-  HOST_DEVICE void clear() {
-    for (auto& partial : partial_) partial = T(0);
-  }
-
-  Vector<T> partial_[kUnroll];
-  double total_ = 0.0;
-};
-
-// Calls body(offset, lanes, u) for every vector of a span and end_block() after every block.
-// `lanes` is a compile-time kLanes but for the last vector.
-struct Full {};
-struct Part {
-  int count;
-};
-
-template <typename T, typename Body, typename EndBlock>
-HOST_DEVICE void for_each_vector(int64_t count, Body&& body, EndBlock&& end_block) {
-  constexpr int kLanes = Vector<T>::kLanes;
-  constexpr int64_t kBlock = kAdditions * kUnroll * kLanes;
-  int64_t offset = 0;
-  while (count - offset >= kLanes) {
-    int64_t stop = offset + kBlock < count ? offset + kBlock : count;
-    for (; stop - offset >= kUnroll * kLanes; offset += kUnroll * kLanes) {
-      body(offset, Full{}, 0);
-      body(offset + kLanes, Full{}, 1);
-      body(offset + 2 * kLanes, Full{}, 2);
-      body(offset + 3 * kLanes, Full{}, 3);
-    }
-    for (; stop - offset >= kLanes; offset += kLanes) body(offset, Full{}, 0);
-    end_block();
-  }
-  if (offset < count) {
-    body(offset, Part{int(count - offset)}, 0);
-    end_block();
-  }
-}
-
-template <typename storage_t>
-HOST_DEVICE auto read(const storage_t* from, Full) {
-  return load(from);
-}
-template <typename storage_t>
-HOST_DEVICE auto read(const storage_t* from, Part part) {
-  return load_part(from, part.count);
-}
-template <typename storage_t, typename V>
-HOST_DEVICE void write(storage_t* to, V value, Full) {
-  store(to, value);
-}
-template <typename storage_t, typename V>
-HOST_DEVICE void write(storage_t* to, V value, Part part) {
-  store_part(to, value, part.count);
-}
-template <typename V>
-HOST_DEVICE V only(V value, Full) {
-  return value;
-}
-template <typename V>
-HOST_DEVICE V only(V value, Part part) {
-  return keep_first(value, part.count);
-}
-
-// The operands of a term span, as vectors. Whether b is a tensor and whether there are weights
-// is known at compile time, so the loops have no branches.
-template <typename storage_t, bool kPair, bool kWeighted>
-struct Operands {
-  using T = typename Compute<storage_t>::scalar;
-
-  const storage_t* a;
-  const storage_t* b;
-  const T* weight;
-  Vector<T> b_scalar;
-
-  explicit Operands(const TermSpan& span)
-      : a(static_cast<const storage_t*>(span.a)),
-        b(static_cast<const storage_t*>(span.b)),
-        weight(static_cast<const T*>(span.weight)),
-        b_scalar(T(span.b_scalar)) {}
-
-  template <typename Lanes>
-  HOST_DEVICE Vector<T> difference(int64_t i, Lanes lanes) const {
-    if constexpr (kPair)
-      return read(a + i, lanes) - read(b + i, lanes);
-    else
-      return read(a + i, lanes) - b_scalar;
-  }
-  // w x, and 0 where w is 0: a masked infinity must not become NaN.
-  template <typename Lanes>
-  HOST_DEVICE Vector<T> weighted(int64_t i, Lanes lanes, Vector<T> x) const {
-    if constexpr (!kWeighted) return x;
-    Vector<T> w = kWeighted ? read(weight + i, lanes) : Vector<T>(T(1));
-    return select(w == Vector<T>(T(0)), Vector<T>(T(0)), w * x);
-  }
-};
-
-// Calls visitor(operands) with the storage type and the kind of operands of a span.
-template <typename Visitor>
-auto visit_dtype(Dtype dtype, Visitor&& visitor) {
-  switch (dtype) {
-    case Dtype::kFloat:
-      return visitor(float{});
-    case Dtype::kDouble:
-      return visitor(double{});
-    case Dtype::kHalf:
-      return visitor(Half{});
-    default:
-      return visitor(BFloat16{});
-  }
-}
-template <typename Visitor>
-auto visit_span(Dtype dtype, const TermSpec& spec, const TermSpan& span, Visitor&& visitor) {
-  return visit_dtype(dtype, [&](auto storage) {
-    using storage_t = decltype(storage);
-    using V = Vector<typename Compute<storage_t>::scalar>;
-    return ganloss::math::visit_term<V>(spec, [&](auto term) {
-      if (span.weight)
-        return span.b ? visitor(term, Operands<storage_t, true, true>(span), storage)
-                      : visitor(term, Operands<storage_t, false, true>(span), storage);
-      return span.b ? visitor(term, Operands<storage_t, true, false>(span), storage)
-                    : visitor(term, Operands<storage_t, false, false>(span), storage);
-    });
-  });
-}
+using ganloss::math::Factor;
 
 double term_sum(Dtype dtype, const TermSpec& spec, const TermSpan& span) {
   return visit_span(dtype, spec, span, [&](auto term, auto operands, auto storage) {
@@ -178,6 +31,26 @@ double term_sum(Dtype dtype, const TermSpec& spec, const TermSpan& span) {
   });
 }
 
+// The elements of a span one by one in double.
+double wide_term_sum(Dtype dtype, const TermSpec& spec, const TermSpan& span, double scale) {
+  return visit_dtype(dtype, [&](auto storage) {
+    using storage_t = decltype(storage);
+    using T = typename Compute<storage_t>::scalar;
+    auto* a = static_cast<const storage_t*>(span.a);
+    auto* b = static_cast<const storage_t*>(span.b);
+    auto* weight = static_cast<const T*>(span.weight);
+    return ganloss::math::visit_term<double>(spec, [&](auto term) {
+      double sum = 0.0;
+      for (int64_t i = 0; i < span.count; ++i) {
+        const double z = load_one(a + i) - (b ? load_one(b + i) : span.b_scalar);
+        const double w = weight ? double(weight[i]) : 1.0;
+        if (w != 0.0) sum += scale * w * term.value(z);
+      }
+      return sum;
+    });
+  });
+}
+
 double term_gradient(Dtype dtype, const TermSpec& spec, const TermSpan& span, double scale,
                      void* grad_a, void* grad_b) {
   return visit_span(dtype, spec, span, [&](auto term, auto operands, auto storage) {
@@ -185,13 +58,14 @@ double term_gradient(Dtype dtype, const TermSpec& spec, const TermSpan& span, do
     using T = typename Compute<storage_t>::scalar;
     auto* out_a = static_cast<storage_t*>(grad_a);
     auto* out_b = static_cast<storage_t*>(grad_b);
-    Vector<T> factor = T(scale);
+    const Factor<T> factor(T(scale), span.weight != nullptr);
+    const Vector<T> before = factor.before, after = factor.after;
     Accumulator<T> sum;
     for_each_vector<T>(
         span.count,
         [&](int64_t i, auto lanes, int u) {
-          auto slope = term.slope(operands.difference(i, lanes));
-          auto gradient = factor * operands.weighted(i, lanes, slope);
+          auto slope = term.slope(operands.difference(i, lanes), before);
+          auto gradient = after * operands.weighted(i, lanes, slope);
           sum.add(u, only(gradient, lanes));
           if (out_a) write(out_a + i, gradient, lanes);
           if (out_b) write(out_b + i, -gradient, lanes);
@@ -208,14 +82,15 @@ TermSums term_sum_and_gradient(Dtype dtype, const TermSpec& spec, const TermSpan
     using T = typename Compute<storage_t>::scalar;
     auto* out_a = static_cast<storage_t*>(grad_a);
     auto* out_b = static_cast<storage_t*>(grad_b);
-    Vector<T> factor = T(scale);
+    const Factor<T> factor(T(scale), span.weight != nullptr);
+    const Vector<T> before = factor.before, after = factor.after;
     Accumulator<T> value_sum, gradient_sum;
     for_each_vector<T>(
         span.count,
         [&](int64_t i, auto lanes, int u) {
           auto z = operands.difference(i, lanes);
           auto value = operands.weighted(i, lanes, term.value(z));
-          auto gradient = factor * operands.weighted(i, lanes, term.slope(z));
+          auto gradient = after * operands.weighted(i, lanes, term.slope(z, before));
           value_sum.add(u, only(value, lanes));
           gradient_sum.add(u, only(gradient, lanes));
           if (out_a) write(out_a + i, gradient, lanes);
@@ -230,7 +105,8 @@ TermSums term_sum_and_gradient(Dtype dtype, const TermSpec& spec, const TermSpan
 }
 
 Curvature term_curvature(Dtype dtype, const TermSpec& spec, const TermSpan& span,
-                         const DirectionSpan& direction, double scale, void* out_a, void* out_b) {
+                         const DirectionSpan& direction, double scale, double contraction_scale,
+                         void* out_a, void* out_b) {
   return visit_span(dtype, spec, span, [&](auto term, auto operands, auto storage) {
     using storage_t = decltype(storage);
     using T = typename Compute<storage_t>::scalar;
@@ -239,6 +115,7 @@ Curvature term_curvature(Dtype dtype, const TermSpec& spec, const TermSpan& span
     auto* to_a = static_cast<storage_t*>(out_a);
     auto* to_b = static_cast<storage_t*>(out_b);
     Vector<T> factor = T(scale);
+    Vector<T> contraction_factor = T(contraction_scale);
     Vector<T> vb_scalar = T(direction.vb_scalar);
     Accumulator<T> contraction, sum;
     for_each_vector<T>(
@@ -247,7 +124,8 @@ Curvature term_curvature(Dtype dtype, const TermSpec& spec, const TermSpan& span
           Vector<T> v =
               (va ? read(va + i, lanes) : Vector<T>(T(0))) - (vb ? read(vb + i, lanes) : vb_scalar);
           auto z = operands.difference(i, lanes);
-          contraction.add(u, only(operands.weighted(i, lanes, term.slope(z)) * v, lanes));
+          auto slope = operands.weighted(i, lanes, term.slope(z, contraction_factor));
+          contraction.add(u, only(slope * v, lanes));
           auto curved = factor * operands.weighted(i, lanes, term.curvature(z)) * v;
           sum.add(u, only(curved, lanes));
           if (to_a) write(to_a + i, curved, lanes);
@@ -359,6 +237,10 @@ const Kernels GANLOSS_KERNELS = {
     .statistics = statistics,
     .term_gradient = term_gradient,
     .term_sum_and_gradient = term_sum_and_gradient,
+    .term_sum_and_slopes = term_sum_and_slopes,
+    .gradient_of_slopes = gradient_of_slopes,
+    .multiply = multiply,
+    .wide_term_sum = wide_term_sum,
     .term_curvature = term_curvature,
     .interpolate = interpolate,
     .dot = dot,

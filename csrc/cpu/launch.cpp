@@ -106,9 +106,8 @@ at::Tensor empty_small(at::IntArrayRef sizes, at::ScalarType dtype) {
   return at::detail::empty_cpu(sizes, dtype);
 }
 
-at::Tensor empty_output(const at::Tensor& like) {
-  at::Tensor output =
-      at::detail::empty_strided_cpu(like.sizes(), like.strides(), like.scalar_type());
+at::Tensor empty_output(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype) {
+  at::Tensor output = at::detail::empty_strided_cpu(sizes, strides, dtype);
 #if defined(__linux__)
   const auto bytes = static_cast<int64_t>(output.nbytes());
   if (bytes >= kWorthHugePages) {
@@ -130,13 +129,20 @@ void* at_offset_mutable(const at::Tensor& tensor, int64_t offset) {
 }
 
 double scalar_value(const at::Tensor& tensor) {
+  // A lazy negation is not in memory.
+  return tensor.is_neg() ? -element(tensor, 0) : element(tensor, 0);
+}
+
+double element(const at::Tensor& tensor, int64_t offset) {
   switch (tensor.scalar_type()) {
     case at::kFloat:
-      return *tensor.const_data_ptr<float>();
+      return tensor.const_data_ptr<float>()[offset];
     case at::kDouble:
-      return *tensor.const_data_ptr<double>();
+      return tensor.const_data_ptr<double>()[offset];
+    case at::kHalf:
+      return tensor.const_data_ptr<at::Half>()[offset];
     default:
-      return tensor.item<double>();
+      return tensor.const_data_ptr<at::BFloat16>()[offset];
   }
 }
 

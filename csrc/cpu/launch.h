@@ -55,14 +55,18 @@ void for_each_piece(const std::vector<Piece>& pieces, const Body& body) {
 // A small contiguous output. Not at::empty: its trip through the dispatcher costs more than a
 // whole loss of 64 logits.
 at::Tensor empty_small(at::IntArrayRef sizes, at::ScalarType dtype);
-// An output in the memory order and dtype of `like`, a dense tensor.
-at::Tensor empty_output(const at::Tensor& like);
+// A dense output, for which huge pages are asked where they pay; or one like a dense tensor.
+at::Tensor empty_output(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype);
+inline at::Tensor empty_output(const at::Tensor& like) {
+  return empty_output(like.sizes(), like.strides(), like.scalar_type());
+}
 
 // Byte address of element `offset`.
 const void* at_offset(const at::Tensor& tensor, int64_t offset);
 void* at_offset_mutable(const at::Tensor& tensor, int64_t offset);
 
-// The value of a one-element tensor of any floating dtype.
+// The value of a one-element tensor of any floating dtype, and of an element in memory order.
 double scalar_value(const at::Tensor& tensor);
+double element(const at::Tensor& tensor, int64_t offset);
 
 }  // namespace ganloss::cpu

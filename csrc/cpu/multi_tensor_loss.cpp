@@ -1,119 +1,16 @@
 // multi_tensor_loss on the CPU: segments to pieces, kernels over pieces, sums in piece order.
 #include <torch/library.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "../checks.h"
 #include "../math/statistics.h"
-#include "../ops.h"
-#include "launch.h"
 #include "one_pass.h"
+#include "resolved.h"
 
 namespace ganloss::cpu {
 
 namespace {
-
-// One segment with its operands in one memory order.
-struct Resolved {
-  at::Tensor a;
-  at::Tensor b;       // undefined, 0-d, or in the layout of a
-  at::Tensor weight;  // undefined, or in the layout of a and its compute dtype
-  Dtype dtype;
-  math::TermSpec term;
-  double b_scalar = 0.0;
-
-  bool is_pair() const { return b.defined() && b.dim() > 0; }
-  bool has_scalar_b() const { return b.defined() && b.dim() == 0; }
-  // Of a mean over nothing: NaN for the value, and no elements that could want a gradient.
-  double inverse_count() const { return 1.0 / static_cast<double>(a.numel()); }
-
-  TermSpan span(const Piece& piece) const {
-    return {at_offset(a, piece.offset), is_pair() ? at_offset(b, piece.offset) : nullptr,
-            weight.defined() ? at_offset(weight, piece.offset) : nullptr, b_scalar, piece.count};
-  }
-};
-
-// 0-d and [1] are the same operand to a kernel: with one element a pair is a scalar.
-std::vector<Resolved> resolve(const Segments& segments) {
-  check_segments(segments);
-  std::vector<Resolved> resolved(segments.size());
-  const at::Tensor* b = segments.b.data();
-  const at::Tensor* weight = segments.weights.data();
-  for (int64_t s = 0; s < segments.size(); ++s) {
-    Resolved& segment = resolved[s];
-    segment.a = dense(segments.a[s]);
-    segment.dtype = dtype_of(segment.a);
-    segment.term = segments.term(s);
-    if (segments.has_b(s)) {
-      segment.b = b->dim() == 0 ? *b : in_layout_of(*b, segment.a);
-      if (segment.has_scalar_b()) segment.b_scalar = scalar_value(segment.b);
-      ++b;
-    }
-    if (segments.has_weight(s))
-      segment.weight = in_layout_of((weight++)->to(compute_dtype(segment.a)), segment.a);
-  }
-  return resolved;
-}
-
-std::vector<Piece> cut(const std::vector<Resolved>& segments) {
-  c10::SmallVector<int64_t, 8> lengths;
-  for (const Resolved& segment : segments) lengths.push_back(segment.a.numel());
-  return cut_rows(lengths);
-}
-
-// d total / d sum_s of each segment: its incoming gradient over its number of elements.
-std::vector<double> incoming(const Segments& segments, const std::vector<Resolved>& resolved,
-                             const std::optional<at::Tensor>& grad_total,
-                             const std::optional<at::Tensor>& grad_values) {
-  if (grad_total) check_shape("grad_total", *grad_total, {}, segments.a[0]);
-  if (grad_values) check_shape("grad_values", *grad_values, {segments.size()}, segments.a[0]);
-  std::vector<double> factors(resolved.size(), 0.0);
-  const double total = grad_total ? scalar_value(*grad_total) : 0.0;
-  const at::Tensor values = grad_values ? grad_values->to(at::kDouble).contiguous() : at::Tensor();
-  for (size_t s = 0; s < resolved.size(); ++s) {
-    if (grad_total) factors[s] += total * segments.scale[s];
-    if (values.defined()) factors[s] += values.const_data_ptr<double>()[s];
-    factors[s] *= resolved[s].inverse_count();
-  }
-  return factors;
-}
-
-// Where the gradients of one segment go.
-struct Outputs {
-  at::Tensor a;
-  at::Tensor b;
-
-  void* a_at(int64_t offset) const { return a.defined() ? at_offset_mutable(a, offset) : nullptr; }
-  void* b_at(int64_t offset) const {
-    return b.defined() && b.dim() > 0 ? at_offset_mutable(b, offset) : nullptr;
-  }
-  bool has_scalar_b() const { return b.defined() && b.dim() == 0; }
-};
-
-std::vector<int64_t> segments_with_b(const Segments& segments) {
-  std::vector<int64_t> found;
-  for (int64_t s = 0; s < segments.size(); ++s)
-    if (segments.has_b(s)) found.push_back(s);
-  return found;
-}
-
-void check_wanted(const char* name, const Segments& segments, at::IntArrayRef wanted) {
-  const int64_t limit = segments.size() + static_cast<int64_t>(segments.b.size());
-  for (int64_t index : wanted)
-    TORCH_CHECK_VALUE(0 <= index && index < limit, name, ": expected indices from 0 to ", limit - 1,
-                      ", got ", index);
-}
-
-// Calls visitor(position in wanted, segment, whether it is the segment's b).
-template <typename Visitor>
-void for_each_wanted(const Segments& segments, at::IntArrayRef wanted, Visitor&& visitor) {
-  const std::vector<int64_t> with_b = segments_with_b(segments);
-  for (size_t k = 0; k < wanted.size(); ++k) {
-    const bool is_b = wanted[k] >= segments.size();
-    visitor(k, is_b ? with_b[wanted[k] - segments.size()] : wanted[k], is_b);
-  }
-}
 
 // Allocates the wanted gradients: the list to return, and the same by segment.
 Tensors allocate(const Segments& segments, const std::vector<Resolved>& resolved,
@@ -142,21 +39,46 @@ void write_scalar(const at::Tensor& tensor, int64_t index, double value) {
     tensor.mutable_data_ptr<float>()[index] = static_cast<float>(value);
 }
 
-// Sums over segments as their means [S] and the scaled total [] of those.
-std::tuple<at::Tensor, at::Tensor> means_of(const Segments& segments,
-                                            const std::vector<Resolved>& resolved,
-                                            const std::vector<double>& sums) {
+// d total / d sum_s of each segment: its incoming gradient over its number of elements.
+std::vector<double> factors_of(const Segments& segments, const std::vector<Resolved>& resolved,
+                               const std::optional<at::Tensor>& grad_total,
+                               const std::optional<at::Tensor>& grad_values) {
+  if (grad_total) check_shape("grad_total", *grad_total, {}, segments.a[0]);
+  if (grad_values) check_shape("grad_values", *grad_values, {segments.size()}, segments.a[0]);
+  const Incoming incoming(grad_total.value_or(at::Tensor()), grad_values.value_or(at::Tensor()));
+  std::vector<double> factors;
+  for (size_t s = 0; s < resolved.size(); ++s)
+    factors.push_back(incoming.of_mean(s, segments.scale[s]) * resolved[s].inverse_count());
+  return factors;
+}
+
+// Means of segments as values [S], and the scaled total [] of them.
+std::tuple<at::Tensor, at::Tensor> outputs_of(const Segments& segments,
+                                              const std::vector<double>& means) {
   const at::ScalarType dtype = segments.loss_dtype();
   at::Tensor values = empty_small({segments.size()}, dtype);
   at::Tensor total = empty_small({}, dtype);
   double sum = 0.0;
   for (int64_t s = 0; s < segments.size(); ++s) {
-    const double mean = sums[s] * resolved[s].inverse_count();
-    write_scalar(values, s, mean);
-    sum += segments.scale[s] * mean;
+    write_scalar(values, s, means[s]);
+    sum += segments.scale[s] * means[s];
   }
   write_scalar(total, 0, sum);
   return {total, values};
+}
+
+// A mean whose sum left the range of its dtype is taken again in double: the mean of finite values
+// is finite, and so is that of squares whose largest alone is not.
+void mend_means(const std::vector<Resolved>& resolved, const std::vector<Piece>& pieces,
+                std::vector<double>& means) {
+  for (size_t s = 0; s < means.size(); ++s) {
+    if (std::isfinite(means[s]) || resolved[s].a.numel() == 0) continue;
+    means[s] = 0.0;
+    for (const Piece& piece : pieces)
+      if (piece.row == static_cast<int64_t>(s))
+        means[s] += kernels().wide_term_sum(resolved[s].dtype, resolved[s].term,
+                                            resolved[s].span(piece), resolved[s].inverse_count());
+  }
 }
 
 // The statistics row of one segment: mean, standard deviation, mean sign, non-finite count.
@@ -170,106 +92,94 @@ void write_statistics(scalar_t* row, const Statistics& sums, double shift, doubl
   row[3] = static_cast<scalar_t>(sums.nonfinite);
 }
 
-void fill_statistics(const at::Tensor& statistics, const std::vector<Resolved>& segments,
-                     const std::vector<Piece>& pieces) {
-  std::vector<double> shifts(segments.size(), 0.0);
-  for (size_t s = 0; s < segments.size(); ++s) {
-    const at::Tensor& a = segments[s].a;
-    if (a.numel() == 0) continue;
-    double elements[math::kCenterElements];
-    for (int k = 0; k < math::kCenterElements; ++k)
-      elements[k] = scalar_value(
-          a.as_strided({}, {}, a.storage_offset() + math::center_element(k, a.numel())));
-    shifts[s] = math::center_of(elements);
-  }
-  std::vector<Statistics> partial(pieces.size());
-  for_each_piece(pieces, [&](int64_t index) {
-    const Piece& piece = pieces[index];
-    const Resolved& segment = segments[piece.row];
-    partial[index] = kernels().statistics(segment.dtype, at_offset(segment.a, piece.offset),
-                                          shifts[piece.row], piece.count);
-  });
-  std::vector<Statistics> sums(segments.size(), Statistics{0.0, 0.0, 0.0, 0.0});
-  for (size_t index = 0; index < pieces.size(); ++index) {
-    Statistics& sum = sums[pieces[index].row];
-    sum.sum += partial[index].sum;
-    sum.sum_of_squares += partial[index].sum_of_squares;
-    sum.sum_of_signs += partial[index].sum_of_signs;
-    sum.nonfinite += partial[index].nonfinite;
-  }
-  for (size_t s = 0; s < segments.size(); ++s) {
-    void* row = at_offset_mutable(statistics, 4 * static_cast<int64_t>(s));
-    if (statistics.scalar_type() == at::kDouble)
-      write_statistics(static_cast<double*>(row), sums[s], shifts[s], segments[s].inverse_count());
-    else
-      write_statistics(static_cast<float*>(row), sums[s], shifts[s], segments[s].inverse_count());
-  }
+// What the statistics of a segment are counted from.
+double center_of(const at::Tensor& a) {
+  if (a.numel() == 0) return 0.0;
+  double elements[math::kCenterElements];
+  for (int k = 0; k < math::kCenterElements; ++k)
+    elements[k] = element(a, math::center_element(k, a.numel()));
+  return math::center_of(elements);
 }
+
+// Statistics of the segments, piece by piece: the pass that reads the logits takes them along.
+class StatisticsPass {
+ public:
+  StatisticsPass(const std::vector<Resolved>& resolved, const std::vector<Piece>& pieces)
+      : resolved_(resolved), pieces_(pieces), partial_(pieces.size()) {
+    for (const Resolved& segment : resolved) centers_.push_back(center_of(segment.a));
+  }
+  void visit(int64_t index) {
+    const Piece& piece = pieces_[index];
+    const Resolved& segment = resolved_[piece.row];
+    partial_[index] = kernels().statistics(segment.dtype, at_offset(segment.a, piece.offset),
+                                           centers_[piece.row], piece.count);
+  }
+  void write(const at::Tensor& statistics) const {
+    std::vector<Statistics> sums(resolved_.size(), Statistics{0.0, 0.0, 0.0, 0.0});
+    for (size_t index = 0; index < pieces_.size(); ++index) {
+      Statistics& sum = sums[pieces_[index].row];
+      sum.sum += partial_[index].sum;
+      sum.sum_of_squares += partial_[index].sum_of_squares;
+      sum.sum_of_signs += partial_[index].sum_of_signs;
+      sum.nonfinite += partial_[index].nonfinite;
+    }
+    for (size_t s = 0; s < sums.size(); ++s) {
+      void* row = at_offset_mutable(statistics, 4 * static_cast<int64_t>(s));
+      const double inverse_count = resolved_[s].inverse_count();
+      if (statistics.scalar_type() == at::kDouble)
+        write_statistics(static_cast<double*>(row), sums[s], centers_[s], inverse_count);
+      else
+        write_statistics(static_cast<float*>(row), sums[s], centers_[s], inverse_count);
+    }
+  }
+
+ private:
+  const std::vector<Resolved>& resolved_;
+  const std::vector<Piece>& pieces_;
+  std::vector<double> centers_;      // [S]
+  std::vector<Statistics> partial_;  // for each piece
+};
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss(GANLOSS_SEGMENT_PARAMETERS,
-                                                                 bool with_statistics) {
+LossOutputs multi_tensor_loss_ahead(GANLOSS_SEGMENT_PARAMETERS, bool with_statistics,
+                                    GradientsAhead* ahead, at::IntArrayRef wanted) {
   const Segments segments{GANLOSS_SEGMENT_ARGUMENTS};
   const std::vector<Resolved> resolved = resolve(segments);
   const std::vector<Piece> pieces = cut(resolved);
-  std::vector<double> partial(pieces.size());
-  for_each_piece(pieces, [&](int64_t index) {
-    const Resolved& segment = resolved[pieces[index].row];
-    partial[index] = kernels().term_sum(segment.dtype, segment.term, segment.span(pieces[index]));
-  });
-  std::vector<double> sums(resolved.size(), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index) sums[pieces[index].row] += partial[index];
+  if (ahead) ahead->prepare(segments, resolved, wanted);
+  std::optional<StatisticsPass> seen;
+  if (with_statistics) seen.emplace(resolved, pieces);
 
-  auto [total, values] = means_of(segments, resolved, sums);
-  at::Tensor statistics =
-      empty_small({with_statistics ? segments.size() : 0, 4}, segments.loss_dtype());
-  if (with_statistics) fill_statistics(statistics, resolved, pieces);
-  return {total, values, statistics};
-}
-
-OnePass multi_tensor_loss_and_gradients(GANLOSS_SEGMENT_PARAMETERS, at::IntArrayRef wanted) {
-  const Segments segments{GANLOSS_SEGMENT_ARGUMENTS};
-  const std::vector<Resolved> resolved = resolve(segments);
-  const std::vector<Piece> pieces = cut(resolved);
-  std::vector<Outputs> outputs;
-  Tensors gradients = allocate(segments, resolved, wanted, outputs);
   std::vector<TermSums> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const Piece& piece = pieces[index];
     const Resolved& segment = resolved[piece.row];
-    const Outputs& to = outputs[piece.row];
-    partial[index] = kernels().term_sum_and_gradient(
-        segment.dtype, segment.term, segment.span(piece),
-        scale[piece.row] * segment.inverse_count(), to.a_at(piece.offset), to.b_at(piece.offset));
+    if (seen) seen->visit(index);  // first: the kernel of the term finds the piece in the cache
+    if (ahead)
+      partial[index] = ahead->visit(segment, piece);
+    else
+      partial[index] = {kernels().term_sum(segment.dtype, segment.term, segment.span(piece)), 0.0};
   });
-  std::vector<double> sums(resolved.size(), 0.0), gradient_sums(resolved.size(), 0.0);
+
+  std::vector<double> means(resolved.size(), 0.0), gradient_sums(resolved.size(), 0.0);
   for (size_t index = 0; index < pieces.size(); ++index) {
-    sums[pieces[index].row] += partial[index].value;
+    means[pieces[index].row] += partial[index].value;
     gradient_sums[pieces[index].row] += partial[index].gradient;
   }
-  fill_scalar_b(outputs, gradient_sums);
-  auto [total, values] = means_of(segments, resolved, sums);
-  return {total, values, empty_small({0, 4}, segments.loss_dtype()), gradients};
+  for (size_t s = 0; s < means.size(); ++s) means[s] *= resolved[s].inverse_count();
+  mend_means(resolved, pieces, means);
+  if (ahead) ahead->finish(gradient_sums);
+  auto [total, values] = outputs_of(segments, means);
+  at::Tensor statistics =
+      empty_small({with_statistics ? segments.size() : 0, 4}, segments.loss_dtype());
+  if (seen) seen->write(statistics);
+  return {total, values, statistics};
 }
 
-bool is_plain(const at::Tensor& tensor) {
-  using c10::DispatchKey;
-  constexpr c10::DispatchKeySet ordinary({DispatchKey::CPU, DispatchKey::AutogradCPU,
-                                          DispatchKey::AutocastCPU, DispatchKey::ADInplaceOrView,
-                                          DispatchKey::BackendSelect});
-  // By bits: the difference of two key sets would leave the backend in.
-  const uint64_t keys =
-      tensor.key_set().raw_repr() | c10::impl::tls_local_dispatch_key_set().included_.raw_repr();
-  return (keys & ~ordinary.raw_repr()) == 0;
-}
-
-bool are_plain(at::TensorList tensors) {
-  return std::all_of(tensors.begin(), tensors.end(), is_plain);
-}
-
-bool is_one(const at::Tensor& gradient) {
-  return gradient.defined() && is_plain(gradient) && scalar_value(gradient) == 1.0;
+std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss(GANLOSS_SEGMENT_PARAMETERS,
+                                                                 bool with_statistics) {
+  return multi_tensor_loss_ahead(GANLOSS_SEGMENT_ARGUMENTS, with_statistics, nullptr, {});
 }
 
 Tensors multi_tensor_loss_backward(const std::optional<at::Tensor>& grad_total,
@@ -278,7 +188,7 @@ Tensors multi_tensor_loss_backward(const std::optional<at::Tensor>& grad_total,
   const Segments segments{GANLOSS_SEGMENT_ARGUMENTS};
   const std::vector<Resolved> resolved = resolve(segments);
   check_wanted("wanted", segments, wanted);
-  const std::vector<double> factors = incoming(segments, resolved, grad_total, grad_values);
+  const std::vector<double> factors = factors_of(segments, resolved, grad_total, grad_values);
   const std::vector<Piece> pieces = cut(resolved);
   std::vector<Outputs> outputs;
   Tensors gradients = allocate(segments, resolved, wanted, outputs);
@@ -308,7 +218,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
   check_wanted("wanted_second", segments, wanted_second);
   TORCH_CHECK_VALUE(directions.size() == wanted.size(), "directions: expected ", wanted.size(),
                     " tensors, one for each entry of wanted, got ", directions.size());
-  const std::vector<double> factors = incoming(segments, resolved, grad_total, grad_values);
+  const std::vector<double> factors = factors_of(segments, resolved, grad_total, grad_values);
   const std::vector<Piece> pieces = cut(resolved);
 
   std::vector<Outputs> along(resolved.size());  // directions by segment
@@ -333,17 +243,18 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
                                   along[piece.row].b_at(piece.offset), vb_scalars[piece.row]};
     partial[index] = kernels().term_curvature(
         segment.dtype, segment.term, segment.span(piece), direction, factors[piece.row],
-        outputs[piece.row].a_at(piece.offset), outputs[piece.row].b_at(piece.offset));
+        segment.inverse_count(), outputs[piece.row].a_at(piece.offset),
+        outputs[piece.row].b_at(piece.offset));
   });
   std::vector<double> sums(resolved.size(), 0.0);
-  std::vector<double> contractions(resolved.size(), 0.0);
+  std::vector<double> contractions(resolved.size(), 0.0);  // means
   for (size_t index = 0; index < pieces.size(); ++index) {
     sums[pieces[index].row] += partial[index].sum;
     contractions[pieces[index].row] += partial[index].contraction;
   }
   fill_scalar_b(outputs, sums);
 
-  auto [grad_grad_total, grad_grad_values] = means_of(segments, resolved, contractions);
+  auto [grad_grad_total, grad_grad_values] = outputs_of(segments, contractions);
   return {grad_grad_total, grad_grad_values, gradients};
 }
 

@@ -60,6 +60,7 @@ struct Vector {
   HOST_DEVICE friend Vector operator/(Vector a, Vector b) { return a.native / b.native; }
   HOST_DEVICE friend Mask<T> operator<(Vector a, Vector b) { return {a.native < b.native}; }
   HOST_DEVICE friend Mask<T> operator>(Vector a, Vector b) { return {a.native > b.native}; }
+  HOST_DEVICE friend Mask<T> operator>=(Vector a, Vector b) { return {a.native >= b.native}; }
   HOST_DEVICE friend Mask<T> operator<=(Vector a, Vector b) { return {a.native <= b.native}; }
   HOST_DEVICE friend Mask<T> operator==(Vector a, Vector b) { return {a.native == b.native}; }
 };
@@ -228,6 +229,11 @@ HOST_DEVICE auto load_part(const storage_t* from, int count) {
   storage_t buffer[kVectorBytes / sizeof(typename Compute<storage_t>::scalar)] = {};
   __builtin_memcpy(buffer, from, count * sizeof(storage_t));
   return load(buffer);
+}
+// One element in double.
+template <typename storage_t>
+HOST_DEVICE double load_one(const storage_t* from) {
+  return double(load_part(from, 1).native[0]);
 }
 template <typename storage_t, typename V>
 HOST_DEVICE void store_part(storage_t* to, V value, int count) {

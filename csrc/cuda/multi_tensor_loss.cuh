@@ -102,7 +102,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
   const auto chunk = chunk_of_block(list);
   const GradientSegment<T>& segment = chunk.segment;
   const T b_scalar = scalar_b(segment);
-  const T factor = incoming(segment, grad_total, grad_values);
+  const math::Factor<T> factor(incoming(segment, grad_total, grad_values),
+                               segment.weight != nullptr);
 
   T sums[1] = {};
   for_each_tile<kItems>(chunk.count, chunk.head, segment.is_aligned, [&](const Tile& tile) {
@@ -110,11 +111,11 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     load_difference(segment, chunk.begin, tile, b_scalar, z);
     visit_segment_term(segment, [&](auto term) {
 #pragma unroll
-      for (int k = 0; k < kItems; ++k) z[k] = term.slope(z[k]);
+      for (int k = 0; k < kItems; ++k) z[k] = term.slope(z[k], factor.before);
     });
     apply_weights(segment, chunk.begin, tile, z);
 #pragma unroll
-    for (int k = 0; k < kItems; ++k) z[k] *= factor;
+    for (int k = 0; k < kItems; ++k) z[k] *= factor.after;
     if (partials != nullptr) sums[0] += sum_items(tile, z);
     store_gradient(segment, chunk.begin, tile, z);
   });
@@ -174,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     visit_segment_term(segment, [&](auto term) {
 #pragma unroll
       for (int k = 0; k < kItems; ++k) {
-        slope[k] = term.slope(z[k]);
+        slope[k] = term.slope(z[k], segment.inverse_count);
         z[k] = term.curvature(z[k]);
       }
     });
@@ -196,7 +197,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
   }
   if (!is_last_block(ticket)) return;
   finish_segments<2>(list, partials, [&](const CurvatureSegment<T>& done, const T(&sum)[2]) {
-    grad_grad_values[done.index] = sum[0] * done.inverse_count;
+    grad_grad_values[done.index] = sum[0];
     if (done.b_kind == OperandB::kScalar && done.grad_b != nullptr)
       write_scalar<T>(done.grad_b, done.b_dtype, -sum[1]);
   });

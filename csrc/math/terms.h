@@ -3,6 +3,12 @@
 // Each term gives its value and its first two derivatives in z. They are the only statement
 // of these formulas in C++: the CPU and the CUDA kernels are templates over them. scalar_t is
 // float (for half, bfloat16 and float input), double (for double), or a SIMD vector of either.
+//
+// The slope comes multiplied by a factor, for a slope may overflow where the gradient does not:
+// 2 (z - c) for |z| above half the largest number, where 2 (z - c) / n is far from it.
+//
+// The step of a term is the one size that its slope has where it is not 0: such a slope is known
+// by its sign. It is 0 where the size varies.
 #pragma once
 
 #include "functions.h"
@@ -40,8 +46,11 @@ struct Softplus {
   scalar_t sign;
 
   HOST_DEVICE scalar_t value(scalar_t z) const { return softplus(sign * z); }
-  HOST_DEVICE scalar_t slope(scalar_t z) const { return sign * sigmoid(sign * z); }
+  HOST_DEVICE scalar_t slope(scalar_t z, scalar_t factor) const {
+    return factor * (sign * sigmoid(sign * z));
+  }
   HOST_DEVICE scalar_t curvature(scalar_t z) const { return sigmoid_slope(z); }
+  HOST_DEVICE scalar_t step() const { return scalar_t(0); }
 };
 
 // Hinge with sign s and margin m:  max(0, m - s z).  The slope follows torch.relu: 0 at the
@@ -52,10 +61,11 @@ struct Hinge {
   scalar_t margin;
 
   HOST_DEVICE scalar_t value(scalar_t z) const { return positive_part(margin - sign * z); }
-  HOST_DEVICE scalar_t slope(scalar_t z) const {
-    return select(margin - sign * z <= scalar_t(0), scalar_t(0), -sign);
+  HOST_DEVICE scalar_t slope(scalar_t z, scalar_t factor) const {
+    return factor * select(margin - sign * z <= scalar_t(0), scalar_t(0), -sign);
   }
   HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(0); }
+  HOST_DEVICE scalar_t step() const { return absolute(sign); }
 };
 
 // Squared distance to c:  (z - c)^2.
@@ -64,26 +74,46 @@ struct Squared {
   scalar_t center;
 
   HOST_DEVICE scalar_t value(scalar_t z) const { return (z - center) * (z - center); }
-  HOST_DEVICE scalar_t slope(scalar_t z) const { return scalar_t(2) * (z - center); }
+  HOST_DEVICE scalar_t slope(scalar_t z, scalar_t factor) const {
+    return scalar_t(2) * (factor * (z - center));
+  }
   HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(2); }
+  HOST_DEVICE scalar_t step() const { return scalar_t(0); }
 };
 
 // z itself: Wasserstein losses, the hinge generator loss, means of logits.
 template <typename scalar_t>
 struct Linear {
   HOST_DEVICE scalar_t value(scalar_t z) const { return z; }
-  HOST_DEVICE scalar_t slope(scalar_t) const { return scalar_t(1); }
+  HOST_DEVICE scalar_t slope(scalar_t, scalar_t factor) const { return factor; }
   HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(0); }
+  HOST_DEVICE scalar_t step() const { return scalar_t(1); }
 };
 
 // |z|, slope 0 at 0 as torch.sign; NaN at NaN, where torch.sign gives 0 and hides it.
 template <typename scalar_t>
 struct Absolute {
   HOST_DEVICE scalar_t value(scalar_t z) const { return absolute(z); }
-  HOST_DEVICE scalar_t slope(scalar_t z) const {
-    return select(z < scalar_t(0), scalar_t(-1), select(z > scalar_t(0), scalar_t(1), z));
+  HOST_DEVICE scalar_t slope(scalar_t z, scalar_t factor) const {
+    return factor * select(z < scalar_t(0), scalar_t(-1), select(z > scalar_t(0), scalar_t(1), z));
   }
   HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(0); }
+  HOST_DEVICE scalar_t step() const { return scalar_t(1); }
+};
+
+// A factor in two: what a slope is multiplied by before its weight, and what comes after. A factor
+// above 1 comes after, for the weight may be small, and leaves 1/2, for a slope may be 2 z: so the
+// product overflows only where the gradient does.
+template <typename scalar_t>
+struct Factor {
+  scalar_t before, after;
+
+  HOST_DEVICE Factor(scalar_t factor, bool is_weighted) : before(factor), after(1) {
+    if (is_weighted && absolute(factor) > scalar_t(1)) {
+      before = scalar_t(0.5);
+      after = scalar_t(2) * factor;
+    }
+  }
 };
 
 // A term chosen at run time: its code and its parameters in the order of its fields.
@@ -118,6 +148,10 @@ HOST_DEVICE auto visit_term(const TermSpec& spec, Visitor&& visitor) {
   const scalar_t first = scalar_t(spec.first), second = scalar_t(spec.second);
   switch (static_cast<TermCode>(spec.code)) { GANLOSS_FOR_EACH_TERM(GANLOSS_TERM_CASE) }
   __builtin_unreachable();
+}
+
+inline double step_of(const TermSpec& spec) {
+  return visit_term<double>(spec, [](auto term) { return term.step(); });
 }
 
 #undef GANLOSS_TERM_CODE

@@ -204,7 +204,7 @@ def term_mean_kernel(
         is_whole = tile < count // BLOCK
         x = load_tile(a, offsets, count, is_whole, T)
         z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
-        value = TERM(z, first, second, VALUE)
+        value = TERM(z, first, second, 1.0, VALUE)
         if weight is not None:
             value = weighted(load_tile(weight, offsets, count, is_whole, T), value)
         terms += only(value, offsets, count, is_whole)
@@ -292,6 +292,10 @@ def term_gradient_kernel(
     first = as_scalar(first, T)
     second = as_scalar(second, T)
     factor = incoming(grad_total, grad_values, grad_values_stride, segment, scale, count, T)
+    before = factor
+    if weight is not None:  # see Factor in csrc/math/terms.h
+        before = tl.where(tl.abs(factor) > 1.0, 0.5, factor)
+        after = tl.where(tl.abs(factor) > 1.0, 2.0 * factor, 1.0)
     SUMMED: tl.constexpr = B_IS_SCALAR and to_b is not None
     if SUMMED:
         sums = tl.zeros((BLOCK,), T)
@@ -301,10 +305,10 @@ def term_gradient_kernel(
         is_whole = tile < count // BLOCK
         x = load_tile(a, offsets, count, is_whole, T)
         z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
-        slope = TERM(z, first, second, SLOPE)
+        gradient = TERM(z, first, second, before, SLOPE)
         if weight is not None:
-            slope = weighted(load_tile(weight, offsets, count, is_whole, T), slope)
-        gradient = factor * slope
+            w = load_tile(weight, offsets, count, is_whole, T)
+            gradient = after * weighted(w, gradient)
         store_pair(to_a, to_b, gradient, offsets, count, is_whole, B_IS_SCALAR)
         if SUMMED:
             sums += only(gradient, offsets, count, is_whole)
@@ -355,6 +359,7 @@ def term_curvature_kernel(
     second = as_scalar(second, T)
     factor = incoming(grad_total, grad_values, grad_values_stride, segment, scale, count, T)
     SUMMED: tl.constexpr = B_IS_SCALAR and to_b is not None
+    inverse_count = 1.0 / count.to(T)
     contractions = tl.zeros((BLOCK,), T)
     if SUMMED:
         sums = tl.zeros((BLOCK,), T)
@@ -368,8 +373,8 @@ def term_curvature_kernel(
         if va is not None:
             v = load_tile(va, offsets, count, is_whole, T)
         v = minus_b(v, vb, offsets, count, is_whole, B_IS_SCALAR, T)
-        slope = TERM(z, first, second, SLOPE)
-        curvature = TERM(z, first, second, CURVATURE)
+        slope = TERM(z, first, second, inverse_count, SLOPE)
+        curvature = TERM(z, first, second, 1.0, CURVATURE)
         if weight is not None:
             w = load_tile(weight, offsets, count, is_whole, T)
             slope = weighted(w, slope)
@@ -380,9 +385,8 @@ def term_curvature_kernel(
         if SUMMED:
             sums += only(second_order, offsets, count, is_whole)
 
-    elements = count.to(T)
     if workspace is None:
-        mean = tl.sum(contractions, 0) / elements
+        mean = tl.sum(contractions, 0)
         store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
         if SUMMED:
             tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
@@ -391,7 +395,7 @@ def term_curvature_kernel(
         if SUMMED:
             store_partial(workspace, 1, tl.sum(sums, 0))
         if take_ticket(workspace):
-            mean = sum_partials(workspace, 0, T, PARTIALS_BLOCK) / elements
+            mean = sum_partials(workspace, 0, T, PARTIALS_BLOCK)
             store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
             if SUMMED:
                 gradient_of_b = -sum_partials(workspace, 1, T, PARTIALS_BLOCK)

@@ -1,7 +1,8 @@
 """Terms in Triton: one function for each, giving its value, slope or curvature.
 
 The formulas of ``csrc/math/terms.h``. ``z`` is float32 or float64 and never half: kernels upcast
-as they load. ``first`` and ``second`` are the parameters of the term, scalars of that dtype.
+as they load. ``first`` and ``second`` are the parameters of the term, scalars of that dtype, and
+``factor`` is what its slope is multiplied by.
 
 libdevice does not exist in Triton's interpreter, and ``tl.exp`` is the hardware's approximation in
 float32, 60 ulp off at -80. So the exponential and the logarithm are spelled out here.
@@ -68,59 +69,59 @@ def square_root(x):
 
 
 @triton.jit
-def softplus(z, first, second, ORDER: tl.constexpr):
+def softplus(z, first, second, factor, ORDER: tl.constexpr):
     """log(1 + exp(s z)), s = first: the tail is kept, nothing overflows."""
     x = first * z
     e = exp_minus_absolute(x)
     if ORDER == VALUE:
         return positive_part(x) + log1p_unit(e)
     elif ORDER == SLOPE:
-        return first * (tl.where(x < 0.0, e, 1.0) / (1.0 + e))
+        return factor * (first * (tl.where(x < 0.0, e, 1.0) / (1.0 + e)))
     else:
         return e / ((1.0 + e) * (1.0 + e))
 
 
 @triton.jit
-def hinge(z, first, second, ORDER: tl.constexpr):
+def hinge(z, first, second, factor, ORDER: tl.constexpr):
     """max(0, m - s z), s = first, m = second: slope 0 at the kink, passed through at NaN."""
     excess = second - first * z
     if ORDER == VALUE:
         return positive_part(excess)
     elif ORDER == SLOPE:
-        return tl.where(excess <= 0.0, 0.0, -first)
+        return factor * tl.where(excess <= 0.0, 0.0, -first)
     else:
         return tl.zeros_like(z)
 
 
 @triton.jit
-def squared(z, first, second, ORDER: tl.constexpr):
+def squared(z, first, second, factor, ORDER: tl.constexpr):
     """(z - c)^2, c = first."""
     if ORDER == VALUE:
         return (z - first) * (z - first)
     elif ORDER == SLOPE:
-        return 2.0 * (z - first)
+        return 2.0 * (factor * (z - first))
     else:
         return tl.zeros_like(z) + 2.0
 
 
 @triton.jit
-def linear(z, first, second, ORDER: tl.constexpr):
+def linear(z, first, second, factor, ORDER: tl.constexpr):
     """z."""
     if ORDER == VALUE:
         return z
     elif ORDER == SLOPE:
-        return tl.zeros_like(z) + 1.0
+        return tl.zeros_like(z) + factor
     else:
         return tl.zeros_like(z)
 
 
 @triton.jit
-def absolute(z, first, second, ORDER: tl.constexpr):
+def absolute(z, first, second, factor, ORDER: tl.constexpr):
     """|z|, slope 0 at 0; NaN at NaN, where torch.sign gives 0 and hides it."""
     if ORDER == VALUE:
         return tl.abs(z)
     elif ORDER == SLOPE:
-        return tl.where(z < 0.0, -1.0, tl.where(z > 0.0, 1.0, z))
+        return factor * tl.where(z < 0.0, -1.0, tl.where(z > 0.0, 1.0, z))
     else:
         return tl.zeros_like(z)
 

@@ -139,7 +139,8 @@ void check_list(std::vector<TestSegment>& segments, bool is_double, int multipro
       if (segment.w(i) != 0) {
         const double z = segment.z(i);
         const double term = segment.w(i) * segment.of_term([&](auto t) { return t.value(z); });
-        const double slope = segment.w(i) * segment.of_term([&](auto t) { return t.slope(z); });
+        const double slope =
+            segment.w(i) * segment.of_term([&](auto t) { return t.slope(z, 1.0); });
         value += term;
         magnitude += std::fabs(term);
         contraction += slope * segment.v(i);
@@ -190,7 +191,7 @@ void check_list(std::vector<TestSegment>& segments, bool is_double, int multipro
   });
   check_gradients("gradient", [](const TestSegment& segment, int64_t i) {
     const double z = segment.z(i);
-    return segment.w(i) * segment.of_term([&](auto term) { return term.slope(z); });
+    return segment.w(i) * segment.of_term([&](auto term) { return term.slope(z, 1.0); });
   });
 
   Buffer got_total(dtype, 1), got_values(dtype, size);

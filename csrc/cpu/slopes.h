@@ -1,0 +1,125 @@
+// Gradients kept from the forward: slopes in two bits each, and factors that come late.
+#pragma once
+
+#include "spans.h"
+
+namespace {
+
+using ganloss::cpu::TermSums;
+
+// Slopes are packed lane by lane: a word of lane l holds those of the elements l, l + kLanes,
+// l + 2 kLanes and so on, the first in its highest bits. So packing needs no shuffles, and a
+// comparison with 0 unpacks.
+template <typename T>
+constexpr int64_t kGroup = Vector<T>::kLanes * int(sizeof(T)) * 4;
+
+template <typename T>
+struct SlopeWord {
+  typename Vector<T>::Bits bits;
+
+  // Spelled out: a constructor that the compiler makes itself does not get the file's target.
+  HOST_DEVICE SlopeWord() : bits(typename Vector<T>::Bits{}) {}
+  HOST_DEVICE void push(Vector<T> slope) {
+    const Vector<T> zero = T(0);
+    bits = (bits << 2) | (~(slope >= zero).bits & 2) | (~(slope <= zero).bits & 1);
+  }
+  HOST_DEVICE Vector<T> pop(Vector<T> zero, Vector<T> down, Vector<T> up, Vector<T> nan) {
+    const Mask<T> is_down{bits < 0}, is_up{(bits << 1) < 0};
+    bits <<= 2;
+    return select(is_down, select(is_up, nan, down), select(is_up, up, zero));
+  }
+};
+
+TermSums term_sum_and_slopes(Dtype dtype, const TermSpec& spec, const TermSpan& span,
+                             void* slopes) {
+  return visit_dtype(dtype, [&](auto storage) {
+    using storage_t = decltype(storage);
+    using T = typename Compute<storage_t>::scalar;
+    constexpr int kLanes = Vector<T>::kLanes;
+    return ganloss::math::visit_term<Vector<T>>(spec, [&](auto term) {
+      const auto run = [&](auto operands) {
+        auto* to = static_cast<char*>(slopes);
+        const Vector<T> one = T(1);
+        Accumulator<T> value_sum, slope_sum;
+        SlopeWord<T> word;
+        for_each_vector<T>(
+            span.count,
+            [&](int64_t i, auto lanes, int u) {
+              auto z = operands.difference(i, lanes);
+              auto slope = term.slope(z, one);
+              value_sum.add(u, only(term.value(z), lanes));
+              slope_sum.add(u, only(slope, lanes));
+              word.push(slope);
+              if ((i + kLanes) % kGroup<T> == 0) {
+                __builtin_memcpy(to + i / kGroup<T> * kVectorBytes, &word.bits, kVectorBytes);
+              }
+            },
+            [&] {
+              value_sum.end_block();
+              slope_sum.end_block();
+            });
+        const int64_t rest = span.count % kGroup<T>;
+        const int64_t pushed = (rest + kLanes - 1) / kLanes;
+        if (pushed > 0 && pushed < kGroup<T> / kLanes) {
+          word.bits <<= 2 * (kGroup<T> / kLanes - pushed);
+          __builtin_memcpy(to + span.count / kGroup<T> * kVectorBytes, &word.bits, kVectorBytes);
+        }
+        return TermSums{value_sum.total(), slope_sum.total()};
+      };
+      return span.b ? run(Operands<storage_t, true, false>(span))
+                    : run(Operands<storage_t, false, false>(span));
+    });
+  });
+}
+
+void gradient_of_slopes(Dtype dtype, const void* slopes, double step, double scale, void* gradient,
+                        int64_t count) {
+  visit_dtype(dtype, [&](auto storage) {
+    using storage_t = decltype(storage);
+    using T = typename Compute<storage_t>::scalar;
+    auto* from = static_cast<const char*>(slopes);
+    auto* to = static_cast<storage_t*>(gradient);
+    const T factor = T(scale), up_scalar = factor * T(step);
+    const Vector<T> zero = factor * T(0), up = up_scalar, down = -up_scalar;
+    const Vector<T> nan = T(__builtin_nan(""));
+    SlopeWord<T> word;
+    for_each_vector<T>(
+        count,
+        [&](int64_t i, auto lanes, int) {
+          Vector<T> value = up;
+          if (from) {
+            if (i % kGroup<T> == 0)
+              __builtin_memcpy(&word.bits, from + i / kGroup<T> * kVectorBytes, kVectorBytes);
+            value = word.pop(zero, down, up, nan);
+          }
+          write(to + i, value, lanes);
+        },
+        [] {});
+  });
+}
+
+template <typename T>
+bool multiply_span(T* x, T scale, int64_t count) {
+  const Vector<T> factor = scale, zero = T(0);
+  const Vector<T> least = T(sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022);
+  const Vector<T> largest = T(sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023);
+  typename Vector<T>::Bits unfit{};
+  for_each_vector<T>(
+      count,
+      [&](int64_t i, auto lanes, int) {
+        Vector<T> value = read(x + i, lanes);
+        Vector<T> size = absolute(value);
+        unfit |= ~(((size >= least).bits & (size <= largest).bits) | (size == zero).bits);
+        write(x + i, factor * value, lanes);
+      },
+      [] {});
+  bool fits = true;
+  for (int lane = 0; lane < Vector<T>::kLanes; ++lane) fits &= unfit[lane] == 0;
+  return fits;
+}
+bool multiply(Dtype dtype, void* x, double factor, int64_t count) {
+  return dtype == Dtype::kDouble ? multiply_span(static_cast<double*>(x), factor, count)
+                                 : multiply_span(static_cast<float*>(x), float(factor), count);
+}
+
+}  // namespace

@@ -219,6 +219,16 @@ def test_an_empty_segment_takes_part_in_first_and_second_order(implementation):
     assert gradient.shape == second.shape == (0, 2)
 
 
+def test_the_factor_of_an_empty_segment_gets_nan(implementation):
+    """It is a mean over nothing, as the loss is."""
+    a = draw(0, 2).requires_grad_()
+    factor = torch.ones((), requires_grad=True)
+    loss = factor * total([Segment(a, SOFTPLUS)])
+    (gradient,) = torch.autograd.grad(loss, a, create_graph=True)
+    (to_factor,) = torch.autograd.grad(gradient, factor, torch.zeros(0, 2))
+    assert implementation == "reference" or to_factor.isnan()  # plain PyTorch: a sum of none, 0
+
+
 def test_six_hundred_segments_in_one_call(implementation):
     kinds = [(truth.term, operands) for truth in TRUTHS.values() for operands in OPERANDS]
     segments = [

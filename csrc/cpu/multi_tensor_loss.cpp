@@ -252,6 +252,8 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
     sums[pieces[index].row] += partial[index].sum;
     contractions[pieces[index].row] += partial[index].contraction;
   }
+  for (size_t s = 0; s < resolved.size(); ++s)
+    if (resolved[s].a.numel() == 0) contractions[s] = NAN;  // a mean over nothing
   fill_scalar_b(outputs, sums);
 
   auto [grad_grad_total, grad_grad_values] = outputs_of(segments, contractions);

@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
   }
   if (!is_last_block(ticket)) return;
   finish_segments<2>(list, partials, [&](const CurvatureSegment<T>& done, const T(&sum)[2]) {
-    grad_grad_values[done.index] = sum[0];
+    grad_grad_values[done.index] = done.count == 0 ? T(NAN) : sum[0];  // a mean over nothing
     if (done.b_kind == OperandB::kScalar && done.grad_b != nullptr)
       write_scalar<T>(done.grad_b, done.b_dtype, -sum[1]);
   });

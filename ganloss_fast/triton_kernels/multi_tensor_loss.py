@@ -360,6 +360,7 @@ def term_curvature_kernel(
     factor = incoming(grad_total, grad_values, grad_values_stride, segment, scale, count, T)
     SUMMED: tl.constexpr = B_IS_SCALAR and to_b is not None
     inverse_count = 1.0 / count.to(T)
+    nothing = tl.where(count > 0, 0.0, float("nan"))  # what is added to a mean over nothing
     contractions = tl.zeros((BLOCK,), T)
     if SUMMED:
         sums = tl.zeros((BLOCK,), T)
@@ -386,7 +387,7 @@ def term_curvature_kernel(
             sums += only(second_order, offsets, count, is_whole)
 
     if workspace is None:
-        mean = tl.sum(contractions, 0)
+        mean = tl.sum(contractions, 0) + nothing
         store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
         if SUMMED:
             tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
@@ -395,7 +396,7 @@ def term_curvature_kernel(
         if SUMMED:
             store_partial(workspace, 1, tl.sum(sums, 0))
         if take_ticket(workspace):
-            mean = sum_partials(workspace, 0, T, PARTIALS_BLOCK)
+            mean = sum_partials(workspace, 0, T, PARTIALS_BLOCK) + nothing
             store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
             if SUMMED:
                 gradient_of_b = -sum_partials(workspace, 1, T, PARTIALS_BLOCK)

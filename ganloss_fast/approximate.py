@@ -22,7 +22,7 @@ from ganloss_fast.checks import (
     describe,
 )
 from ganloss_fast.chunked import check_chunk_size, sum_over_chunks
-from ganloss_fast.critic_arguments import BatchArgs, CriticArguments
+from ganloss_fast.critic_arguments import BatchArgs, CriticArguments, doubled_rows
 from ganloss_fast.critic_gradient import (
     IN_PLACE,
     CriticCall,
@@ -230,7 +230,7 @@ def _run_joined(
 ) -> Pairs:
     """One forward pass on samples and noisy samples together."""
     arguments = CriticArguments(call.args, call.kwargs, points[0].shape[0], call.batch_args)
-    args, kwargs = arguments.mapped(lambda v, batched: torch.cat([v, v]) if batched else v)
+    args, kwargs = arguments.mapped(lambda v, batched: doubled_rows(v) if batched else v)
     both = [torch.cat(pair) for pair in zip(points, noisy)]
     call = replace(call, args=args, kwargs=kwargs)
     joint = _second_outputs(call, both, sigma, None, frozen=False)

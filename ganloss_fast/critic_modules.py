@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
+
+from ganloss_fast.wrapped_critics import refuse_wrapper
 
 
 @contextlib.contextmanager
@@ -68,7 +71,8 @@ class _SavedBuffer(NamedTuple):
     value: Tensor  # a copy
 
     def has_moved(self) -> bool:
-        return self.owner._buffers.get(self.name) is not self.tensor or (
+        # getattr: a scripted module has a table of its own, without get().
+        return getattr(self.owner, self.name, None) is not self.tensor or (
             self.tensor._version != self.version
         )
 
@@ -97,7 +101,7 @@ class ModuleStates:
             self._saved += [
                 _SavedBuffer(module, name, buffer, buffer._version, buffer.detach().clone())
                 for name, buffer in module._buffers.items()
-                if buffer is not None
+                if buffer is not None and not is_lazy(buffer)
             ]
 
     def moved(self) -> list[str]:
@@ -140,6 +144,7 @@ def warns_if_samples_interact(critic: Callable[..., Any]) -> Iterator[None]:
     coupling: list[Module] = []
 
     def see(module: Module) -> None:
+        refuse_wrapper(module)
         if uses_batch_statistics(module) and module not in _warned:
             coupling.append(module)
 

@@ -27,7 +27,8 @@ PenaltyReduction = Literal["mean", "sum", "max", "none"]
 Mask = Tensor | Sequence[Tensor | None] | None
 
 
-@dataclass(frozen=True)
+# eq=False: Dynamo before 2.13 hashes a callable object while it has no fields yet.
+@dataclass(frozen=True, eq=False)
 class NormPenalty:
     """What :func:`ganloss_fast.gradient_penalty` does with a gradient; its keywords, checked."""
 

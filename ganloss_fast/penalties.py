@@ -23,6 +23,7 @@ from ganloss_fast.critic_gradient import (
     scales,
     unscaled,
 )
+from ganloss_fast.few_logits import warn_of_few_logits
 from ganloss_fast.graph_cut import GraphCut, ZeroGrads
 from ganloss_fast.norm_penalty import EpsAt, Mask, Norm, NormPenalty, PenaltyReduction
 from ganloss_fast.sampling import Alpha, Samples, Sampling, as_samples, penalty_points
@@ -323,6 +324,7 @@ def penalty_from_logits(
         "inputs: the logits were not computed from them. Pass the very tensors that went into the "
         "critic, not copies or views of them."
     )
+    warn_of_few_logits(None, outputs, points[0].shape[0])
     result = gradients_of(call, outputs, points, unrelated=unrelated)
     return result.signalled(penalty(result.gradients))
 

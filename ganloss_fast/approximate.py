@@ -33,6 +33,7 @@ from ganloss_fast.critic_gradient import (
     is_functional,
 )
 from ganloss_fast.critic_modules import before_first_run, is_power_iteration
+from ganloss_fast.few_logits import warn_of_few_logits
 from ganloss_fast.sampling import Samples, as_samples
 from ganloss_fast.terms import compute_dtype
 
@@ -170,7 +171,9 @@ def approximate_r1_penalty(
         if logits is not None:
             clean = as_logits(logits, "logits", output_weights is not None)
         pairs = _run_both(call, points, noisy, sigma, clean)
-    return difference(pairs)
+    value = difference(pairs)
+    warn_of_few_logits(critic, [moved for _, moved in pairs], points[0].shape[0])
+    return value
 
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # of the second input, the third: far from any step's next seed

@@ -128,6 +128,7 @@ def sum_over_chunks(
     refuse_interaction(call, points, arguments, run, chunk_size)
     gradients = _Gradients()
     states = ModuleStates()
+    counts: list[int] = []  # of logits for the samples of the first slice
 
     def value_of(part: slice) -> Tensor:  # a function: what it builds goes when it returns
         piece = BatchSlice(call, points, arguments, part)
@@ -135,6 +136,7 @@ def sum_over_chunks(
             ran = first_run(piece, arguments, states, run)
         else:
             ran = run(piece.call, piece.points)
+        _refuse_uneven(counts, piece, ran.logits)
         value = of_slice(piece.call, ran, part, (part.stop - part.start) / batch)
         if torch.is_grad_enabled() and value.requires_grad:
             _add_gradients(value, piece, ran.hidden, gradients)
@@ -147,6 +149,21 @@ def sum_over_chunks(
     finally:
         states.unfreeze()
     return gradients.attached_to(total)
+
+
+def _refuse_uneven(counts: list[int], piece: BatchSlice, logits: Sequence[Tensor]) -> None:
+    """A slice of more samples has more logits, in proportion; else some belong to several."""
+    here = [logit.numel() for logit in logits]
+    samples = piece.points[0].shape[0]
+    if not counts:
+        counts += [samples, *here]
+    first, *before = counts
+    if [count * first for count in here] != [count * samples for count in before]:
+        raise ValueError(
+            f"chunk_size: the critic returns {here} logits for {samples} samples, and {before} for "
+            f"the {first} of the first slice. Slices need as many logits for every sample; compute "
+            "in one piece."
+        )
 
 
 def _add_gradients(

@@ -84,9 +84,7 @@ class CriticCall:
 
     def outputs(self, points: Sequence[Tensor]) -> list[Tensor]:
         value = self.critic(*points, *self.args, **self.kwargs)
-        logits = as_logits(value, "critic", self.output_weights is not None)
-        warn_of_few_logits(self.critic, logits, points[0].shape[0])
-        return logits
+        return as_logits(value, "critic", self.output_weights is not None)
 
 
 @dataclass(frozen=True)
@@ -235,6 +233,7 @@ def gradients_of(
         if gradient is None:
             which = "its input" if len(points) == 1 else f"input {k}"
             raise ValueError(unrelated or f"critic: its output does not depend on {which}.")
+    warn_of_few_logits(call.critic, logits, points[0].shape[0])
     if not create_graph:
         return InputGradients(unscaled(gradients, inverse))
     signal = None
@@ -328,6 +327,7 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
             raise
         if not any(logit.requires_grad for logit in logits):
             raise ValueError(INDEPENDENT)
+        warn_of_few_logits(call.critic, logits, points[0].shape[0])
         parts = [
             (logit * direction).sum()
             for logit, direction in zip(logits, _directions(call, logits, scale))

@@ -63,6 +63,11 @@ def is_power_iteration(module: Module) -> bool:
     return type(module).__name__ == "_SpectralNorm" or has_old_spectral_norm(module)
 
 
+def _is_still_lazy(module: Module) -> bool:
+    own = (*module._parameters.values(), *module._buffers.values())
+    return any(tensor is not None and is_lazy(tensor) for tensor in own)
+
+
 class _SavedBuffer(NamedTuple):
     owner: Module
     name: str
@@ -98,10 +103,12 @@ class ModuleStates:
             self._seen.add(module)
             if module.training and is_power_iteration(module):
                 self._power_iterations.append(module)
+            if _is_still_lazy(module):  # its first run makes its buffers
+                continue
             self._saved += [
                 _SavedBuffer(module, name, buffer, buffer._version, buffer.detach().clone())
                 for name, buffer in module._buffers.items()
-                if buffer is not None and not is_lazy(buffer)
+                if buffer is not None
             ]
 
     def moved(self) -> list[str]:

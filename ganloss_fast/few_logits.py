@@ -22,10 +22,6 @@ FEW_LOGITS = (
 _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def has_few(logits: Sequence[Tensor], samples: int) -> bool:
-    return any(logit.numel() < samples for logit in logits)
-
-
 def warn_of_few_logits(critic: Any, logits: Sequence[Tensor], samples: int) -> None:
     """Warns, once for a critic, of outputs that join several samples."""
     for logit in logits:

@@ -2,7 +2,7 @@
 
 Asked of some rows drawn from the batch, with a random weight for every logit:
 
-1. Is the gradient of half the rows' logits zero at the other rows? To the bit: no tolerance.
+1. Is the gradient of half the rows' logits zero at the other half, and the reverse? To the bit.
 2. Does it stay zero, to first order, as parameters and samples move? A layer that starts at zero
    and a gate at zero hide an interaction from question 1, and not from this one.
 3. Do the same rows, run alone, have the same logits? Up to rounding, and only of a critic that
@@ -67,7 +67,7 @@ _records: weakref.WeakKeyDictionary[Any, dict[tuple, _Record]] = weakref.WeakKey
 
 
 def _record_of(call: CriticCall, way: tuple) -> _Record:
-    critic = call.critic
+    critic: Any = call.critic
     if isinstance(critic, types.MethodType):  # a bound method is another object every time
         critic, way = critic.__self__, (critic.__func__, *way)
     try:
@@ -131,8 +131,9 @@ class _Question:
                 is_random = not all(map(torch.equal, before, _random_states(device)))
                 size = len(self._rows)
                 order = torch.randperm(size, generator=self._generator).tolist()
-                half = sorted(order[: size // 2])
+                half, rest = sorted(order[: size // 2]), sorted(order[size // 2 :])
                 shown = self._refuse_gradients(logits, inputs, half)
+                shown |= self._refuse_gradients(logits, inputs, rest)
                 if not is_random:
                     self._refuse_other_logits(logits, half)
                 return shown

@@ -221,8 +221,8 @@ def r1_penalty(
     .. math:: weight \\cdot E_i \\|\\nabla_x D(x)_i\\|_2^2
 
     StyleGAN's gamma is ``weight = gamma / 2``, and **the default weight is 5**: give yours inside,
-    ``r1_penalty(critic, real, weight=gamma / 2)``, not as a factor outside. A step that has the logits of the real samples
-    already uses :func:`penalty_from_logits` and saves a forward pass.
+    ``r1_penalty(critic, real, weight=gamma / 2)``, not as a factor outside. A step that has the
+    logits of the real samples already uses :func:`penalty_from_logits` and saves a forward pass.
 
     Args:
         critic: see :func:`gradient_penalty`, also for the other keywords.

@@ -74,7 +74,7 @@ def first_run(
     norms: for the other slices, and for a checkpoint that runs this slice again. ``ran`` takes
     the modules that run."""
 
-    def see(module: torch.nn.Module) -> None:
+    def check(module: torch.nn.Module) -> None:
         refuse_wrapper_in_slices(module)
         if uses_batch_statistics(module):
             raise ValueError(INTERACTING)
@@ -83,13 +83,22 @@ def first_run(
                 f"chunk_size: {type(module).__name__} has backward hooks, which would run for each "
                 "slice, on the gradient of its samples alone. Remove them, or compute in one piece."
             )
+
+    refusals: list[Exception] = []
+
+    def see(module: torch.nn.Module) -> None:
+        try:
+            check(module)
+        except Exception as error:
+            refusals.append(error)
+            raise
         states.see(module)
         if ran is not None:
             ran.append(module)
 
     try:
         with before_first_run(piece.call.critic, see):
-            result = run_alone(piece, arguments, run)
+            result = run_alone(piece, arguments, run, refusals)
         if moved := states.moved():
             raise ValueError(
                 f"chunk_size: buffers of the critic change on every forward ({', '.join(moved)}), "
@@ -103,8 +112,14 @@ def first_run(
     return result
 
 
-def run_alone(piece: BatchSlice, arguments: CriticArguments, run: Runner) -> CriticRun:
-    """``run`` on the slice; what the critic itself raises may be for want of the other samples."""
+def run_alone(
+    piece: BatchSlice,
+    arguments: CriticArguments,
+    run: Runner,
+    refusals: Sequence[Exception] = (),
+) -> CriticRun:
+    """``run`` on the slice. What the critic itself raises may be for want of the other samples;
+    ``refusals`` are ours, raised as its modules run."""
     raised: list[Exception] = []
 
     @contextlib.contextmanager
@@ -123,10 +138,12 @@ def run_alone(piece: BatchSlice, arguments: CriticArguments, run: Runner) -> Cri
         refuse_few_logits(value, args[0].shape[0])
         return value
 
+    if hasattr(piece.call.critic, "_orig_mod"):  # compiled, and to be known as such
+        critic._orig_mod = piece.call.critic._orig_mod  # type: ignore[attr-defined]
     try:
         return run(dataclasses.replace(piece.call, critic=critic), piece.points)
     except Exception as error:
-        if not raised or error is not raised[0]:
+        if not any(error is own for own in raised) or any(error is own for own in refusals):
             raise
         size = piece.points[0].shape[0]
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -23,7 +23,7 @@ from ganloss_fast.checks import (
     scaled,
 )
 from ganloss_fast.chunked import check_chunk_size, sum_over_chunks
-from ganloss_fast.critic_arguments import BatchArgs, CriticArguments
+from ganloss_fast.critic_arguments import BatchArgs, CriticArguments, doubled_rows
 from ganloss_fast.critic_gradient import (
     IN_PLACE,
     CriticCall,
@@ -34,6 +34,7 @@ from ganloss_fast.critic_gradient import (
     is_functional,
 )
 from ganloss_fast.critic_modules import before_first_run, is_power_iteration
+from ganloss_fast.few_logits import warn_of_few_logits
 from ganloss_fast.sampling import Samples, as_samples
 from ganloss_fast.terms import compute_dtype
 
@@ -172,7 +173,9 @@ def approximate_r1_penalty(
         if logits is not None:
             clean = as_logits(logits, "logits", output_weights is not None)
         pairs = _run_both(call, points, noisy, sigma, clean)
-    return difference(pairs)
+    value = difference(pairs)
+    warn_of_few_logits(critic, [moved for _, moved in pairs], points[0].shape[0])
+    return value
 
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # of the second input, the third: far from any step's next seed
@@ -232,7 +235,7 @@ def _run_joined(
 ) -> Pairs:
     """One forward pass on samples and noisy samples together."""
     arguments = CriticArguments(call.args, call.kwargs, points[0].shape[0], call.batch_args)
-    args, kwargs = arguments.mapped(lambda v, batched: torch.cat([v, v]) if batched else v)
+    args, kwargs = arguments.mapped(lambda v, batched: doubled_rows(v) if batched else v)
     both = [torch.cat(pair) for pair in zip(points, noisy)]
     call = replace(call, args=args, kwargs=kwargs)
     joint = _second_outputs(call, both, sigma, None, frozen=False)

@@ -15,9 +15,11 @@ from ganloss_fast import graph_cut
 from ganloss_fast.checks import check_choice, check_number, check_tensor, describe
 from ganloss_fast.critic_arguments import BatchArgs, check_batch_args
 from ganloss_fast.critic_modules import warns_if_samples_interact
+from ganloss_fast.few_logits import warn_of_few_logits
 from ganloss_fast.graph_cut import GRAPH_CUT_CHOICES, ZERO_GRADS_CHOICES, GraphCut, ZeroGrads
 from ganloss_fast.graph_cut_hooks import is_compiled, walk
 from ganloss_fast.terms import compute_dtype
+from ganloss_fast.wrapped_critics import refuse_wrapped_graph
 
 LogitReduction = Literal["sum", "mean"]
 InvScale = Any  # float, 0-d Tensor or torch.amp.GradScaler
@@ -39,7 +41,7 @@ def is_functional() -> bool:
     return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CriticCall:
     """A critic with everything about the call but its inputs; the keywords of the penalties."""
 
@@ -208,6 +210,7 @@ def gradients_of(
     if not any(logit.requires_grad for logit in logits):
         raise ValueError(INDEPENDENT)
     refuse_forward_mode(logits)
+    refuse_wrapped_graph(logits, points)
     scale, inverse = scales(call.inv_scale, points[0])
     directions = _directions(call, logits, scale)
     differentiable = [k for k, logit in enumerate(logits) if logit.requires_grad]
@@ -230,6 +233,7 @@ def gradients_of(
         if gradient is None:
             which = "its input" if len(points) == 1 else f"input {k}"
             raise ValueError(unrelated or f"critic: its output does not depend on {which}.")
+    warn_of_few_logits(call.critic, logits, points[0].shape[0])
     if not create_graph:
         return InputGradients(unscaled(gradients, inverse))
     signal = None
@@ -323,6 +327,7 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
             raise
         if not any(logit.requires_grad for logit in logits):
             raise ValueError(INDEPENDENT)
+        warn_of_few_logits(call.critic, logits, points[0].shape[0])
         parts = [
             (logit * direction).sum()
             for logit, direction in zip(logits, _directions(call, logits, scale))

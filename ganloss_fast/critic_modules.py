@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
+
+from ganloss_fast.wrapped_critics import refuse_wrapper
 
 
 @contextlib.contextmanager
@@ -60,6 +63,11 @@ def is_power_iteration(module: Module) -> bool:
     return type(module).__name__ == "_SpectralNorm" or has_old_spectral_norm(module)
 
 
+def _is_still_lazy(module: Module) -> bool:
+    own = (*module._parameters.values(), *module._buffers.values())
+    return any(tensor is not None and is_lazy(tensor) for tensor in own)
+
+
 class _SavedBuffer(NamedTuple):
     owner: Module
     name: str
@@ -68,7 +76,8 @@ class _SavedBuffer(NamedTuple):
     value: Tensor  # a copy
 
     def has_moved(self) -> bool:
-        return self.owner._buffers.get(self.name) is not self.tensor or (
+        # getattr: a scripted module has a table of its own, without get().
+        return getattr(self.owner, self.name, None) is not self.tensor or (
             self.tensor._version != self.version
         )
 
@@ -94,6 +103,8 @@ class ModuleStates:
             self._seen.add(module)
             if module.training and is_power_iteration(module):
                 self._power_iterations.append(module)
+            if _is_still_lazy(module):  # its first run makes its buffers
+                continue
             self._saved += [
                 _SavedBuffer(module, name, buffer, buffer._version, buffer.detach().clone())
                 for name, buffer in module._buffers.items()
@@ -140,6 +151,7 @@ def warns_if_samples_interact(critic: Callable[..., Any]) -> Iterator[None]:
     coupling: list[Module] = []
 
     def see(module: Module) -> None:
+        refuse_wrapper(module)
         if uses_batch_statistics(module) and module not in _warned:
             coupling.append(module)
 

@@ -21,6 +21,7 @@ from ganloss_fast.critic_gradient import (
 from ganloss_fast.critic_modules import ModuleStates, before_first_run
 from ganloss_fast.graph_cut_hooks import row_of
 from ganloss_fast.graph_cut_rows import Node, walk
+from ganloss_fast.leaf_gradients import gradients_aside, leaves_of
 from ganloss_fast.sampling import Samples, as_samples
 
 
@@ -100,10 +101,9 @@ def _penalty_step(
 
 
 def _discarding_backward(penalty: Tensor) -> None:
-    """Backward into every leaf without touching anybody's .grad."""
-    leaves = [node.variable for node in walk([penalty.grad_fn]) if hasattr(node, "variable")]
+    """Backward into every leaf, without touching anybody's .grad or hooks."""
     with explaining_missing_derivatives():
-        torch.autograd.grad(penalty, leaves, allow_unused=True)
+        gradients_aside(penalty, leaves_of([penalty]))
 
 
 class _ModuleNames:

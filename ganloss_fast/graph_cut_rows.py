@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -89,9 +89,9 @@ ROWS = (
 )
 
 
-def walk(roots: Sequence[Node | None]) -> Iterator[Node]:
-    """Every autograd node that can be reached from the roots, once."""
-    seen: set[Node] = set()
+def walk(roots: Sequence[Node | None], behind: Iterable[Node | None] = ()) -> Iterator[Node]:
+    """Every autograd node that can be reached from the roots, once; none through ``behind``."""
+    seen: set[Node | None] = set(behind)
     stack = [node for node in roots if node is not None]
     while stack:
         node = stack.pop()

@@ -109,7 +109,9 @@ def gradient_penalty(
             needed for ``sampling`` ``"real"`` and ``"dragan"``.
         critic_args: further arguments of the critic, such as labels.
         critic_kwargs: its keyword arguments.
-        weight: lambda; a number or a 0-d tensor.
+        weight: lambda; a number or a 0-d tensor. **The default is the paper's 10**: code that
+            multiplies outside, ``lambda_gp * gradient_penalty(...)``, would have it twice. Give it
+            here, ``weight=lambda_gp``, or say ``weight=1.0``.
         target: the norm that is asked for.
         one_sided: penalise only norms above ``target``.
         power: exponent of the distance to ``target``.
@@ -139,15 +141,19 @@ def gradient_penalty(
             repairs a penalty-only backward under ``DistributedDataParallel``.
         chunk_size: samples at a time: bounds the memory to that of so many samples. The
             gradients are then computed in this call and are those of the whole batch up to
-            rounding; only a first-order backward follows. Nothing is computed twice, but the
-            first call with a critic object adds a forward and backward of a slice, which asks
-            whether its samples interact; a lambda made for every step pays that every time.
-            Spectral norms iterate once, and stand still for the other slices and for
+            rounding; only a first-order backward follows, and one with ``create_graph=True``
+            raises. Hooks of parameters run in that backward, once. Nothing is computed twice, but
+            calls 1, 2, 4, 8, ... with a critic object add two steps on a slice, which ask of rows
+            drawn from the batch whether samples interact (an interaction that is zero to second
+            order there, or between other rows, is not seen); a lambda made for every step pays
+            that every time. Hooks of tensors inside the critic run for every slice. Not under
+            FSDP. Spectral norms iterate once, and stand still for the other slices and for
             checkpoints. For ``reduction`` ``"mean"`` and ``"sum"``, not ``norm="batch"``.
         batch_args: with ``chunk_size``, which of the critic's further arguments hold one row for
             each sample and are sliced with the batch: positions in ``critic_args`` and names in
-            ``critic_kwargs``. None: every tensor with as many rows as there are samples, inside
-            lists, tuples and dicts too.
+            ``critic_kwargs``. None: every tensor and array with as many rows as there are
+            samples, inside lists, tuples and dicts too. A list of as many other entries (captions)
+            has to be named, or left out: ``()`` names none.
 
     Returns:
         0-d tensor, float32 (float64 for float64 samples), to be added to the critic's loss; for
@@ -157,9 +163,13 @@ def gradient_penalty(
         ValueError: if samples do not fit each other, an option is not one of those above, the
             critic's output does not depend on its input, or it changes its input in place; with
             ``chunk_size``, if its samples interact (batch normalisation, mini-batch standard
-            deviation, 0-d outputs) or its buffers change on every forward.
+            deviation, fewer logits than samples), its buffers change on every forward, it has
+            backward hooks, or an argument cannot be sliced (sparse and nested tensors).
         TypeError: if the critic does not return a tensor or a flat list of tensors.
-        RuntimeError: if the critic was compiled; compile the penalty step instead. In the
+        UserWarning: once for a critic with fewer logits than samples, such as one that judges
+            packs (CTGAN) or returns a mean.
+        RuntimeError: if the critic was compiled; compile the penalty step instead. If it is
+            sharded by FSDP, or in ``DistributedDataParallel(static_graph=True)``. In the
             backward, by torch: "derivative for ... is not implemented", for operations without a
             second derivative (fused attention, hardsigmoid). Choose the math backend of
             attention, or :func:`approximate_r1_penalty`.
@@ -210,8 +220,9 @@ def r1_penalty(
 
     .. math:: weight \\cdot E_i \\|\\nabla_x D(x)_i\\|_2^2
 
-    StyleGAN's gamma is ``weight = gamma / 2``. A step that has the logits of the real samples
-    already uses :func:`penalty_from_logits` and saves a forward pass.
+    StyleGAN's gamma is ``weight = gamma / 2``, and **the default weight is 5**: give yours inside,
+    ``r1_penalty(critic, real, weight=gamma / 2)``, not as a factor outside. A step that has the
+    logits of the real samples already uses :func:`penalty_from_logits` and saves a forward pass.
 
     Args:
         critic: see :func:`gradient_penalty`, also for the other keywords.

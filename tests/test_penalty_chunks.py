@@ -120,7 +120,9 @@ def test_a_table_as_long_as_the_batch_is_not_sliced_in_silence():
         ValueError, match=r"batch_args: critic_args\[0\], critic_kwargs\['labels'\]"
     ):
         gf.r1_penalty(run, x, chunk_size=2, **options)
-    with pytest.raises(ValueError, match=r"does not run on the first 2 .*batch_args: critic_args"):
+    with pytest.raises(
+        ValueError, match=r"does not run on 2 of the samples alone .*batch_args: critic_args"
+    ):
         gf.r1_penalty(run, x, chunk_size=2, critic_args=(table,), critic_kwargs={"labels": 3})
     actual = gf.r1_penalty(run, x, chunk_size=2, batch_args=["labels"], **options)
     assert_penalty(actual, gf.r1_penalty(run, x, **options), critic, 3e-6)
@@ -195,15 +197,22 @@ class WithBuffer(nn.Module):
 
 
 def test_the_probe_leaves_no_trace():
-    """In a graph built before: a saved buffer; in the random numbers: nothing."""
+    """In a graph built before: a saved buffer; in the random numbers and .grad: nothing."""
     critic = WithBuffer()
     x, _ = samples()
     main = critic(x).mean()
+    values = []
+    for _ in range(3):  # the third call asks nothing
+        torch.manual_seed(3)
+        values.append(gf.r1_penalty(critic, x, chunk_size=2))
+        assert all(p.grad is None for p in critic.parameters())
+    (main + values[0]).backward()
+    assert torch.equal(values[0], values[2])
+    assert torch.equal(values[1], values[2])
     torch.manual_seed(3)
-    first = gf.r1_penalty(critic, x, chunk_size=4)
-    (main + first).backward()
+    whole = gf.r1_penalty(critic, x, chunk_size=4)
     torch.manual_seed(3)
-    assert torch.allclose(first, gf.r1_penalty(critic, x), rtol=1e-6)
+    assert torch.allclose(whole, gf.r1_penalty(critic, x), rtol=1e-6)
 
 
 def test_chunks_work_with_a_checkpointed_critic():

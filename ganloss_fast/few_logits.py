@@ -1,0 +1,52 @@
+"""A critic with fewer logits than samples: noticed, as it seldom means what a penalty assumes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FEW_LOGITS = (
+    "critic: it has fewer logits than samples, but a penalty takes a norm for each sample. Where a "
+    "logit judges a pack of samples (PacGAN, CTGAN), pass packs as the samples, inputs.view(B // "
+    "pac, -1) and a critic of packs. Where it is a mean over samples, return the logits that it is "
+    "the mean of: the gradient of the mean is B times too small. A sum over samples is right, and "
+    "so are its summands, without this warning."
+)
+
+_warned: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def warn_of_few_logits(critic: Any, logits: Sequence[Tensor], samples: int) -> None:
+    """Warns, once for a critic, of outputs that join several samples."""
+    for logit in logits:
+        if logit.numel() < samples:
+            if torch.compiler.is_compiling():
+                _warn_while_tracing()
+            else:
+                _warn_once(critic)
+            return
+
+
+def _warn_once(critic: Any) -> None:
+    try:
+        if critic in _warned:
+            return
+        _warned.add(critic)
+    except TypeError:  # not hashable, or without weak references: Python's filter remembers
+        pass
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("ganloss_fast"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(FEW_LOGITS, stacklevel=level)
+
+
+@torch.compiler.assume_constant_result
+def _warn_while_tracing() -> None:
+    """Run by Dynamo itself, while it traces: no graph break, and once for a compiled function."""
+    warnings.warn(FEW_LOGITS, stacklevel=2)

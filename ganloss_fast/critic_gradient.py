@@ -18,6 +18,7 @@ from ganloss_fast.critic_modules import warns_if_samples_interact
 from ganloss_fast.graph_cut import GRAPH_CUT_CHOICES, ZERO_GRADS_CHOICES, GraphCut, ZeroGrads
 from ganloss_fast.graph_cut_hooks import is_compiled, walk
 from ganloss_fast.terms import compute_dtype
+from ganloss_fast.traced_functions import count_losing, refuse_losing
 
 LogitReduction = Literal["sum", "mean"]
 InvScale = Any  # float, 0-d Tensor or torch.amp.GradScaler
@@ -235,7 +236,7 @@ def gradients_of(
     signal = None
     if call.graph_cut != "off":
         signal = graph_cut.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
-    if signal is None or (call.zero_grads == "stock" and graph_cut.is_known_nonfinite(signal)):
+    if signal is None or graph_cut.is_known_nonfinite(signal):
         if any(map(is_compiled, walk([gradient.grad_fn for gradient in gradients]))):
             raise RuntimeError(COMPILED_CRITIC)
         return InputGradients(unscaled(gradients, inverse))
@@ -311,10 +312,16 @@ IN_PLACE = (
 
 def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradients:
     """The same under torch.compile and torch.func, where autograd.grad is not to be had."""
+    if not is_functional():  # traced as far as the call of this, and given up here
+        return torch.compiler.disable(input_gradients)(call, points)
     refuse_untraceable(call.critic)
     scale, inverse = scales(call.inv_scale, points[0])
 
     def total(*inputs: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            # Views, which Dynamo knows to require grad: of the inputs as torch.func.grad makes
+            # them it does not, and skips the backward of an autograd.Function that comes first.
+            inputs = tuple(x.view_as(x) for x in inputs)
         try:
             logits = call.outputs(inputs)
         except RuntimeError as error:
@@ -329,7 +336,10 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
         ]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
+    before = count_losing() if torch.compiler.is_dynamo_compiling() else ""
     gradients = torch.func.grad(total, argnums=tuple(range(len(points))))(*points)
+    if torch.compiler.is_dynamo_compiling():
+        refuse_losing(before)
     signal = _zero_of_parameters(call.critic) if call.zero_grads == "all" else None
     return InputGradients(unscaled(gradients, inverse), None if signal is None else signal + 1)
 

@@ -114,7 +114,7 @@ class Reach:
         attributes = getattr(value, "__dict__", {})
         for name in names & attributes.keys():
             self._follow(attributes[name], names, depth)
-        call = getattr(type(value), "__call__", None)
+        call = vars(type(value)).get("__call__")
         if isinstance(call, types.FunctionType):
             for name in _names(call.__code__) & attributes.keys():
                 self._follow(attributes[name], _names(call.__code__), depth)

@@ -46,8 +46,8 @@ def frozen(
     """
     if torch.compiler.is_compiling():
         raise RuntimeError(
-            "frozen: torch.compile cannot trace a change of requires_grad. Enter the block outside: "
-            "with frozen(critic): loss = compiled_step(...)."
+            "frozen: torch.compile cannot trace a change of requires_grad. Enter the block outside "
+            "of the compiled function: with frozen(critic): loss = compiled_step(...)."
         )
     _check_modules("modules", modules)
     kept_modules = (keep,) if isinstance(keep, Module) else keep

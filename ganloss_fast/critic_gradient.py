@@ -239,8 +239,11 @@ def gradients_of(
     if signal is None or graph_cut.is_known_nonfinite(signal):
         if any(map(is_compiled, walk([gradient.grad_fn for gradient in gradients]))):
             raise RuntimeError(COMPILED_CRITIC)
+        if call.zero_grads == "all":
+            parameters = graph_cut.parameters_of(call.critic, logits)
+            gradients = graph_cut.with_zeros(gradients, parameters, hidden)
         return InputGradients(unscaled(gradients, inverse))
-    parameters: Sequence[Tensor] = ()
+    parameters = []
     if call.zero_grads == "all":
         parameters = graph_cut.parameters_of(call.critic, logits)
     fast_weights = call.graph_cut == "fast"
@@ -327,6 +330,8 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
         except RuntimeError as error:
             if "leaf Variable that requires grad" in str(error):
                 raise ValueError(IN_PLACE) from error
+            if "mutate a captured Tensor" in str(error):
+                raise ValueError(_moving_buffers(call.critic)) from error
             raise
         if not any(logit.requires_grad for logit in logits):
             raise ValueError(INDEPENDENT)
@@ -342,6 +347,19 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
         refuse_losing(before)
     signal = _zero_of_parameters(call.critic) if call.zero_grads == "all" else None
     return InputGradients(unscaled(gradients, inverse), None if signal is None else signal + 1)
+
+
+def _moving_buffers(critic: Callable[..., Any]) -> str:
+    """What to say of a critic that changes a tensor other than its input in place."""
+    which = "a tensor of its own"
+    if isinstance(critic, torch.nn.Module):
+        names = [name for name, _ in critic.named_buffers()]
+        which = f"a tensor of its own, such as one of its buffers ({', '.join(names) or 'none'})"
+    return (
+        f"critic: it changes {which} in place (a counter, a moving average), which torch.func "
+        "and torch.compile cannot follow in a penalty. Put the layer that does so in evaluation "
+        "mode, update it outside of the penalty, or use an eager penalty."
+    )
 
 
 def _zero_of_parameters(critic: Callable[..., Any]) -> Tensor | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +35,36 @@ class CountFlops(TorchDispatchMode):
 
         self.formulas = flop_registry
         self.total = 0
+        self.uncounted: set[str] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         formula = self.formulas.get(func._overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
+        elif func._overloadpacket in _WITHOUT_FORMULA:
+            self.uncounted.add(func._overloadpacket.__name__)
         return result
+
+
+def _fused(*names: str) -> set[Any]:
+    return {getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)}
+
+
+# Kernels of whole layers, for which torch counts nothing.
+_WITHOUT_FORMULA = _fused(
+    "mkldnn_rnn_layer",
+    "_cudnn_rnn",
+    "miopen_rnn",
+    "_native_multi_head_attention",
+    "_transformer_encoder_layer_fwd",
+    "mkldnn_linear",
+    "bilinear",
+    "_trilinear",
+    "mv",
+    "addmv",
+    "dot",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,8 @@ class GenuineLayer:
 class Diagnosis:
     """What :func:`diagnose` found; ``str()`` of it is what it prints.
 
-    ``stock`` and ``cut`` are FLOPs of a penalty step in units of one forward pass.
+    ``stock`` and ``cut`` are FLOPs of a penalty step in units of one forward pass; ``uncounted``
+    are operations in that forward pass of which torch does not know the FLOPs.
     """
 
     edges_cut: int
@@ -65,6 +90,7 @@ class Diagnosis:
     stock: float
     cut: float
     genuine: tuple[GenuineLayer, ...]
+    uncounted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -76,6 +102,9 @@ class Diagnosis:
             lines += [f"  {layer.operation:40} {layer.module}" for layer in self.genuine]
         else:
             lines.append("No layer keeps the second-order branch.")
+        if self.uncounted:
+            names = ", ".join(self.uncounted)
+            lines.append(f"Not in these numbers, as torch has no FLOP formula for it: {names}.")
         return "\n".join(lines)
 
 
@@ -100,10 +129,24 @@ def _penalty_step(
 
 
 def _discarding_backward(penalty: Tensor) -> None:
-    """Backward into every leaf without touching anybody's .grad."""
+    """Backward into every leaf without touching anybody's .grad, or running anybody's hooks."""
     leaves = [node.variable for node in walk([penalty.grad_fn]) if hasattr(node, "variable")]
-    with explaining_missing_derivatives():
+    with explaining_missing_derivatives(), _without_hooks(leaves):
         torch.autograd.grad(penalty, leaves, allow_unused=True)
+
+
+@contextlib.contextmanager
+def _without_hooks(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Hooks of leaves are kept in a dict, which is emptied for the while."""
+    registered = [leaf._backward_hooks for leaf in leaves if leaf._backward_hooks]
+    kept = [dict(hooks) for hooks in registered]
+    for hooks in registered:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, of_leaf in zip(registered, kept):
+            hooks.update(of_leaf)
 
 
 class _ModuleNames:
@@ -236,14 +279,16 @@ def diagnose(
     try:
         with before_first_run(critic, states.see):
             genuine = _genuine_layers(call, points)
-        with torch.no_grad(), CountFlops() as counter:
-            call.outputs(points)
+        # With gradients on, as it trains: without, layers take fused kernels that count as nothing.
+        with torch.enable_grad(), CountFlops() as counter:
+            run_critic(call, [point.detach() for point in points])
         forward = max(counter.total, 1)
         stock, _, _ = _penalty_step(call, points, with_cut=False)
         cut, edges, nodes = _penalty_step(call, points, with_cut=True)
     finally:
         states.restore()
-    diagnosis = Diagnosis(edges, nodes, forward, stock / forward, cut / forward, genuine)
+    uncounted = tuple(sorted(counter.uncounted))
+    diagnosis = Diagnosis(edges, nodes, forward, stock / forward, cut / forward, genuine, uncounted)
     if not quiet:
         print(diagnosis)
     return diagnosis

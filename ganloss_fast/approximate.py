@@ -338,7 +338,7 @@ def _second_outputs(
             stacklevel=4,
         )
     device = points[0].device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         precisions.add(torch.get_autocast_dtype(device))
     precisions.update(tensor.dtype for tensor in (*points, *logits))
     _warn_if_lost(sigma, {dtype for dtype in precisions if dtype.is_floating_point})

@@ -42,6 +42,8 @@ class CountFlops(TorchDispatchMode):
         formula = self.formulas.get(func._overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
+        elif func._overloadpacket in _RECURRENT:
+            self.total += _recurrent_flops(*args)
         elif func._overloadpacket in _WITHOUT_FORMULA:
             self.uncounted.add(func._overloadpacket.__name__)
         return result
@@ -51,10 +53,18 @@ def _fused(*names: str) -> set[Any]:
     return {getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)}
 
 
+_RECURRENT = _fused("mkldnn_rnn_layer", "_cudnn_rnn")
+
+
+def _recurrent_flops(inputs: Tensor, *others: Any) -> int:
+    """Of a layer, or several, in one kernel: every token meets every weight matrix once."""
+    listed = others[0] if isinstance(others[0], (list, tuple)) else others[:2]
+    tokens = inputs.numel() // inputs.shape[-1]
+    return 2 * tokens * sum(weight.numel() for weight in listed if weight.dim() == 2)
+
+
 # Kernels of whole layers, for which torch counts nothing.
 _WITHOUT_FORMULA = _fused(
-    "mkldnn_rnn_layer",
-    "_cudnn_rnn",
     "miopen_rnn",
     "_native_multi_head_attention",
     "_transformer_encoder_layer_fwd",

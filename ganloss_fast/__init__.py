@@ -15,10 +15,11 @@ from ganloss_fast.backends import get_backend, set_backend, use_backend
 from ganloss_fast.compiled import compile_options
 from ganloss_fast.details import LossDetails
 from ganloss_fast.diagnose import diagnose
+from ganloss_fast.freezing import frozen
 from ganloss_fast.graph_cut import cut_second_order
 from ganloss_fast.lazy import LazyRegularizer
 from ganloss_fast.losses import BCE, Hinge, LeastSquares, Wasserstein
-from ganloss_fast.matching import feature_matching_loss, frozen
+from ganloss_fast.matching import feature_matching_loss
 from ganloss_fast.modules import (
     DiscriminatorLoss,
     FeatureMatchingLoss,

@@ -34,6 +34,13 @@ from ganloss_fast.critic_gradient import (
     is_functional,
 )
 from ganloss_fast.critic_modules import before_first_run, is_power_iteration
+from ganloss_fast.critic_reach import (
+    Reach,
+    generator_state,
+    loaded_global_generators,
+    set_generator_state,
+    unwrapped,
+)
 from ganloss_fast.few_logits import warn_of_few_logits
 from ganloss_fast.sampling import Samples, as_samples
 from ganloss_fast.terms import compute_dtype
@@ -102,8 +109,9 @@ def approximate_r1_penalty(
     the logits, and the gradient flows through both logits.
 
     Both logits are of one critic: in eager mode, spectral norms stand still in the second forward
-    pass and it draws the random numbers of the first (dropout). While compiling, put such layers
-    in evaluation mode.
+    pass and it draws the random numbers of the first (dropout): from the global generators of
+    torch, numpy and Python, and from generators that its code names or its modules hold. While
+    compiling, put such layers in evaluation mode.
 
     Args:
         critic: called as ``critic(x, *critic_args, **critic_kwargs)``; returns a tensor of
@@ -257,7 +265,9 @@ def _run_both(
     clean: list[Tensor] | None = None,
 ) -> Pairs:
     """Two forward passes of one critic, or the second where ``clean`` are the logits of it."""
-    random = None if clean is not None or is_functional() else _RandomState(points[0].device)
+    random = None
+    if clean is None and not is_functional():
+        random = _RandomState(points[0].device, Reach(call.critic).generators)
     if clean is None:
         clean = _outputs(call, points)
     moved = _second_outputs(call, noisy, sigma, random, frozen=True)
@@ -309,16 +319,23 @@ def _second_outputs(
                 module.training = False
                 power_iterations.append(module)
 
-    before = _RandomState(points[0].device)
-    if random is not None:
+    before = None
+    if random is None:
+        before = _RandomState(points[0].device, Reach(call.critic).generators)
+    else:
         random.restore()
+    module = unwrapped(call.critic)
     try:
-        with before_first_run(call.critic, see):
+        if module is not None:
+            see(module)
             logits = _outputs(call, points)
+        else:
+            with before_first_run(call.critic, see):
+                logits = _outputs(call, points)
     finally:
         for module in power_iterations:
             module.training = True
-    if random is None and before != _RandomState(points[0].device):
+    if before is not None and before.has_moved():
         warnings.warn(
             "critic: it draws random numbers (dropout?), others with noise than without, so the "
             "penalty measures these too. Leave out logits and single_forward: the second forward "
@@ -326,7 +343,7 @@ def _second_outputs(
             stacklevel=4,
         )
     device = points[0].device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         precisions.add(torch.get_autocast_dtype(device))
     precisions.update(tensor.dtype for tensor in (*points, *logits))
     _warn_if_lost(sigma, {dtype for dtype in precisions if dtype.is_floating_point})
@@ -334,32 +351,50 @@ def _second_outputs(
 
 
 class _RandomState:
-    """Of the generators that a forward pass on a device draws from."""
+    """Of the generators that a forward pass on a device draws from: torch's, Python's and numpy's
+    global ones, and those that the critic holds."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, own: Sequence[Any]) -> None:
         self._device = device
         self._cpu = torch.get_rng_state()
-        self._own: Tensor | None = None
+        self._on_device: Tensor | None = None
         is_cuda = device.type == "cuda"
         # A capture of a CUDA graph forbids to look; without a driver, tensors are fakes.
         hidden = is_cuda and (
             not torch.cuda.is_initialized() or torch.cuda.is_current_stream_capturing()
         )
-        if device.type != "cpu" and not hidden:
-            self._own = torch.get_device_module(device).get_rng_state(device)
+        if device.type not in ("cpu", "meta") and not hidden:
+            self._on_device = torch.get_device_module(device).get_rng_state(device)
+        generators = {id(g): g for g in (*loaded_global_generators(), *own)}
+        self._others = [
+            (generator, generator_state(generator)) for generator in generators.values()
+        ]
 
     def restore(self) -> None:
         torch.set_rng_state(self._cpu)
-        if self._own is not None:
-            torch.get_device_module(self._device).set_rng_state(self._own, self._device)
+        if self._on_device is not None:
+            torch.get_device_module(self._device).set_rng_state(self._on_device, self._device)
+        for generator, state in self._others:
+            set_generator_state(generator, state)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _RandomState):
-            return NotImplemented
+    def has_moved(self) -> bool:
+        now = _RandomState(self._device, [generator for generator, _ in self._others])
         with _disable_current_modes():  # FakeTensorMode, for one, takes no tensor but its own
-            if not torch.equal(self._cpu, other._cpu):
-                return False
-            return self._own is None or other._own is None or torch.equal(self._own, other._own)
+            if not _is_same(self._cpu, now._cpu) or not _is_same(self._on_device, now._on_device):
+                return True
+            others = {id(generator): state for generator, state in now._others}
+            return any(not _is_same(state, others[id(g)]) for g, state in self._others)
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether two states of one generator are equal: tensors, or nested arrays and numbers."""
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_is_same(a[key], b[key]) for key in a)
+    if isinstance(a, tuple) and any(hasattr(part, "tobytes") for part in a):
+        return len(a) == len(b) and all(map(_is_same, a, b))
+    return a.tobytes() == b.tobytes() if hasattr(a, "tobytes") else a == b
 
 
 def _warn_if_lost(sigma: float, precisions: set[torch.dtype]) -> None:

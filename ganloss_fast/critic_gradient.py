@@ -19,6 +19,7 @@ from ganloss_fast.few_logits import warn_of_few_logits
 from ganloss_fast.graph_cut import GRAPH_CUT_CHOICES, ZERO_GRADS_CHOICES, GraphCut, ZeroGrads
 from ganloss_fast.graph_cut_hooks import is_compiled, walk
 from ganloss_fast.terms import compute_dtype
+from ganloss_fast.traced_functions import count_losing, refuse_losing
 from ganloss_fast.wrapped_critics import refuse_wrapped_graph
 
 LogitReduction = Literal["sum", "mean"]
@@ -239,11 +240,14 @@ def gradients_of(
     signal = None
     if call.graph_cut != "off":
         signal = graph_cut.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
-    if signal is None or (call.zero_grads == "stock" and graph_cut.is_known_nonfinite(signal)):
+    if signal is None or graph_cut.is_known_nonfinite(signal):
         if any(map(is_compiled, walk([gradient.grad_fn for gradient in gradients]))):
             raise RuntimeError(COMPILED_CRITIC)
+        if call.zero_grads == "all":
+            parameters = graph_cut.parameters_of(call.critic, logits)
+            gradients = tuple(graph_cut.with_zeros(gradients, parameters, hidden))
         return InputGradients(unscaled(gradients, inverse))
-    parameters: Sequence[Tensor] = ()
+    parameters = []
     if call.zero_grads == "all":
         parameters = graph_cut.parameters_of(call.critic, logits)
     fast_weights = call.graph_cut == "fast"
@@ -315,15 +319,23 @@ IN_PLACE = (
 
 def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradients:
     """The same under torch.compile and torch.func, where autograd.grad is not to be had."""
+    if not is_functional():  # traced as far as the call of this, and given up here
+        return torch.compiler.disable(input_gradients)(call, points)
     refuse_untraceable(call.critic)
     scale, inverse = scales(call.inv_scale, points[0])
 
     def total(*inputs: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            # Views, which Dynamo knows to require grad: of the inputs as torch.func.grad makes
+            # them it does not, and skips the backward of an autograd.Function that comes first.
+            inputs = tuple(x.view_as(x) for x in inputs)
         try:
             logits = call.outputs(inputs)
         except RuntimeError as error:
             if "leaf Variable that requires grad" in str(error):
                 raise ValueError(IN_PLACE) from error
+            if "mutate a captured Tensor" in str(error):
+                raise ValueError(_moving_buffers(call.critic)) from error
             raise
         if not any(logit.requires_grad for logit in logits):
             raise ValueError(INDEPENDENT)
@@ -334,9 +346,25 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
         ]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
+    before = count_losing() if torch.compiler.is_dynamo_compiling() else ""
     gradients = torch.func.grad(total, argnums=tuple(range(len(points))))(*points)
+    if torch.compiler.is_dynamo_compiling():
+        refuse_losing(before)
     signal = _zero_of_parameters(call.critic) if call.zero_grads == "all" else None
     return InputGradients(unscaled(gradients, inverse), None if signal is None else signal + 1)
+
+
+def _moving_buffers(critic: Callable[..., Any]) -> str:
+    """What to say of a critic that changes a tensor other than its input in place."""
+    which = "a tensor of its own"
+    if isinstance(critic, torch.nn.Module):
+        names = [name for name, _ in critic.named_buffers()]
+        which = f"a tensor of its own, such as one of its buffers ({', '.join(names) or 'none'})"
+    return (
+        f"critic: it changes {which} in place (a counter, a moving average), which torch.func "
+        "and torch.compile cannot follow in a penalty. Put the layer that does so in evaluation "
+        "mode, update it outside of the penalty, or use an eager penalty."
+    )
 
 
 def _zero_of_parameters(critic: Callable[..., Any]) -> Tensor | None:

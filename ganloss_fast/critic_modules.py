@@ -20,14 +20,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
+from ganloss_fast.critic_reach import Reach, unwrapped
 from ganloss_fast.wrapped_critics import refuse_wrapper
 
 
 @contextlib.contextmanager
 def before_first_run(critic: Callable[..., Any], see: Callable[[Module], None]) -> Iterator[None]:
-    """Calls ``see`` with every module that this thread runs, before its first run."""
-    if hasattr(critic, "_orig_mod"):  # from torch.compile, which would compile for hooks anew
-        for module in critic._orig_mod.modules():
+    """Calls ``see`` with every module that this thread runs, before its first run.
+
+    Where torch.compile made a part of the critic: with every module that it may run, at once.
+    """
+    reach = Reach(critic)
+    if reach.has_compiled_part:  # Dynamo guards on hooks, and would compile for them anew
+        for module in reach.modules:
             see(module)
         yield
         return
@@ -35,17 +40,27 @@ def before_first_run(critic: Callable[..., Any], see: Callable[[Module], None]) 
     seen: set[Module] = set()
 
     def hook(module: Module, inputs: Any) -> None:
-        if torch.compiler.is_compiling():  # a part of the critic, which Dynamo traces with this
+        if torch.compiler.is_compiling():  # a part that the walk missed, traced with this
             return
         if threading.get_ident() == thread and module not in seen:
             seen.add(module)
             see(module)
 
-    handle = register_module_forward_pre_hook(hook)
-    try:
+    with contextlib.ExitStack() as handles:
+        for handle in _hooked(critic, reach, hook):
+            handles.callback(handle.remove)
         yield
-    finally:
-        handle.remove()
+
+
+def _hooked(critic: Callable[..., Any], reach: Reach, hook: Callable[..., None]) -> Iterator[Any]:
+    """Registers the hook on the critic's own modules, or on all there are, for a function: what
+    that runs is known only when it runs."""
+    root = unwrapped(critic)
+    if root is None or any(isinstance(module, torch.jit.ScriptModule) for module in reach.modules):
+        yield register_module_forward_pre_hook(hook)
+        return
+    for module in root.modules():
+        yield module.register_forward_pre_hook(hook, prepend=True)
 
 
 def uses_batch_statistics(module: Module) -> bool:

@@ -35,13 +35,46 @@ class CountFlops(TorchDispatchMode):
 
         self.formulas = flop_registry
         self.total = 0
+        self.uncounted: set[str] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         formula = self.formulas.get(func._overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
+        elif func._overloadpacket in _RECURRENT:
+            self.total += _recurrent_flops(*args)
+        elif func._overloadpacket in _WITHOUT_FORMULA:
+            self.uncounted.add(func._overloadpacket.__name__)
         return result
+
+
+def _fused(*names: str) -> set[Any]:
+    return {getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)}
+
+
+_RECURRENT = _fused("mkldnn_rnn_layer", "_cudnn_rnn")
+
+
+def _recurrent_flops(inputs: Tensor, *others: Any) -> int:
+    """Of a layer, or several, in one kernel: every token meets every weight matrix once."""
+    listed = others[0] if isinstance(others[0], (list, tuple)) else others[:2]
+    tokens = inputs.numel() // inputs.shape[-1]
+    return 2 * tokens * sum(weight.numel() for weight in listed if weight.dim() == 2)
+
+
+# Kernels of whole layers, for which torch counts nothing.
+_WITHOUT_FORMULA = _fused(
+    "miopen_rnn",
+    "_native_multi_head_attention",
+    "_transformer_encoder_layer_fwd",
+    "mkldnn_linear",
+    "bilinear",
+    "_trilinear",
+    "mv",
+    "addmv",
+    "dot",
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +90,8 @@ class GenuineLayer:
 class Diagnosis:
     """What :func:`diagnose` found; ``str()`` of it is what it prints.
 
-    ``stock`` and ``cut`` are FLOPs of a penalty step in units of one forward pass.
+    ``stock`` and ``cut`` are FLOPs of a penalty step in units of one forward pass; ``uncounted``
+    are operations in that forward pass of which torch does not know the FLOPs.
     """
 
     edges_cut: int
@@ -66,6 +100,7 @@ class Diagnosis:
     stock: float
     cut: float
     genuine: tuple[GenuineLayer, ...]
+    uncounted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -77,6 +112,9 @@ class Diagnosis:
             lines += [f"  {layer.operation:40} {layer.module}" for layer in self.genuine]
         else:
             lines.append("No layer keeps the second-order branch.")
+        if self.uncounted:
+            names = ", ".join(self.uncounted)
+            lines.append(f"Not in these numbers, as torch has no FLOP formula for it: {names}.")
         return "\n".join(lines)
 
 
@@ -236,14 +274,16 @@ def diagnose(
     try:
         with before_first_run(critic, states.see):
             genuine = _genuine_layers(call, points)
-        with torch.no_grad(), CountFlops() as counter:
-            call.outputs(points)
+        # With gradients on, as it trains: without, layers take fused kernels that count as nothing.
+        with torch.enable_grad(), CountFlops() as counter:
+            run_critic(call, [point.detach() for point in points])
         forward = max(counter.total, 1)
         stock, _, _ = _penalty_step(call, points, with_cut=False)
         cut, edges, nodes = _penalty_step(call, points, with_cut=True)
     finally:
         states.restore()
-    diagnosis = Diagnosis(edges, nodes, forward, stock / forward, cut / forward, genuine)
+    uncounted = tuple(sorted(counter.uncounted))
+    diagnosis = Diagnosis(edges, nodes, forward, stock / forward, cut / forward, genuine, uncounted)
     if not quiet:
         print(diagnosis)
     return diagnosis

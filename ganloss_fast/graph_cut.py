@@ -65,6 +65,15 @@ def parameters_of(critic: Callable | None, outputs: Sequence[Tensor]) -> list[Te
     return list(found.values())
 
 
+def with_zeros(
+    grads: Sequence[Tensor], parameters: Sequence[Tensor], hidden: Sequence[Tensor]
+) -> list[Tensor]:
+    """The gradients as they are, whose backward also gives an explicit zero to ``parameters``."""
+    hidden_ids = {id(tensor) for tensor in hidden}
+    filled = [p for p in parameters if p.requires_grad and id(p) not in hidden_ids]
+    return graph_cut_hooks.with_zeros(grads, filled)
+
+
 def finite_signal(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """0-d: 1 if every element is finite, else NaN.
 

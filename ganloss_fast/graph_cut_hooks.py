@@ -80,6 +80,10 @@ class _ZeroFill(torch.autograd.Function):
         return (None, *incoming, *zeros)
 
 
+def with_zeros(grads: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
+    return list(_ZeroFill.apply(len(grads), *grads, *leaves)) if leaves else list(grads)
+
+
 def cut_second_order(
     grads: Sequence[Tensor],
     zero_grads: str,
@@ -128,6 +132,4 @@ def cut_second_order(
             if parameter.requires_grad and id(parameter) not in reached | kept_ids:
                 leaves[id(parameter)] = parameter
     filled = [leaf for key, leaf in leaves.items() if key not in hidden_ids]
-    if not filled:
-        return list(grads), len(rows), nodes, compiled
-    return list(_ZeroFill.apply(len(grads), *grads, *filled)), len(rows), nodes, compiled
+    return with_zeros(grads, filled), len(rows), nodes, compiled

@@ -1,9 +1,8 @@
-"""Feature matching, and freezing a discriminator while the generator learns from it."""
+"""Feature matching: the distance between feature maps of real and generated samples."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -145,28 +144,3 @@ def feature_matching_loss(
             segments.append(Segment(f, term, scale, r.detach() if detach_real else r))
     total = ops.multi_tensor_loss(segments).total
     return scaled(weight, total) if isinstance(weight, Tensor) else total
-
-
-@contextlib.contextmanager
-def frozen(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """Within the block, the parameters of ``module`` need no gradient.
-
-    In a generator step the discriminator is only passed through: its own weight gradients are
-    computed for nothing and thrown away by the next ``zero_grad``. Freezing it skips them; the
-    generator's gradient is the same to the bit. Build the graph inside the block; the backward
-    may run inside or after it, but with ``torch.utils.checkpoint`` it must run inside. Works on
-    a DistributedDataParallel module too, but must not surround its construction.
-
-    Raises:
-        TypeError: if ``module`` is not a module.
-    """
-    if not isinstance(module, torch.nn.Module):
-        raise TypeError(f"module: expected a torch.nn.Module, got {describe(module)}.")
-    thawed = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in thawed:
-        parameter.requires_grad_(False)
-    try:
-        yield module
-    finally:
-        for parameter in thawed:
-            parameter.requires_grad_(True)

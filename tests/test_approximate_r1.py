@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import random
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from critics import SpectralResNet
@@ -239,3 +241,95 @@ def test_what_approximate_r1_cannot_do_is_explained(critic, options, error, mess
     x = torch.randn(4, 3).requires_grad_() * 1.0
     with pytest.raises(error, match=message):
         gf.approximate_r1_penalty(critic, x, **options)
+
+
+# ---- random numbers that are not torch's ---------------------------------------------------------
+
+OWN = {
+    "python": lambda: random.random(),
+    "numpy": lambda: float(np.random.rand()),
+    "torch.Generator": lambda g=torch.Generator().manual_seed(0): torch.rand(
+        (), generator=g
+    ).item(),
+    "numpy Generator": np.random.default_rng(0).random,
+    "numpy RandomState": lambda g=np.random.RandomState(0): g.rand(),
+    "random.Random": random.Random(0).random,
+}
+
+
+class Jittered(nn.Module):
+    """Every forward pass draws the gain of its own linear layer."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.linear = nn.Linear(4, 1).double()
+        self.draw = draw
+
+    def forward(self, x):
+        return self.linear(x) * (1 + self.draw())
+
+
+class Holding(Jittered):
+    def __init__(self):
+        super().__init__(None)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        return self.linear(x) * (1 + torch.rand((), generator=self.generator).item())
+
+
+JITTERED = {name: lambda draw=draw: Jittered(draw) for name, draw in OWN.items()}
+JITTERED["held by a module"] = Holding
+
+
+@pytest.mark.parametrize("wrap", [lambda c: c, lambda c: lambda x: c(x)], ids=["module", "lambda"])
+@pytest.mark.parametrize("name", JITTERED)
+def test_the_second_forward_draws_what_the_first_drew(name, wrap):
+    """By hand: with one gain g in both, the difference is g * w (x - x'), at most 2 * w (x - x')."""
+    critic, x = JITTERED[name](), torch.randn(64, 4, dtype=torch.float64)
+    seed = torch.tensor(5)
+    difference = (gf.perturb(x, 1e-2, seed) - x) @ critic.linear.weight.detach().t()
+    at_least = difference.square().mean().item()
+    for _ in range(3):
+        penalty = gf.approximate_r1_penalty(wrap(critic), x, 1e-2, weight=1, seed=seed)
+        assert at_least * 0.999 <= penalty.item() <= 4.001 * at_least
+
+
+def test_the_streams_go_on_as_after_one_forward():
+    random.seed(3)
+    np.random.seed(3)
+    wanted = [random.random(), random.random()], [np.random.rand(), np.random.rand()]
+    random.seed(3)
+    np.random.seed(3)
+    critic, x = Jittered(lambda: random.random() + np.random.rand()), torch.randn(2, 4).double()
+    gf.approximate_r1_penalty(critic, x)
+    assert random.random() == wanted[0][1]
+    assert np.random.rand() == wanted[1][1]
+
+
+@pytest.mark.parametrize("name", JITTERED)
+def test_given_logits_warn_of_every_generator(name):
+    critic, x = JITTERED[name](), torch.randn(4, 4, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="critic: it draws random numbers"):
+        gf.approximate_r1_penalty(critic, x, logits=critic(x))
+
+
+def test_meta_tensors_have_a_penalty_without_data():
+    critic = nn.Linear(4, 1, device="meta")
+    penalty = gf.approximate_r1_penalty(critic, torch.randn(2, 4, device="meta"))
+    assert penalty.is_meta
+    assert penalty.shape == ()
+
+
+def test_no_global_hook_is_registered_for_a_module():
+    from torch.nn.modules import module as torch_module
+
+    seen = []
+
+    class Looking(nn.Linear):
+        def forward(self, x):
+            seen.append(len(torch_module._global_forward_pre_hooks))
+            return super().forward(x)
+
+    gf.approximate_r1_penalty(Looking(4, 1), torch.randn(2, 4))
+    assert seen == [0, 0]

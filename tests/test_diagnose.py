@@ -79,3 +79,40 @@ def test_diagnose_may_run_between_a_forward_and_its_backward(wrap):
     gf.diagnose(wrap(critic), torch.randn(2, 3, 8, 8), quiet=True)
     assert critic.calls == 1
     loss.backward()
+
+
+def test_hooks_of_parameters_do_not_run_and_stay_registered():
+    critic, ran = dcgan(4, 16), []
+    critic[0].weight.register_hook(ran.append)
+    gf.diagnose(critic, torch.randn(2, 3, 16, 16), quiet=True)
+    assert not ran
+    critic(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert len(ran) == 1
+
+
+def test_the_forward_is_that_of_training_in_evaluation_mode_too():
+    """Without gradients an encoder runs one fused kernel, of which torch knows no FLOPs."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    critic, x = nn.Sequential(layer, nn.Linear(8, 1)), torch.randn(4, 7, 8)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        training = gf.diagnose(critic, x, quiet=True)
+        evaluation = gf.diagnose(critic.eval(), x, quiet=True)
+    assert evaluation == training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_recurrent_forward_counts_its_matrices(dtype):
+    """2 FLOPs for each token and entry of the weights: (4 * 5) * (3 + 5), and 5 of the head."""
+    rnn, head = nn.LSTM(3, 5, batch_first=True).to(dtype), nn.Linear(5, 1).to(dtype)
+    critic = lambda x: head(rnn(x)[0][:, -1])  # noqa: E731
+    found = gf.diagnose(critic, torch.randn(4, 7, 3, dtype=dtype), quiet=True)
+    assert found.forward_flops == 2 * 4 * (7 * 20 * 8 + 5)
+    assert found.uncounted == ()
+
+
+def test_operations_without_a_formula_are_named(capsys):
+    vector = nn.Parameter(torch.randn(4))
+    head = nn.Linear(4, 1)
+    found = gf.diagnose(lambda x: head(x) * (x @ vector)[:, None], torch.randn(3, 4))
+    assert "mv" in found.uncounted
+    assert "no FLOP formula" in capsys.readouterr().out

@@ -212,3 +212,23 @@ def test_frozen_weights_leave_the_graph_alone():
         penalty = gf.r1_penalty(lambda z: critic(z).square(), x, graph_cut=choice)
         results.append(torch.autograd.grad(penalty, x)[0])
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("smooth", [nn.Softplus, nn.Tanh])
+def test_a_gradient_of_a_penaltys_gradient_is_right_or_refused_by_name(native, smooth):
+    critic = nn.Sequential(nn.Conv2d(1, 3, 3), smooth(), nn.Conv2d(3, 1, 3)).double()
+    x, parameters = torch.randn(2, 1, 6, 6, dtype=torch.float64), list(critic.parameters())
+
+    def unrolled(how):
+        penalty = gf.r1_penalty(critic, x, graph_cut=how)
+        grads = torch.autograd.grad(penalty, parameters, create_graph=True, materialize_grads=True)
+        total = sum(g.square().sum() for g in grads)
+        return torch.autograd.grad(total, parameters, materialize_grads=True)
+
+    try:
+        found = unrolled("fast")
+    except NotImplementedError as error:
+        assert 'use graph_cut="auto"' in str(error)  # noqa: PT017
+    else:
+        for mine, theirs in zip(found, unrolled("off"), strict=True):
+            assert torch.allclose(mine, theirs, rtol=1e-10)

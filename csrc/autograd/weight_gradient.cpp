@@ -30,6 +30,21 @@ using NodeHandle = decltype(torch::autograd::Edge::function);
 
 namespace {
 
+// A second derivative of the penalty's gradient (an unrolled step) reaches stock's own node too,
+// through the history of grad_output, and may release what the two of them share.
+std::pair<at::Tensor, at::Tensor> unpacked(ConvolutionBackwardBackward0& saved) {
+  try {
+    return {saved.grad_output_.unpack(), saved.weight_.unpack()};
+  } catch (const std::exception& error) {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        std::string(error.what()).find("backward through the graph a second time") ==
+            std::string::npos,
+        "graph_cut=\"fast\" cannot differentiate a penalty's gradient again (an unrolled step); "
+        "use graph_cut=\"auto\".");
+    throw;
+  }
+}
+
 enum Output { kGradOutput, kInput, kWeight };  // what the edges lead to
 
 class FastConvolutionNode final : public Node {
@@ -49,8 +64,7 @@ class FastConvolutionNode final : public Node {
     variable_list out(num_outputs());
     if (std::none_of(grads.begin(), grads.end(), [](const auto& g) { return g.defined(); }))
       return out;
-    const at::Tensor grad_output = saved.grad_output_.unpack();
-    const at::Tensor weight = saved.weight_.unpack();
+    const auto [grad_output, weight] = unpacked(saved);
     const at::Tensor& direction = grads[0];
     if (grads[1].defined() || grads[2].defined()) {
       // The inner gradient includes parameters: a rare case, left to stock.

@@ -21,7 +21,7 @@ from torch.nn import Module
 _DEPTH, _ENTRIES = 6, 64
 
 
-def unwrapped(critic: Callable[..., Any]) -> Module | None:
+def unwrapped(critic: Any) -> Module | None:
     """The module that the critic is: itself, or behind a bound method, partial or torch.compile.
     None for other functions, which may run any module."""
     while True:

@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 SOURCES = $(shell find csrc -type f) setup.py pyproject.toml
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint format clean verify-gpu-kernels test-gpu bench-gpu sanitize-gpu
+.PHONY: demo test bench lint format clean verify-gpu-kernels gpu test-gpu bench-gpu sanitize-gpu
 
 demo: $(VENV)/.built
 	$(BIN)/python -m benchmarks.train $(ARGS)
@@ -36,6 +36,12 @@ verify-gpu-kernels: $(VENV)/.built
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(ARGS) -k triton $(OP_TESTS) \
 	    tests/test_triton_segments.py tests/test_triton_batches.py tests/test_triton_guard.py \
 	    tests/test_triton_perturb.py
+
+# All that a machine with a GPU is wanted for, in nine minutes and without a network, with the
+# torch of PYTHON as it is: tests, timings, sanitizers. What was found lies in OUT.
+OUT ?= gpu-session
+gpu:
+	$(PYTHON) -m benchmarks.gpu_session --output $(OUT) --op-tests $(OP_TESTS) $(ARGS)
 
 # On a machine with a GPU: the tests that need one, and the op tests on its kernels.
 test-gpu: $(VENV)/.built

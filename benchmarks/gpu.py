@@ -1,11 +1,14 @@
-"""Measures every op on a GPU: eager, compiled, captured; every backend; against the memory's speed.
+"""Measures every op on a GPU against what people write instead, and against the memory's speed.
 
     python -m benchmarks.gpu                  everything, into benchmarks/results/gpu-<device>
     python -m benchmarks.gpu --dry-run        a few rounds on the CPU: does the program work?
 
-For each op, direction, size, dtype and contender, one CSV line: microseconds (p20, p50, p80), the
-bandwidth that they mean for the bytes that must move, its share of the copy bandwidth that was
-measured on this device, and the number of kernel launches.
+The contenders are the loss as people write it, torch.compile of that, CUDA graphs of both, and
+ours for every backend, also as a CUDA graph. For each op, direction, size, dtype and contender,
+one CSV line, written as soon as it is measured: microseconds (p20, p50, p80), the bandwidth that
+they mean for the bytes that must move, its share of the copy bandwidth that was measured on this
+device, and the number of kernel launches. What matters most comes first, so that --seconds may
+cut it off anywhere.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ import torch
 from torch import Tensor
 
 import ganloss_fast
-from benchmarks import machine
-from benchmarks.recording import write_csv, write_json
+from benchmarks import machine, plain
+from benchmarks.recording import CsvFile, write_json
 from ganloss_fast import backends, ops, terms
 from ganloss_fast.terms import Segment
 
@@ -47,8 +50,9 @@ Wrap = Callable[[Work], Work]
 
 @dataclass(frozen=True)
 class Case:
-    """One op and direction at one size. ``build`` draws the inputs and returns the work, whose
-    forward pass it gives to ``wrap`` first: to torch.compile, or to nobody.
+    """One op and direction at one size. ``build`` draws the inputs and returns the work, ours or
+    as people write it; it gives the forward pass to ``wrap`` first: to torch.compile, or to
+    nobody.
 
     ``bytes_moved`` is the least that any implementation must read and write.
     """
@@ -58,22 +62,46 @@ class Case:
     size: str
     dtype: str
     bytes_moved: int
-    build: Callable[[torch.device, Wrap], Work]
+    build: Callable[[torch.device, Wrap, bool], Work]
 
 
-LOSS_SHAPES = {
-    "64 logits": [(64, 1)],
-    "16x1x62x62": [(16, 1, 62, 62)],
-    "3 maps, 32 images": [(32, 1, 126, 126), (32, 1, 62, 62), (32, 1, 30, 30)],
-    "16M": [(1 << 24,)],
-    "64 feature maps": [(16, 32 << (k % 4), 4096 >> (k % 4)) for k in range(64)],
+# HiFi-GAN's eight discriminators and their feature maps for 8192 samples, without the batch:
+# of the multi-period ones (channels, time) for each period, of the multi-scale ones alike.
+HIFIGAN_LOGITS = [(1, 380), (1, 254), (1, 152), (1, 109), (1, 69), (1, 128), (1, 65), (1, 33)]
+HIFIGAN_MAPS = [
+    *[(c, 8192 // 3**k) for _ in range(5) for k, c in enumerate((32, 128, 512, 1024, 1024), 1)],
+    *[
+        (c, 8192 >> k)
+        for _ in range(3)
+        for k, c in enumerate((128, 128, 256, 512, 1024, 1024, 1024))
+    ],
+]
+
+
+def _batch(size: int, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    return [(size, *shape) for shape in shapes]
+
+
+# name of the loss: what it is measured on, the most telling first
+LOSS_SHAPES: dict[str, dict[str, list[tuple[int, ...]]]] = {
+    "hinge": {"64 logits": [(64, 1)], "100M logits": [(100_000_000,)]},
+    "least_squares": {"HiFi-GAN's 8 outputs, batch 16": _batch(16, HIFIGAN_LOGITS)},
+    "abs pairs": {
+        "HiFi-GAN's 46 maps, batch 1": _batch(1, HIFIGAN_MAPS),
+        "HiFi-GAN's 46 maps, batch 16": _batch(16, HIFIGAN_MAPS),
+    },
+    "bce": {
+        "16x1x62x62": [(16, 1, 62, 62)],
+        "3 maps, 32 images": [(32, 1, 126, 126), (32, 1, 62, 62), (32, 1, 30, 30)],
+        "16M logits": [(1 << 24,)],
+    },
 }
 PENALTY_SHAPES = {
     "64x3x64x64": (64, 3, 64, 64),
-    "4x3x1024x1024": (4, 3, 1024, 1024),
+    "16x3x1024x1024": (16, 3, 1024, 1024),
     "65536x2": (65536, 2),
 }
-TINY = {"tiny": [(8, 1), (3, 5)]}
+TINY = {name: {"tiny": [(8, 1), (3, 5)]} for name in LOSS_SHAPES}
 TINY_PENALTY = {"tiny": (4, 3, 5)}
 
 
@@ -100,6 +128,18 @@ def _differentiated(forward: Callable[[], Tensor], leaves: list[Tensor], directi
     return twice
 
 
+def _loss(name: str, real: list[Tensor], fake: list[Tensor], ours: bool) -> Tensor:
+    if name == "abs pairs":
+        if not ours:
+            return plain.feature_loss(real, fake)
+        pairs = [Segment(f, terms.ABSOLUTE, 2.0, r) for r, f in zip(real, fake)]
+        return ops.multi_tensor_loss(pairs).total
+    if ours:
+        return ganloss_fast.discriminator_loss(real, fake, name)
+    losses = [plain.DISCRIMINATOR_LOSSES[name](r, f) for r, f in zip(real, fake)]
+    return sum(losses[1:], losses[0])
+
+
 def loss_case(name: str, size: str, shapes: list, dtype: str, direction: str) -> Case:
     """A discriminator loss, or the feature matching of pairs, over a list."""
     n, width = _elements(shapes), DTYPES[dtype].itemsize
@@ -108,17 +148,11 @@ def loss_case(name: str, size: str, shapes: list, dtype: str, direction: str) ->
     passes = {FORWARD: 1, BACKWARD: 3, SECOND_ORDER: 6}[direction]
     moved = 2 * n * width * passes
 
-    def build(device: torch.device, wrap: Wrap) -> Work:
+    def build(device: torch.device, wrap: Wrap, ours: bool) -> Work:
         real = [_draw(shape, DTYPES[dtype], device) for shape in shapes]
         fake = [_draw(shape, DTYPES[dtype], device) for shape in shapes]
-
-        def forward() -> Tensor:
-            if name == "abs pairs":
-                pairs = [Segment(f, terms.ABSOLUTE, b=r) for r, f in zip(real, fake)]
-                return ops.multi_tensor_loss(pairs).total
-            return ganloss_fast.discriminator_loss(real, fake, name)
-
-        return _differentiated(wrap(forward), [*real, *fake], direction)
+        forward = wrap(lambda: _loss(name, real, fake, ours))
+        return _differentiated(forward, [*real, *fake], direction)
 
     return Case(name, direction, size, dtype, moved, build)
 
@@ -129,11 +163,13 @@ def penalty_case(size: str, shape: tuple[int, ...], dtype: str, direction: str) 
     passes = {FORWARD: 1, BACKWARD: 3, SECOND_ORDER: 8}[direction]
     moved = n * width * passes
 
-    def build(device: torch.device, wrap: Wrap) -> Work:
+    def build(device: torch.device, wrap: Wrap, ours: bool) -> Work:
         gradient = _draw(shape, DTYPES[dtype], device)
 
         def forward() -> Tensor:
-            return ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)[0]
+            if ours:
+                return ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)[0]
+            return 10.0 * plain.penalty(gradient)
 
         return _differentiated(wrap(forward), [gradient], direction)
 
@@ -143,10 +179,13 @@ def penalty_case(size: str, shape: tuple[int, ...], dtype: str, direction: str) 
 def interpolate_case(size: str, shape: tuple[int, ...], dtype: str) -> Case:
     moved = 3 * torch.Size(shape).numel() * DTYPES[dtype].itemsize
 
-    def build(device: torch.device, wrap: Wrap) -> Work:
+    def build(device: torch.device, wrap: Wrap, ours: bool) -> Work:
         real, fake = (_draw(shape, DTYPES[dtype], device).detach() for _ in range(2))
         alpha = torch.rand(shape[0], device=device)
-        return wrap(lambda: ops.interpolate(real, fake, alpha))
+        if ours:
+            return wrap(lambda: ops.interpolate(real, fake, alpha))
+        spread = alpha.view(-1, *[1] * (len(shape) - 1)).to(real.dtype)
+        return wrap(lambda: plain.interpolate(real, fake, spread))
 
     return Case("interpolate", FORWARD, size, dtype, moved, build)
 
@@ -154,25 +193,34 @@ def interpolate_case(size: str, shape: tuple[int, ...], dtype: str) -> Case:
 def perturb_case(size: str, shape: tuple[int, ...], dtype: str) -> Case:
     moved = 2 * torch.Size(shape).numel() * DTYPES[dtype].itemsize
 
-    def build(device: torch.device, wrap: Wrap) -> Work:
+    def build(device: torch.device, wrap: Wrap, ours: bool) -> Work:
         inputs, seed = _draw(shape, DTYPES[dtype], device).detach(), torch.tensor(7, device=device)
-        return wrap(lambda: ops.perturb(inputs, 0.01, seed))
+        if ours:
+            return wrap(lambda: ops.perturb(inputs, 0.01, seed))
+        return wrap(lambda: inputs + 0.01 * torch.randn_like(inputs))
 
     return Case("perturb", FORWARD, size, dtype, moved, build)
 
 
 def cases(dry_run: bool) -> list[Case]:
-    shapes, batches = (TINY, TINY_PENALTY) if dry_run else (LOSS_SHAPES, PENALTY_SHAPES)
+    """Training steps in the two usual precisions first, then the rest."""
+    losses, batches = (TINY, TINY_PENALTY) if dry_run else (LOSS_SHAPES, PENALTY_SHAPES)
     found = []
-    for dtype in list(DTYPES)[: 1 if dry_run else None]:
-        for direction in DIRECTIONS:
-            for size, list_of_shapes in shapes.items():
-                for loss in ("bce", "hinge", "abs pairs"):
-                    found.append(loss_case(loss, size, list_of_shapes, dtype, direction))
-            for size, shape in batches.items():
-                found.append(penalty_case(size, shape, dtype, direction))
-        found += [interpolate_case(size, shape, dtype) for size, shape in batches.items()]
-        found += [perturb_case(size, shape, dtype) for size, shape in batches.items()]
+    for dtypes, directions in (
+        (("float32", "bfloat16"), (BACKWARD, FORWARD)),
+        (("float32",), (SECOND_ORDER,)),
+        (("float16", "float64"), (BACKWARD,)),
+    ):
+        for dtype in dtypes[: 1 if dry_run else None]:
+            for direction in directions:
+                for loss, shapes in losses.items():
+                    for size, listed in shapes.items():
+                        found.append(loss_case(loss, size, listed, dtype, direction))
+                for size, shape in batches.items():
+                    found.append(penalty_case(size, shape, dtype, direction))
+            if FORWARD in directions:
+                found += [interpolate_case(size, shape, dtype) for size, shape in batches.items()]
+                found += [perturb_case(size, shape, dtype) for size, shape in batches.items()]
     return found
 
 
@@ -246,53 +294,86 @@ def copy_bandwidth(stopwatch: Stopwatch, elements: int) -> float:
     return 2 * 4 * elements / quantiles(microseconds, n=2)[0] / 1e3
 
 
-def contenders(case: Case, device: torch.device, backend: str) -> Iterator[tuple[str, Work]]:
-    """The work of a case in every mode that this device and backend have."""
-    work = case.build(device, lambda forward: forward)
-    yield "eager", work
-    # Under torch.compile the reference serves for Triton: Inductor makes its own kernels of it.
-    # The second order of a compiled function is nothing that torch has.
-    if backend != "triton" and case.direction != SECOND_ORDER:
+AS_WRITTEN = "as written"
+Build = Callable[[], Work]
+
+
+def contenders(
+    case: Case, device: torch.device, served: list[str]
+) -> Iterator[tuple[str, str, Build]]:
+    """Who computes, in which mode, and how to build it. Compiling takes long, so it comes last."""
+
+    def ours() -> Work:
+        return case.build(device, lambda forward: forward, True)
+
+    def theirs() -> Work:
+        return case.build(device, lambda forward: forward, False)
+
+    def compiled() -> Work:
         torch.compiler.reset()
-        yield "compiled", case.build(device, lambda forward: torch.compile(forward, dynamic=False))
+        return case.build(device, lambda forward: torch.compile(forward, dynamic=False), False)
+
+    yield AS_WRITTEN, "eager", theirs
+    for backend in served:
+        yield backend, "eager", ours
+        if device.type == "cuda":
+            yield backend, "captured", lambda: captured(ours())
     if device.type == "cuda":
-        yield "captured", captured(work)
+        yield AS_WRITTEN, "captured", lambda: captured(theirs())
+    # The second order of a compiled function is nothing that torch has.
+    if case.direction != SECOND_ORDER:
+        yield AS_WRITTEN, "compiled", compiled
+        if device.type == "cuda":
+            yield AS_WRITTEN, "compiled, captured", lambda: captured(compiled())
 
 
-def measure(case: Case, device: torch.device, backend: str, stopwatch: Stopwatch, copy: float):
-    """The CSV lines of one case and backend."""
-    with ganloss_fast.use_backend(backend):
-        for mode, work in contenders(case, device, backend):
-            times = quantiles(stopwatch(work), n=10)
-            p20, p50, p80 = times[1], times[4], times[7]
-            bandwidth = case.bytes_moved / p50 / 1e3
-            yield {
-                "op": case.op,
-                "direction": case.direction,
-                "size": case.size,
-                "dtype": case.dtype,
-                "backend": backend,
-                "mode": mode,
-                "p20_us": round(p20, 3),
-                "p50_us": round(p50, 3),
-                "p80_us": round(p80, 3),
-                "bytes": case.bytes_moved,
-                "GB_per_s": round(bandwidth, 2),
-                "of_copy_bandwidth": round(bandwidth / copy, 4),
-                "launches": launches(work, device),
-            }
+def measure(case: Case, who: str, mode: str, build: Build, stopwatch: Stopwatch, copy: float):
+    """The CSV line of one contender."""
+    with ganloss_fast.use_backend("auto" if who == AS_WRITTEN else who):
+        work = build()
+        times = quantiles(stopwatch(work), n=10)
+        p20, p50, p80 = times[1], times[4], times[7]
+        bandwidth = case.bytes_moved / p50 / 1e3
+        return {
+            "op": case.op,
+            "direction": case.direction,
+            "size": case.size,
+            "dtype": case.dtype,
+            "backend": who,
+            "mode": mode,
+            "p20_us": round(p20, 3),
+            "p50_us": round(p50, 3),
+            "p80_us": round(p80, 3),
+            "bytes": case.bytes_moved,
+            "GB_per_s": round(bandwidth, 2),
+            "of_copy_bandwidth": round(bandwidth / copy, 4),
+            "launches": launches(work, stopwatch.device),
+        }
 
 
 def available_backends(device: torch.device) -> list[str]:
-    """Every backend that serves the device; why the others do not is printed."""
+    """Every backend with kernels for the device; why the others have none is printed."""
     found = []
-    for backend in backends.BACKENDS:
+    for backend in ("native", "triton"):
         reason = backends.why_not(backend, device.type)
         if reason is None:
             found.append(backend)
         else:
             print(f"without {backend}: {reason}")
     return found
+
+
+def turns(
+    dry_run: bool, device: torch.device, served: list[str]
+) -> Iterator[tuple[Case, str, str, Build]]:
+    """Everything that is quick to start, then what has to be compiled."""
+    everything = [
+        (case, who, mode, build)
+        for case in cases(dry_run)
+        for who, mode, build in contenders(case, device, served)
+    ]
+    yield from (turn for turn in everything if not turn[2].startswith("compiled"))
+    yield from (turn for turn in everything if turn[2].startswith("compiled"))
 
 
 # ---- results -----------------------------------------------------------------------------------
@@ -346,11 +427,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--output", type=Path, help="folder for the results")
+    parser.add_argument("--no-plots", action="store_true")
     arguments = parser.parse_args()
     if not arguments.dry_run and not torch.cuda.is_available():
         parser.error("no GPU: torch.cuda.is_available() is False. --dry-run works without one.")
 
+    deadline = time.monotonic() + arguments.seconds
     device = torch.device("cpu" if arguments.dry_run else "cuda")
     rounds = 5 if arguments.dry_run else arguments.rounds
     facts = machine.facts(device)
@@ -359,22 +443,28 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     stopwatch = Stopwatch(device, rounds)
     copy = copy_bandwidth(stopwatch, 1 << (16 if arguments.dry_run else 28))
-    print(f"{label}: copies at {copy:.0f} GB/s")
-
-    rows = []
-    chosen = available_backends(device)
-    for case in cases(arguments.dry_run):
-        for backend in chosen:
-            for row in measure(case, device, backend, stopwatch, copy):
-                rows.append(row)
-                print(
-                    f"{row['op']:24}{row['direction']:20}{row['size']:20}{row['dtype']:10}"
-                    f"{row['backend']:10}{row['mode']:10}{row['p50_us']:12.1f} us "
-                    f"{row['GB_per_s']:8.1f} GB/s  launches {row['launches']}"
-                )
-    write_csv(folder / "gpu.csv", rows)
+    print(f"{label}: copies at {copy:.0f} GB/s", flush=True)
     write_json(folder / "gpu.json", {**facts, "copy_GB_per_s": round(copy, 1), "rounds": rounds})
-    plot(rows, folder)
+
+    rows, failed = [], 0
+    with CsvFile(folder / "gpu.csv") as file:
+        for case, who, mode, build in turns(arguments.dry_run, device, available_backends(device)):
+            if time.monotonic() > deadline:
+                print(f"stopped after {arguments.seconds:.0f} s with {len(rows)} rows")
+                break
+            label = f"{case.op:24}{case.direction:20}{case.size:32}{case.dtype:10}{who:12}{mode:20}"
+            try:
+                row = measure(case, who, mode, build, stopwatch, copy)
+            except Exception as error:  # one contender that fails leaves the others
+                failed += 1
+                print(f"{label} failed: {str(error).splitlines()[0][:120]}", flush=True)
+                continue
+            file.write(row)
+            rows.append(row)
+            print(f"{label}{row['p50_us']:12.1f} us {row['GB_per_s']:8.1f} GB/s", flush=True)
+    if not arguments.no_plots:
+        plot(rows, folder)
+    raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import triton_guard
 
 from ganloss_fast import backends
 
-try:
+if backends.HAS_NATIVE:
     from ganloss_fast import _C
-except ImportError:
+else:
     _C = None
 
 ISAS = list(_C.available_cpu_isas()) if backends.HAS_NATIVE else []

@@ -297,7 +297,8 @@ def test_a_dry_run_of_the_gpu_benchmark_writes_its_table_and_plots(tmp_path):
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, timeout=240)
     rows = read_rows(tmp_path / "gpu.csv")
-    assert {"native", "reference"} <= {row["backend"] for row in rows}
+    assert {"native", "as written"} <= {row["backend"] for row in rows}
+    assert {"eager", "compiled"} <= {row["mode"] for row in rows}
     assert all(0 < float(r["p20_us"]) <= float(r["p50_us"]) <= float(r["p80_us"]) for r in rows)
     assert json.loads((tmp_path / "gpu.json").read_text())["copy_GB_per_s"] > 0
     plots = {f"{row['op']}-{row['direction']}" for row in rows if row["dtype"] == "float32"}

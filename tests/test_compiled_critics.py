@@ -174,11 +174,15 @@ def compiled_block(critic, backend):
     return critic
 
 
+def called(run):
+    return lambda x: run(x)
+
+
 WAYS = {
     "wrapped": lambda critic, backend: torch.compile(critic, backend=backend),
     "in place": compiled_in_place,
     "block": compiled_block,
-    "lambda": lambda critic, backend: lambda x, run=torch.compile(critic, backend=backend): run(x),
+    "lambda": lambda critic, backend: called(torch.compile(critic, backend=backend)),
     "bound method": lambda critic, backend: compiled_block(critic, backend).forward,
     "function": lambda critic, backend: torch.compile(lambda x: critic(x), backend=backend),
 }

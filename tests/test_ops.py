@@ -63,12 +63,14 @@ def requiring_grad(call: Call) -> dict[str, object]:
 @pytest.mark.parametrize("name", OPS)
 def test_opcheck(calls, name):
     """Schema, autograd registration, fake kernel, and AOT dispatch with dynamic shapes."""
+    pytest.importorskip("expecttest", reason="torch.library.opcheck needs expecttest")
     torch.library.opcheck(calls[name].op, (), requiring_grad(calls[name]))
 
 
 @pytest.mark.cpu_only
 @pytest.mark.parametrize("name", OPS)
 def test_opcheck_without_gradients(calls, name):
+    pytest.importorskip("expecttest", reason="torch.library.opcheck needs expecttest")
     torch.library.opcheck(calls[name].op, (), calls[name].arguments)
 
 
@@ -83,6 +85,7 @@ def test_a_fake_kernel_gives_the_strides_of_the_real_one(calls, name):
         return [with_strides(item) for item in value] if isinstance(value, list) else value
 
     arguments = {key: with_strides(value) for key, value in images.items()}
+    pytest.importorskip("expecttest", reason="torch.library.opcheck needs expecttest")
     torch.library.opcheck(calls[name].op, (), arguments, test_utils="test_faketensor")
 
 

@@ -9,6 +9,8 @@ Asked of some rows drawn from the batch, with a random weight for every logit:
    draws no random numbers. Statistics that are detached show here, and a division by the batch
    size.
 
+A critic that was compiled is asked question 3 alone: its graph has no second order.
+
 Where all gradients are zero nothing was to be seen, and the next call asks again. Otherwise calls
 2, 4, 8, ... do, of other rows, and the call after a module changed its mode or its submodules.
 What stays unseen: an interaction that is zero to second order at the parameters of all these
@@ -30,6 +32,7 @@ from torch.nn import Module
 from ganloss_fast.critic_arguments import CriticArguments
 from ganloss_fast.critic_gradient import CriticCall
 from ganloss_fast.critic_modules import ModuleStates
+from ganloss_fast.graph_cut_hooks import is_compiled, walk
 from ganloss_fast.leaf_gradients import gradients_aside, leaves_of
 from ganloss_fast.slices import INTERACTING, BatchSlice, Runner, first_run, run_alone
 
@@ -132,8 +135,11 @@ class _Question:
                 size = len(self._rows)
                 order = torch.randperm(size, generator=self._generator).tolist()
                 half, rest = sorted(order[: size // 2]), sorted(order[size // 2 :])
-                shown = self._refuse_gradients(logits, inputs, half)
-                shown |= self._refuse_gradients(logits, inputs, rest)
+                if any(map(is_compiled, walk([logit.grad_fn for logit in logits]))):
+                    shown = True  # its graph serves one backward, of first order: values must do
+                else:
+                    shown = self._refuse_gradients(logits, inputs, half)
+                    shown |= self._refuse_gradients(logits, inputs, rest)
                 if not is_random:
                     self._refuse_other_logits(logits, half)
                 return shown
@@ -165,13 +171,9 @@ class _Question:
     ) -> bool:
         """Of other rows than a logit's ``own``. None: the one that has any."""
         count = len(self._points)
-        gradients: Sequence[Tensor | None]
-        try:
-            gradients = torch.autograd.grad(
-                total, inputs, create_graph=True, retain_graph=True, allow_unused=True
-            )
-        except RuntimeError:  # a compiled critic, for one
-            gradients = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(
+            total, inputs, create_graph=True, retain_graph=True, allow_unused=True
+        )
         if own is None:
             influence = [g.detach().flatten(1) for g in gradients[:count] if g is not None]
             strength = sum(g.abs().nan_to_num(0.0).sum(1) for g in influence)

@@ -24,6 +24,7 @@ from ganloss_fast.critic_gradient import (
     scales,
 )
 from ganloss_fast.critic_modules import ModuleStates
+from ganloss_fast.graph_cut_hooks import is_compiled, walk
 from ganloss_fast.independence import refuse_interaction
 from ganloss_fast.leaf_gradients import gradients_aside, leaves_of
 from ganloss_fast.norm_penalty import NormPenalty
@@ -173,7 +174,8 @@ def _add_gradients(
         found = gradients_aside(
             penalty if scale is None else penalty * scale,
             [*leaves, *(stand_in.leaf for stand_in in piece.detached)],
-            retain_graph=True,  # a part may be shared: torch.nn.utils.parametrize.cached()
+            # A part may be shared, torch.nn.utils.parametrize.cached(); compiled graphs go once.
+            retain_graph=not any(map(is_compiled, walk([penalty.grad_fn]))),
         )
     if inverse is not None:
         found = tuple(

@@ -125,6 +125,17 @@ def test_what_a_critic_raises_on_few_samples_is_explained(error):
         gf.r1_penalty(critic, torch.randn(8, 4), chunk_size=4)
 
 
+def test_the_approximated_penalty_of_a_compiled_critic_is_right_in_slices():
+    critic = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+    x = torch.randn(8, 4, dtype=torch.float64)
+    options = {"seed": torch.tensor(3), "sigma": 0.1}
+    compiled = torch.compile(critic, backend="aot_eager")
+    for _ in range(2):
+        actual = gf.approximate_r1_penalty(compiled, x, chunk_size=4, **options)
+        assert_penalty(actual, gf.approximate_r1_penalty(critic, x, **options), critic, 1e-12)
+        compiled(x).sum().backward()
+
+
 # ---- arguments ----------------------------------------------------------------------------------
 
 

@@ -241,7 +241,8 @@ def gradients_of(
             raise RuntimeError(COMPILED_CRITIC)
         if call.zero_grads == "all":
             parameters = graph_cut.parameters_of(call.critic, logits)
-            gradients = graph_cut.with_zeros(gradients, parameters, hidden)
+            filled = graph_cut.with_zeros(gradients, parameters, hidden)
+            return InputGradients(unscaled(filled, inverse))
         return InputGradients(unscaled(gradients, inverse))
     parameters = []
     if call.zero_grads == "all":

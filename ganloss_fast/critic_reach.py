@@ -24,15 +24,16 @@ _DEPTH, _ENTRIES = 6, 64
 def unwrapped(critic: Callable[..., Any]) -> Module | None:
     """The module that the critic is: itself, or behind a bound method, partial or torch.compile.
     None for other functions, which may run any module."""
+    inner: Any = critic
     while True:
-        if isinstance(critic, functools.partial):
-            critic = critic.func
-        elif isinstance(critic, types.MethodType):
-            critic = critic.__self__
-        elif hasattr(critic, "_orig_mod"):
-            critic = critic._orig_mod
+        if isinstance(inner, functools.partial):
+            inner = inner.func
+        elif isinstance(inner, types.MethodType):
+            inner = inner.__self__
+        elif hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod
         else:
-            return critic if isinstance(critic, Module) else None
+            return inner if isinstance(inner, Module) else None
 
 
 class Reach:
@@ -88,7 +89,7 @@ class Reach:
                 self.has_compiled_part = True
             if type(module).__module__.startswith("torch.nn.modules."):
                 continue  # they hold no generators
-            forward = getattr(type(module), "forward", None)
+            forward: Any = getattr(type(module), "forward", None)
             names = _names(forward.__code__) if hasattr(forward, "__code__") else frozenset()
             for name, value in list(vars(module).items()):
                 if name not in _OF_MODULES:
@@ -164,7 +165,7 @@ def set_generator_state(generator: Any, state: Any) -> None:
 
 def loaded_global_generators() -> Iterator[Any]:
     """Python's and numpy's, each as an object with getstate or get_state."""
-    yield random._inst  # type: ignore[attr-defined]  # what random.random is a method of
+    yield random._inst  # what random.random is a method of
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         yield numpy.mtrand._rand

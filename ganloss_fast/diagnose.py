@@ -237,6 +237,19 @@ def _genuine_layers(call: CriticCall, points: Sequence[Tensor]) -> tuple[Genuine
     return tuple(found)
 
 
+def _counted(call: CriticCall, points: Sequence[Tensor]) -> tuple[CountFlops, int, int, int, int]:
+    """The forward pass; FLOPs of a stock step and of a cut one, its edges cut and nodes seen."""
+    # Without oneDNN, whose recurrent layers are one kernel, computed again in their backward: the
+    # same arithmetic in float32 and float64. With gradients on, as it trains: without, layers take
+    # fused kernels that count as nothing.
+    with torch.backends.mkldnn.flags(enabled=False):
+        with torch.enable_grad(), CountFlops() as counter:
+            run_critic(call, [point.detach() for point in points])
+        stock, _, _ = _penalty_step(call, points, with_cut=False)
+        cut, edges, nodes = _penalty_step(call, points, with_cut=True)
+    return counter, stock, cut, edges, nodes
+
+
 def diagnose(
     critic: Callable[..., Any],
     inputs: Samples,
@@ -274,14 +287,10 @@ def diagnose(
     try:
         with before_first_run(critic, states.see):
             genuine = _genuine_layers(call, points)
-        # With gradients on, as it trains: without, layers take fused kernels that count as nothing.
-        with torch.enable_grad(), CountFlops() as counter:
-            run_critic(call, [point.detach() for point in points])
-        forward = max(counter.total, 1)
-        stock, _, _ = _penalty_step(call, points, with_cut=False)
-        cut, edges, nodes = _penalty_step(call, points, with_cut=True)
+        counter, stock, cut, edges, nodes = _counted(call, points)
     finally:
         states.restore()
+    forward = max(counter.total, 1)
     uncounted = tuple(sorted(counter.uncounted))
     diagnosis = Diagnosis(edges, nodes, forward, stock / forward, cut / forward, genuine, uncounted)
     if not quiet:

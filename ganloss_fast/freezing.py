@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -61,10 +62,28 @@ def frozen(
         for parameter in wanted:
             parameter.requires_grad_(False)
             changed.append(parameter)
+        _tell_dynamo(modules)
         yield modules[0] if len(modules) == 1 else modules
     finally:
         for parameter in changed:
             parameter.requires_grad_(True)
+        _tell_dynamo(modules)
+
+
+# Before 2.13, compiled code looks at a module again only where one of its dictionaries changed, and
+# would go on with the graph of before: a critic that was first run inside the block would never
+# learn.
+_DYNAMO_LOOKS_AT_DICTIONARIES = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
+
+
+def _tell_dynamo(modules: Sequence[Module]) -> None:
+    if not _DYNAMO_LOOKS_AT_DICTIONARIES or "torch._dynamo" not in sys.modules:
+        return
+    for module in modules:
+        for part in module.modules():
+            parameters = dict(part._parameters)
+            part._parameters.clear()
+            part._parameters.update(parameters)
 
 
 def _check_modules(name: str, modules: Sequence[Module]) -> None:

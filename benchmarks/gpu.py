@@ -101,7 +101,7 @@ PENALTY_SHAPES = {
     "16x3x1024x1024": (16, 3, 1024, 1024),
     "65536x2": (65536, 2),
 }
-TINY = {name: {"tiny": [(8, 1), (3, 5)]} for name in LOSS_SHAPES}
+TINY = {name: {"tiny": [(8, 1), (3, 5)]} for name in ("hinge", "abs pairs")}
 TINY_PENALTY = {"tiny": (4, 3, 5)}
 
 

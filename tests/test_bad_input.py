@@ -281,9 +281,9 @@ WRONG_FEATURES = {
     "a NaN weight": Bad(matching(weight=math.nan), ValueError, "^weight: .*finite"),
     "a weight for each map": Bad(matching(weight=[1.0, 2.0]), TypeError, "^weight: "),
     "frozen of a list": Bad(
-        lambda: gf.frozen([nn.Linear(1, 1)]).__enter__(), TypeError, "^module: "
+        lambda: gf.frozen([nn.Linear(1, 1)]).__enter__(), TypeError, "^modules: .*Unpack"
     ),
-    "frozen of None": Bad(lambda: gf.frozen(None).__enter__(), TypeError, "^module: .*None"),
+    "frozen of None": Bad(lambda: gf.frozen(None).__enter__(), TypeError, "^modules: .*None"),
 }
 
 WRONG_SAMPLES = {

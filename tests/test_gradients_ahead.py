@@ -22,8 +22,12 @@ from oracle import (
     same_bits,
 )
 
-from ganloss_fast import _C, ops, terms
+from ganloss_fast import backends, ops, terms
 from ganloss_fast.terms import Segment
+
+if not backends.HAS_NATIVE:
+    pytest.skip(f"no native kernels: {backends.NATIVE_MISSING}", allow_module_level=True)
+from ganloss_fast import _C
 
 pytestmark = pytest.mark.cpu_only  # on a GPU nobody can know what the incoming gradient is
 

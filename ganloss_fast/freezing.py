@@ -11,6 +11,7 @@ from torch.nn import Module
 from torch.nn.parameter import Parameter, UninitializedParameter
 
 from ganloss_fast.checks import describe
+from ganloss_fast.traced_functions import run_by_dynamo
 
 
 @contextlib.contextmanager
@@ -43,13 +44,10 @@ def frozen(
     Raises:
         TypeError: if one of ``modules`` or ``keep`` is not a module, or there is none.
         ValueError: if a lazy layer has not run yet. Nothing is frozen then.
-        RuntimeError: inside torch.compile, which cannot trace it.
+        RuntimeError: inside torch.compile, which cannot trace it, in Dynamo's own class.
     """
     if torch.compiler.is_compiling():
-        raise RuntimeError(
-            "frozen: torch.compile cannot trace a change of requires_grad. Enter the block outside "
-            "of the compiled function: with frozen(critic): loss = compiled_step(...)."
-        )
+        _refuse_to_be_traced()
     _check_modules("modules", modules)
     kept_modules = (keep,) if isinstance(keep, Module) else keep
     if not isinstance(kept_modules, (list, tuple)):
@@ -84,6 +82,14 @@ def _tell_dynamo(modules: Sequence[Module]) -> None:
             parameters = dict(part._parameters)
             part._parameters.clear()
             part._parameters.update(parameters)
+
+
+@run_by_dynamo
+def _refuse_to_be_traced() -> None:
+    raise RuntimeError(
+        "frozen: torch.compile cannot trace a change of requires_grad. Enter the block outside of "
+        "the compiled function: with frozen(critic): loss = compiled_step(...)."
+    )
 
 
 def _check_modules(name: str, modules: Sequence[Module]) -> None:

@@ -25,8 +25,9 @@ def _operations(graph: torch.fx.Graph) -> Iterator[str]:
             yield getattr(node.target, "__name__", "")
 
 
-def _constant(function: Callable) -> Callable:
-    """Dynamo runs the function where traced code calls it, and takes its result for a constant.
+def run_by_dynamo(function: Callable) -> Callable:
+    """Dynamo runs the function itself where traced code calls it, and takes its result for a
+    constant. What it raises ends the compilation, where traced code would be cut into pieces.
 
     What torch.compiler.assume_constant_result does; that imports the compiler: seconds.
     """
@@ -34,7 +35,7 @@ def _constant(function: Callable) -> Callable:
     return function
 
 
-@_constant
+@run_by_dynamo
 def count_losing() -> str:
     """How often each stands in the graph that Dynamo is tracing, as a text for comparison."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
@@ -54,7 +55,7 @@ def count_losing() -> str:
     return ",".join(str(count) for count in counts.values())
 
 
-@_constant
+@run_by_dynamo
 def refuse_losing(before: str) -> bool:
     """Raises if the critic, traced since ``before``, runs one of them.
 

@@ -97,10 +97,11 @@ class TestCompiled:
         yield
         torch._dynamo.reset()
 
-    def test_it_is_refused_by_name_inside(self):
+    @pytest.mark.parametrize("fullgraph", [True, False])
+    def test_it_is_refused_by_name_inside(self, fullgraph):
         module = nn.Linear(2, 1)
 
-        @torch.compile(fullgraph=True, backend="eager")
+        @torch.compile(fullgraph=fullgraph, backend="eager")
         def step(x):
             with gf.frozen(module):
                 return module(x).sum()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -237,12 +238,23 @@ def _genuine_layers(call: CriticCall, points: Sequence[Tensor]) -> tuple[Genuine
     return tuple(found)
 
 
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    # torch.backends.mkldnn.flags sets TF32 too, and warns of it.
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+
+
 def _counted(call: CriticCall, points: Sequence[Tensor]) -> tuple[CountFlops, int, int, int, int]:
     """The forward pass; FLOPs of a stock step and of a cut one, its edges cut and nodes seen."""
     # Without oneDNN, whose recurrent layers are one kernel, computed again in their backward: the
     # same arithmetic in float32 and float64. With gradients on, as it trains: without, layers take
     # fused kernels that count as nothing.
-    with torch.backends.mkldnn.flags(enabled=False):
+    with _without_onednn():
         with torch.enable_grad(), CountFlops() as counter:
             run_critic(call, [point.detach() for point in points])
         stock, _, _ = _penalty_step(call, points, with_cut=False)

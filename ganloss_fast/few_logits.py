@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganloss_fast.traced_functions import run_by_dynamo
+
 FEW_LOGITS = (
     "critic: it has fewer logits than samples, but a penalty takes a norm for each sample. Where a "
     "logit judges a pack of samples (PacGAN, CTGAN), pass packs as the samples, inputs.view(B // "
@@ -46,7 +48,7 @@ def _warn_once(critic: Any) -> None:
     warnings.warn(FEW_LOGITS, stacklevel=level)
 
 
-@torch.compiler.assume_constant_result
+@run_by_dynamo
 def _warn_while_tracing() -> None:
-    """Run by Dynamo itself, while it traces: no graph break, and once for a compiled function."""
+    """No graph break, and once for a compiled function."""
     warnings.warn(FEW_LOGITS, stacklevel=2)

@@ -14,7 +14,7 @@ from torch.nn.modules import module as torch_module
 from ganloss_fast.critic_arguments import CriticArguments, Rows, take_rows
 from ganloss_fast.critic_gradient import CriticCall, CriticRun
 from ganloss_fast.critic_modules import ModuleStates, before_first_run, uses_batch_statistics
-from ganloss_fast.wrapped_critics import refuse_wrapper_in_slices
+from ganloss_fast.wrapped_critics import WrappedCriticError, refuse_wrapper_in_slices
 
 Runner = Callable[[CriticCall, Sequence[Tensor]], CriticRun]
 
@@ -143,7 +143,8 @@ def run_alone(
     try:
         return run(dataclasses.replace(piece.call, critic=critic), piece.points)
     except Exception as error:
-        if not any(error is own for own in raised) or any(error is own for own in refusals):
+        is_refusal = isinstance(error, WrappedCriticError) or any(error is own for own in refusals)
+        if is_refusal or not any(error is own for own in raised):
             raise
         size = piece.points[0].shape[0]
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -34,6 +34,10 @@ _STATIC = (
 )
 
 
+class WrappedCriticError(RuntimeError):
+    """A penalty on this critic would lose gradients."""
+
+
 def is_sharded(module: Module) -> bool:
     """By FSDP, of either generation."""
     fsdp = sys.modules.get("torch.distributed.fsdp")  # without it, nothing is
@@ -45,14 +49,14 @@ def is_sharded(module: Module) -> bool:
 def refuse_wrapper(module: Module) -> None:
     """For a penalty in one piece, of a module that is about to run."""
     if is_sharded(module):
-        raise RuntimeError(_SHARDED)
+        raise WrappedCriticError(_SHARDED)
     if isinstance(module, DistributedDataParallel) and module.static_graph:
-        raise RuntimeError(_STATIC)
+        raise WrappedCriticError(_STATIC)
 
 
 def refuse_wrapper_in_slices(module: Module) -> None:
     if is_sharded(module):
-        raise RuntimeError(_SHARDED_SLICES)
+        raise WrappedCriticError(_SHARDED_SLICES)
     refuse_wrapper(module)
 
 
@@ -68,7 +72,7 @@ def refuse_wrapped_graph(logits: Sequence[Tensor], points: Sequence[Tensor]) -> 
         name = node.name()
         is_flat = getattr(getattr(node, "variable", None), "_is_flat_param", False)
         if is_flat or name == "RegisterPostBackwardFunctionBackward":
-            raise RuntimeError(_SHARDED)
+            raise WrappedCriticError(_SHARDED)
         # DDP's, of find_unused_parameters too.
         if name == "_DDPSinkBackward" and node.ddp_weakref().static_graph:
-            raise RuntimeError(_STATIC)
+            raise WrappedCriticError(_STATIC)

@@ -128,6 +128,14 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
             lambda r, f: gf.discriminator_loss_details(r, f, gf.Hinge(relativistic="average"))
         ),
     },
+    "discriminator_side_loss": {
+        "both": of_losses(
+            lambda r, f: (
+                gf.discriminator_side_loss(r, True, "bce")
+                + gf.discriminator_side_loss(f, False, "bce")
+            )
+        )
+    },
     "DiscriminatorLoss": {
         "module": of_losses(lambda r, f: gf.DiscriminatorLoss("least_squares")(r, f))
     },

@@ -61,7 +61,7 @@ def test_a_stage_that_hangs_is_ended_with_its_children_and_keeps_its_log(tmp_pat
     assert time.monotonic() - started < 30
     assert [s.status for s in stages] == ["stopped after 3 s", "passed"]
     log = (tmp_path / "stages.log").read_text()
-    pid = int(log.split("child ")[1].split()[0])
+    pid = int(log.rsplit("child ", 1)[1].split()[0])
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
 
 
@@ -94,19 +94,19 @@ def test_an_interrupted_session_keeps_what_it_found(tmp_path, how):
         sys.argv = ["gpu_session", "--output", {str(tmp_path / "out")!r}]
         gpu_session.main()
     """
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("hangs"):
-            break
-    time.sleep(1.0)
-    process.send_signal(how)
-    assert process.wait(timeout=30) == 130
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("hangs"):
+                break
+        time.sleep(1.0)
+        process.send_signal(how)
+        assert process.wait(timeout=30) == 130
     report = (tmp_path / "out" / "summary.md").read_text()
     assert "| done | passed |" in report
     assert "| hangs | interrupted |" in report

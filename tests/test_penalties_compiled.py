@@ -9,6 +9,7 @@ import pytest
 import torch
 from critics import SpectralResNet, dcgan, patchgan
 from torch import nn
+from torch.torch_version import TorchVersion
 
 import ganloss_fast as gf
 
@@ -242,7 +243,10 @@ UNTRACEABLE = {
 def test_what_cannot_be_traced_is_refused_while_compiling(name):
     function, words = UNTRACEABLE[name]
     critic = nn.Conv2d(3, 1, 3)
-    assert words in compiled_refusal(lambda x: function(critic, x), X)
+    said = compiled_refusal(lambda x: function(critic, x), X)
+    # Before 2.13, Dynamo says of a change in place itself that autograd does not allow it.
+    itself = TorchVersion(torch.__version__) < (2, 13) and "leaf Variable" in said
+    assert words in said or itself
 
 
 def test_the_loss_scale_compiles_as_a_tensor():

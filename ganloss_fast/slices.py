@@ -108,6 +108,10 @@ def first_run(
     except Exception:
         states.restore()
         raise
+    finally:
+        # With their frames, the errors would keep a checkpoint of the critic half open, and torch
+        # its hooks on everything that comes after.
+        refusals.clear()
     states.freeze()
     return result
 
@@ -152,6 +156,8 @@ def run_alone(
             f"chunk_size: the critic does not run on {size} of the samples alone ({said}). "
             + arguments.how_they_went_in()
         ) from error
+    finally:
+        raised.clear()  # see first_run
 
 
 def refuse_few_logits(value: Any, samples: int) -> None:

@@ -88,12 +88,20 @@ def test_a_factor_at_the_end_of_the_range_gives_what_the_operands_give(isa, name
     torch.testing.assert_close(actual, truth, equal_nan=True, rtol=rounding, atol=0)
 
 
+@pytest.mark.parametrize("operands", ["a", "w, a"])
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        pytest.param(1e-38, 1e30, id="a factor that no number is fit for"),
+        pytest.param(1e-40, 2.0**22, id="numbers that no factor is fit for"),
+    ],
+)
 @pytest.mark.parametrize("name", TRUTHS)
-def test_what_was_rounded_to_nothing_is_not_multiplied(isa, name):
-    """1e-38 in front and 1e30 behind: the gradient in between has lost its digits."""
-    segments = [draw_segment(TRUTHS[name].term, "w, a", (300,), torch.float32, scale=1e-38)]
-    (actual,) = torch.autograd.grad(1e30 * total(segments), segments[0].a)
-    (truth,) = direct(1e30 * total(segments), [segments[0].a])
+def test_what_was_rounded_to_nothing_is_not_multiplied(isa, name, before, behind, operands):
+    """A small scale before and a large factor behind: the gradient between has lost its digits."""
+    segments = [draw_segment(TRUTHS[name].term, operands, (300,), torch.float32, scale=before)]
+    (actual,) = torch.autograd.grad(behind * total(segments), segments[0].a)
+    (truth,) = direct(behind * total(segments), [segments[0].a])
     assert truth.any()
     assert_close(actual, truth, 4 * EPSILON[torch.float32])
 

@@ -69,8 +69,9 @@ struct Kernels {
   void (*gradient_of_slopes)(Dtype, const void* slopes, double step, double scale, void* gradient,
                              int64_t count);
   // x *= factor. Whether all x were in the normal range or 0, so that the product is as good as
-  // one of unrounded factors. float and double alone.
-  bool (*multiply)(Dtype, void* x, double factor, int64_t count);
+  // one of unrounded factors; where they are known to be, nothing is looked at. float and double
+  // alone.
+  bool (*multiply)(Dtype, void* x, double factor, int64_t count, bool are_normal);
   // Sum of scale w phi(a - b) in double, which floats in the range of float cannot overflow. Slow.
   double (*wide_term_sum)(Dtype, const math::TermSpec&, const TermSpan&, double scale);
   // out_a = scale w phi''(a - b) v, out_b = -out_a (each or null).

@@ -29,6 +29,10 @@ bool is_half(Dtype dtype) {
   return dtype == Dtype::kHalf || dtype == Dtype::kBFloat16;
 }
 
+bool is_normal(double value, Dtype dtype) {
+  return dtype == Dtype::kDouble ? std::isnormal(value) : std::isnormal(static_cast<float>(value));
+}
+
 Kept what_to_keep(const Resolved& segment) {
   if (segment.weight.defined()) return Kept::kGradient;
   if (segment.term.code == static_cast<int>(math::TermCode::linear)) return Kept::kConstant;
@@ -76,6 +80,9 @@ void GradientsAhead::prepare(const Segments& segments, const std::vector<Resolve
       segment.step = math::step_of(from.term);
       segment.scale = segments.scale[s];
       segment.made_for = segment.scale == 0.0 ? 1.0 : segment.scale;
+      segment.is_normal =
+          !from.weight.defined() &&
+          is_normal(segment.step * segment.made_for * from.inverse_count(), from.dtype);
       segment.b_is_scalar = from.has_scalar_b();
       if (segment.b_is_scalar) segment.dtype_of_b = from.b.scalar_type();
       if (segment.kept == Kept::kSlopes) {
@@ -158,7 +165,8 @@ void GradientsAhead::run(std::vector<Job>& jobs, std::vector<int64_t>& left,
     const SegmentAhead& segment = *job.segment;
     void* to = at_offset_mutable(job.gradient, piece.offset);
     if (segment.kept == Kept::kGradient)
-      is_good[index] = kernels_->multiply(segment.dtype, to, job.factor, piece.count);
+      is_good[index] =
+          kernels_->multiply(segment.dtype, to, job.factor, piece.count, segment.is_normal);
     else
       kernels_->gradient_of_slopes(segment.dtype,
                                    segment.kept == Kept::kSlopes

@@ -38,6 +38,7 @@ struct SegmentAhead {
   double step = 0.0;        // of the term
   double scale = 0.0;       // in the total
   double made_for = 0.0;    // the incoming gradient of the mean: the scale, or 1 where that is 0
+  bool is_normal = false;   // every gradient, for they have one size
   double sum = 0.0;         // of the gradients made for a, or of the slopes
   int64_t first_group = 0;  // of the slopes
   Outputs made;             // until they are handed out

@@ -99,27 +99,47 @@ void gradient_of_slopes(Dtype dtype, const void* slopes, double step, double sca
 }
 
 template <typename T>
-bool multiply_span(T* x, T scale, int64_t count) {
-  const Vector<T> factor = scale, zero = T(0);
-  const Vector<T> least = T(sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022);
-  const Vector<T> largest = T(sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023);
-  typename Vector<T>::Bits unfit{};
+void multiply_span(T* x, T scale, int64_t count) {
+  const Vector<T> factor = scale;
+  for_each_vector<T>(
+      count, [&](int64_t i, auto lanes, int) { write(x + i, factor * read(x + i, lanes), lanes); },
+      [] {});
+}
+
+// Also tells whether every x was 0 or a normal number. By the bits of |x|: those of the numbers
+// below the normal ones, less 1, are the least but for 0, which wraps around to the largest.
+template <typename T>
+bool multiply_normal_span(T* x, T scale, int64_t count) {
+  typedef typename Simd<T>::Unsigned Unsigned;
+  const Vector<T> factor = scale;
+  const Unsigned first_normal = (Unsigned)Vector<T>(Simd<T>::kLeastNormal).native;
+  const Unsigned last_normal = (Unsigned)Vector<T>(Simd<T>::kLargest).native;
+  Unsigned least = ~Unsigned{}, largest{};
   for_each_vector<T>(
       count,
       [&](int64_t i, auto lanes, int) {
         Vector<T> value = read(x + i, lanes);
-        Vector<T> size = absolute(value);
-        unfit |= ~(((size >= least).bits & (size <= largest).bits) | (size == zero).bits);
+        Unsigned size = (Unsigned)absolute(value).native;
+        Unsigned below = size - 1;
+        least = below < least ? below : least;
+        largest = size > largest ? size : largest;
         write(x + i, factor * value, lanes);
       },
       [] {});
   bool fits = true;
-  for (int lane = 0; lane < Vector<T>::kLanes; ++lane) fits &= unfit[lane] == 0;
+  for (int lane = 0; lane < Vector<T>::kLanes; ++lane)
+    fits &= least[lane] >= first_normal[lane] - 1 && largest[lane] <= last_normal[lane];
   return fits;
 }
-bool multiply(Dtype dtype, void* x, double factor, int64_t count) {
-  return dtype == Dtype::kDouble ? multiply_span(static_cast<double*>(x), factor, count)
-                                 : multiply_span(static_cast<float*>(x), float(factor), count);
+
+bool multiply(Dtype dtype, void* x, double factor, int64_t count, bool are_normal) {
+  const auto run = [&](auto* numbers, auto scale) {
+    if (!are_normal) return multiply_normal_span(numbers, scale, count);
+    multiply_span(numbers, scale, count);
+    return true;
+  };
+  return dtype == Dtype::kDouble ? run(static_cast<double*>(x), factor)
+                                 : run(static_cast<float*>(x), float(factor));
 }
 
 }  // namespace

@@ -27,13 +27,17 @@ template <>
 struct Simd<float> {
   typedef float Native __attribute__((vector_size(kVectorBytes)));
   typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
+  typedef uint32_t Unsigned __attribute__((vector_size(kVectorBytes)));
   static constexpr int32_t kSign = INT32_MIN;
+  static constexpr float kLeastNormal = 0x1p-126f, kLargest = 0x1.fffffep127f;
 };
 template <>
 struct Simd<double> {
   typedef double Native __attribute__((vector_size(kVectorBytes)));
   typedef int64_t Bits __attribute__((vector_size(kVectorBytes)));
+  typedef uint64_t Unsigned __attribute__((vector_size(kVectorBytes)));
   static constexpr int64_t kSign = INT64_MIN;
+  static constexpr double kLeastNormal = 0x1p-1022, kLargest = 0x1.fffffffffffffp1023;
 };
 
 template <typename T>

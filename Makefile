@@ -9,7 +9,8 @@ BIN = $(VENV)/bin
 SOURCES = $(shell find csrc -type f) setup.py pyproject.toml
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint format clean verify-gpu-kernels gpu test-gpu bench-gpu sanitize-gpu
+.PHONY: demo test bench lint format clean gpu test-gpu bench-gpu sanitize-gpu \
+    verify-gpu-kernels prove-cuda prove-cuda-ops prove-cuda-schedule prove-triton
 
 demo: $(VENV)/.built
 	$(BIN)/python -m benchmarks.train $(ARGS)
@@ -29,10 +30,18 @@ OP_TESTS = $(OP_TESTS_OF_SUMS) $(addprefix tests/test_, multi_tensor_loss_graph.
 # The GPU kernels, executed, race-checked, memory-checked and held to their static budget on a
 # machine without a GPU: CUDA C++ on the harness in tests/harness, on two schedules, and Triton in
 # its interpreter. What lacks a tool is skipped with the reason; ARGS=--no-skips makes that an error.
-verify-gpu-kernels: $(VENV)/.built
+verify-gpu-kernels: $(addprefix prove-, cuda cuda-ops cuda-schedule triton)
+
+prove-cuda: $(VENV)/.built
 	$(BIN)/python -m pytest $(ARGS) tests/test_cuda_*.py tests/test_triton_static.py
+
+prove-cuda-ops: $(VENV)/.built
 	$(BIN)/python -m pytest $(ARGS) --emulated-cuda $(OP_TESTS)
+
+prove-cuda-schedule: $(VENV)/.built
 	GANLOSS_HARNESS_SEED=1 $(BIN)/python -m pytest $(ARGS) --emulated-cuda $(OP_TESTS_OF_SUMS)
+
+prove-triton: $(VENV)/.built
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(ARGS) -k triton $(OP_TESTS) \
 	    tests/test_triton_segments.py tests/test_triton_batches.py tests/test_triton_guard.py \
 	    tests/test_triton_perturb.py

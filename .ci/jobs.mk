@@ -1,0 +1,38 @@
+# What CI runs two at a time, each on one thread, the longest first; its output comes when it ends.
+
+# Tests that need more threads set them; the others only wait for them.
+export OMP_NUM_THREADS = 1
+
+CORE = test_*loss*.py test_penalt*.py test_graph_cut*.py test_fast_weights.py \
+    test_approximate_r1.py test_compiled_critics.py test_freezing.py
+
+.PHONY: all suite oldest newest
+all: suite proof-triton proof-cuda-ops proof-cuda proof-cuda-schedule oldest newest
+
+suite:
+	$(MAKE) test
+
+proof-%:
+	$(MAKE) prove-$* ARGS=--no-skips
+
+.venv-oldest: PYTHON = $(PYTHON_312)
+.venv-newest: PYTHON = $(PYTHON_311)
+.venv-%: tests/requirements/%.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --requirement $<
+
+# The session for a machine with a GPU, as far as it goes without one; what it built serves the
+# losses, the penalties and the graph cut.
+oldest: .venv-oldest
+	$(MAKE) gpu PYTHON="$(CURDIR)/$</bin/python" OUT="$(CURDIR)/gpu-session"
+	cat gpu-session/summary.md
+	cd build/gpu-cpython-312 && PYTHONPATH=. ../../$</bin/python -m pytest -q $(addprefix tests/, $(CORE))
+
+# Installed as the README says: torch stays, the kernels work. From tests, so that the installed
+# package is imported, not the checkout's.
+newest: .venv-newest
+	GANLOSS_FAST_BUILD=cpu $</bin/pip install --quiet --no-build-isolation .
+	cd tests && ../$</bin/python -m ganloss_fast | tee ../newest.log
+	grep -q '^torch        2.15.0' newest.log
+	grep -q '^native     cpu   yes' newest.log
+	cd tests && ../$</bin/python -m pytest -q $(CORE)

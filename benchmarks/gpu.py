@@ -168,12 +168,12 @@ def penalty_case(size: str, shape: tuple[int, ...], dtype: str, direction: str) 
 
         def forward() -> Tensor:
             if ours:
-                return ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)[0]
+                return ops.norm_penalty(gradient, "two_sided", 1.0, 10.0)[0]
             return 10.0 * plain.penalty(gradient)
 
         return _differentiated(wrap(forward), [gradient], direction)
 
-    return Case("gradient_penalty_loss", direction, size, dtype, moved, build)
+    return Case("norm_penalty", direction, size, dtype, moved, build)
 
 
 def interpolate_case(size: str, shape: tuple[int, ...], dtype: str) -> Case:

@@ -19,7 +19,7 @@ def main() -> None:
     torch.autograd.grad(total, (a, b))  # 2
 
     gradient = torch.randn(16, n >> 4, device=device, requires_grad=True)
-    penalty = ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)[0]  # 3
+    penalty = ops.norm_penalty(gradient, "two_sided", 1.0, 10.0)[0]  # 3
     (first,) = torch.autograd.grad(penalty, gradient, create_graph=True)  # 4
     torch.autograd.grad(first, gradient, torch.randn_like(first))  # 5
 

@@ -150,11 +150,11 @@ def _interpolate(device: torch.device) -> dict[str, Contender]:
     return contenders([*images, alpha], ours=ganloss_fast.interpolate, eager=plain.interpolate)
 
 
-def _gradient_penalty_loss(device: torch.device) -> dict[str, Contender]:
+def _norm_penalty(device: torch.device) -> dict[str, Contender]:
     gradient = torch.randn(16, 3, 256, 256, device=device, requires_grad=True)
     return contenders(
         [gradient],
-        ours=lambda gradient: ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 1.0)[0],
+        ours=lambda gradient: ops.norm_penalty(gradient, "two_sided", 1.0, 1.0)[0],
         eager=plain.penalty,
     )
 
@@ -183,6 +183,6 @@ WORKLOADS: tuple[Workload, ...] = (
         {EAGER: 2.0},
     ),
     Workload("interpolate 16x3x256x256", PENALTY, _interpolate),
-    Workload("norm penalty, 16x3x256x256", PENALTY, _gradient_penalty_loss),
+    Workload("norm penalty, 16x3x256x256", PENALTY, _norm_penalty),
     *penalty_workloads(),
 )

@@ -35,20 +35,20 @@ at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at:
 at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& seed) {
   GANLOSS_DISPATCH(perturb)(inputs, sigma, seed);
 }
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
+std::tuple<at::Tensor, at::Tensor> norm_penalty(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale) {
-  GANLOSS_DISPATCH(gradient_penalty_loss)(gradient, mode, target, scale);
+  GANLOSS_DISPATCH(norm_penalty)(gradient, mode, target, scale);
 }
-at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
+at::Tensor norm_penalty_backward(const at::Tensor& grad_penalty,
                                           const at::Tensor& gradient, const at::Tensor& norms,
                                           int64_t mode, double target, double scale) {
-  GANLOSS_DISPATCH(gradient_penalty_loss_backward)
+  GANLOSS_DISPATCH(norm_penalty_backward)
   (grad_penalty, gradient, norms, mode, target, scale);
 }
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
+std::tuple<at::Tensor, at::Tensor> norm_penalty_double_backward(
     const at::Tensor& direction, const at::Tensor& grad_penalty, const at::Tensor& gradient,
     const at::Tensor& norms, int64_t mode, double target, double scale) {
-  GANLOSS_DISPATCH(gradient_penalty_loss_double_backward)
+  GANLOSS_DISPATCH(norm_penalty_double_backward)
   (direction, grad_penalty, gradient, norms, mode, target, scale);
 }
 
@@ -62,8 +62,8 @@ void refuse_vmap(const c10::OperatorHandle& op, torch::jit::Stack*) {
 TORCH_LIBRARY_IMPL(ganloss_fast, FuncTorchBatched, m) {
   for (const char* name :
        {"multi_tensor_loss", "multi_tensor_loss_backward", "multi_tensor_loss_double_backward",
-        "interpolate", "perturb", "gradient_penalty_loss", "gradient_penalty_loss_backward",
-        "gradient_penalty_loss_double_backward"})
+        "interpolate", "perturb", "norm_penalty", "norm_penalty_backward",
+        "norm_penalty_double_backward"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&refuse_vmap>());
 }
 

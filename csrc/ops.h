@@ -36,15 +36,15 @@ at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at:
 at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& seed);
 
 // gradient [B, ...] -> penalty [], norms [B]
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
+std::tuple<at::Tensor, at::Tensor> norm_penalty(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale);
 
-at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
+at::Tensor norm_penalty_backward(const at::Tensor& grad_penalty,
                                           const at::Tensor& gradient, const at::Tensor& norms,
                                           int64_t mode, double target, double scale);
 
 // -> grad of grad_penalty [], grad of gradient [B, ...]
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
+std::tuple<at::Tensor, at::Tensor> norm_penalty_double_backward(
     const at::Tensor& direction, const at::Tensor& grad_penalty, const at::Tensor& gradient,
     const at::Tensor& norms, int64_t mode, double target, double scale);
 

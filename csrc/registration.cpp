@@ -33,15 +33,15 @@ TORCH_LIBRARY(ganloss_fast, m) {
   m.def("perturb(Tensor inputs, float sigma, Tensor seed) -> Tensor", tags);
 
   m.def(
-      "gradient_penalty_loss(Tensor gradient, int mode, float target, float scale) "
+      "norm_penalty(Tensor gradient, int mode, float target, float scale) "
       "-> (Tensor penalty, Tensor norms)",
       tags);
   m.def(
-      "gradient_penalty_loss_backward(Tensor grad_penalty, Tensor gradient, Tensor norms, "
+      "norm_penalty_backward(Tensor grad_penalty, Tensor gradient, Tensor norms, "
       "int mode, float target, float scale) -> Tensor",
       tags);
   m.def(
-      "gradient_penalty_loss_double_backward(Tensor direction, Tensor grad_penalty, "
+      "norm_penalty_double_backward(Tensor direction, Tensor grad_penalty, "
       "Tensor gradient, Tensor norms, int mode, float target, float scale) "
       "-> (Tensor, Tensor)",
       tags);

@@ -5,7 +5,7 @@ choice. Each op is a chain of nested classes,
 
     MultiTensorLoss -> MultiTensorLossBackward -> MultiTensorLossDoubleBackward
 
-and the same for gradient_penalty_loss; the last of a chain raises when it is differentiated.
+and the same for norm_penalty; the last of a chain raises when it is differentiated.
 ``kernels`` is any namespace of functions with the signatures of the schemas in
 ``csrc/registration.cpp``, such as ``triton_kernels.launchers``.
 
@@ -213,14 +213,14 @@ class LogitMeans(torch.autograd.Function):
         return None, *gradients
 
 
-# ---- gradient_penalty_loss ---------------------------------------------------------------------
+# ---- norm_penalty ---------------------------------------------------------------------
 
 
-class GradientPenaltyLoss(torch.autograd.Function):
+class NormPenalty(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kernels, gradient, mode, target, scale):
         ctx.set_materialize_grads(False)
-        penalty, norms = kernels.gradient_penalty_loss(gradient, mode, target, scale)
+        penalty, norms = kernels.norm_penalty(gradient, mode, target, scale)
         ctx.kernels, ctx.penalty = kernels, (mode, target, scale)
         ctx.save_for_backward(gradient, norms)
         ctx.mark_non_differentiable(norms)
@@ -231,19 +231,19 @@ class GradientPenaltyLoss(torch.autograd.Function):
         if grad_penalty is None:
             return None, None, None, None, None
         gradient, norms = ctx.saved_tensors
-        result = GradientPenaltyLossBackward.apply(
+        result = NormPenaltyBackward.apply(
             ctx.kernels, grad_penalty, gradient, norms, *ctx.penalty
         )
         return None, result, None, None, None
 
 
-class GradientPenaltyLossBackward(torch.autograd.Function):
+class NormPenaltyBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kernels, grad_penalty, gradient, norms, mode, target, scale):
         ctx.set_materialize_grads(False)
         ctx.kernels, ctx.penalty = kernels, (mode, target, scale)
         ctx.save_for_backward(grad_penalty, gradient, norms)
-        return kernels.gradient_penalty_loss_backward(
+        return kernels.norm_penalty_backward(
             grad_penalty, gradient, norms, mode, target, scale
         )
 
@@ -251,29 +251,29 @@ class GradientPenaltyLossBackward(torch.autograd.Function):
     def backward(ctx, direction):
         if direction is None:
             return (None,) * 7
-        grad_grad_penalty, second = GradientPenaltyLossDoubleBackward.apply(
+        grad_grad_penalty, second = NormPenaltyDoubleBackward.apply(
             ctx.kernels, direction, *ctx.saved_tensors, *ctx.penalty
         )
         return None, grad_grad_penalty, second, None, None, None, None
 
 
-class GradientPenaltyLossDoubleBackward(torch.autograd.Function):
+class NormPenaltyDoubleBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kernels, direction, grad_penalty, gradient, norms, mode, target, scale):
-        return kernels.gradient_penalty_loss_double_backward(
+        return kernels.norm_penalty_double_backward(
             direction, grad_penalty, gradient, norms, mode, target, scale
         )
 
     @staticmethod
     def backward(ctx, *_):
-        refuse_third_order("gradient_penalty_loss")
+        refuse_third_order("norm_penalty")
 
 
-def gradient_penalty_loss(
+def norm_penalty(
     kernels: Kernels, gradient: Tensor, mode: int, target: float, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """``ganloss_fast::gradient_penalty_loss``, differentiable to second order."""
-    return GradientPenaltyLoss.apply(kernels, gradient, mode, target, scale)
+    """``ganloss_fast::norm_penalty``, differentiable to second order."""
+    return NormPenalty.apply(kernels, gradient, mode, target, scale)
 
 
 # ---- interpolate -------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ class NormPenalty:
         rows = self._rows(gradients)
         mode = "one_sided" if self.one_sided else "two_sided"
         scale = 1.0 if isinstance(self.weight, Tensor) else float(self.weight)
-        penalty = ops.gradient_penalty_loss(rows, mode, float(self.target), scale)[0]
+        penalty = ops.norm_penalty(rows, mode, float(self.target), scale)[0]
         if isinstance(self.weight, Tensor):
             penalty = scaled(self.weight, penalty)
         return penalty * rows.shape[0] if self.reduction == "sum" else penalty

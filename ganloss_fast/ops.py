@@ -24,7 +24,7 @@ if backends.HAS_NATIVE:
     _multi_tensor_loss = torch.ops.ganloss_fast.multi_tensor_loss.default
     _interpolate = torch.ops.ganloss_fast.interpolate.default
     _perturb = torch.ops.ganloss_fast.perturb.default
-    _gradient_penalty_loss = torch.ops.ganloss_fast.gradient_penalty_loss.default
+    _norm_penalty = torch.ops.ganloss_fast.norm_penalty.default
 
 
 def multi_tensor_loss(segments: list[Segment], with_statistics: bool = False) -> LossOutputs:
@@ -91,13 +91,13 @@ def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
     return _perturb(inputs, sigma, seed)
 
 
-def gradient_penalty_loss(
+def norm_penalty(
     gradient: Tensor, mode: str, target: float, scale: float
 ) -> tuple[Tensor, Tensor]:
     """``scale * mean_i penalty(||g_i||)`` and the detached norms [B] of a gradient [B, ...]."""
     if not backends.is_native(gradient):
-        return _gradient_penalty_loss_elsewhere(gradient, mode, target, scale)
-    return _gradient_penalty_loss(gradient, PENALTY_MODES.index(mode), target, scale)
+        return _norm_penalty_elsewhere(gradient, mode, target, scale)
+    return _norm_penalty(gradient, PENALTY_MODES.index(mode), target, scale)
 
 
 # ---- where no native kernel serves: Triton, then the reference ---------------------------------
@@ -156,15 +156,15 @@ def _perturb_elsewhere(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
     return reference.perturb(inputs, sigma, seed)
 
 
-def _gradient_penalty_loss_elsewhere(
+def _norm_penalty_elsewhere(
     gradient: Tensor, mode: str, target: float, scale: float
 ) -> tuple[Tensor, Tensor]:
     code = PENALTY_MODES.index(mode)
     if _is_triton_op(gradient):
-        return _gradient_penalty_loss(gradient, code, target, scale)
+        return _norm_penalty(gradient, code, target, scale)
     if _is_triton_function(gradient):
-        return functions.gradient_penalty_loss(_triton_launchers(), gradient, code, target, scale)
-    return reference.gradient_penalty_loss(gradient, mode, target, scale)
+        return functions.norm_penalty(_triton_launchers(), gradient, code, target, scale)
+    return reference.norm_penalty(gradient, mode, target, scale)
 
 
 # ---- fake kernels: shapes, dtypes and strides without data -----------------------------------
@@ -222,7 +222,7 @@ def _fake_multi_tensor_loss_double_backward(
     return total, values, _fake_gradients(a, b, operands, wanted_second)
 
 
-def _fake_gradient_penalty_loss(gradient, mode, target, scale):
+def _fake_norm_penalty(gradient, mode, target, scale):
     dtype = _loss_dtype([gradient])
     return (
         gradient.new_empty((), dtype=dtype),
@@ -230,11 +230,11 @@ def _fake_gradient_penalty_loss(gradient, mode, target, scale):
     )
 
 
-def _fake_gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, scale):
+def _fake_norm_penalty_backward(grad_penalty, gradient, norms, mode, target, scale):
     return torch.empty_like(gradient)
 
 
-def _fake_gradient_penalty_loss_double_backward(
+def _fake_norm_penalty_double_backward(
     direction, grad_penalty, gradient, norms, mode, target, scale
 ):
     return torch.empty_like(grad_penalty), torch.empty_like(gradient)
@@ -254,9 +254,9 @@ FAKE_KERNELS: dict[str, Callable[..., Any]] = {
     "multi_tensor_loss_double_backward": _fake_multi_tensor_loss_double_backward,
     "interpolate": _fake_interpolate,
     "perturb": _fake_perturb,
-    "gradient_penalty_loss": _fake_gradient_penalty_loss,
-    "gradient_penalty_loss_backward": _fake_gradient_penalty_loss_backward,
-    "gradient_penalty_loss_double_backward": _fake_gradient_penalty_loss_double_backward,
+    "norm_penalty": _fake_norm_penalty,
+    "norm_penalty_backward": _fake_norm_penalty_backward,
+    "norm_penalty_double_backward": _fake_norm_penalty_double_backward,
 }
 if backends.HAS_NATIVE:
     for _name, _fake in FAKE_KERNELS.items():

@@ -177,7 +177,7 @@ def sample_norms(gradient: Tensor) -> Tensor:
     return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared_norms).sqrt())
 
 
-def gradient_penalty_loss(
+def norm_penalty(
     gradient: Tensor, mode: str, target: float, scale: float
 ) -> tuple[Tensor, Tensor]:
     """``scale * mean_i (n_i - target)^2`` (two-sided) or of ``max(0, n_i - target)^2``."""
@@ -412,4 +412,4 @@ def gradient_penalty(
         ones = torch.ones_like(logits)
         (gradient,) = torch.autograd.grad(logits, x_hat, ones, create_graph=True)
     mode = "one_sided" if one_sided else "two_sided"
-    return weight * gradient_penalty_loss(gradient, mode, target, 1.0)[0]
+    return weight * norm_penalty(gradient, mode, target, 1.0)[0]

@@ -72,10 +72,10 @@ def both_orders_of_a_loss() -> None:
 
 
 def both_orders_of_a_penalty() -> None:
-    """interpolate, gradient_penalty_loss, its backward and its double backward."""
+    """interpolate, norm_penalty, its backward and its double backward."""
     real, fake, alpha = draw(3, 4).requires_grad_(), draw(3, 4).requires_grad_(), torch.rand(3)
     gradient = ops.interpolate(real, fake, alpha).square()
-    penalty, _ = ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)
+    penalty, _ = ops.norm_penalty(gradient, "two_sided", 1.0, 10.0)
     (first,) = torch.autograd.grad(penalty, real, create_graph=True)
     torch.autograd.grad(first.square().sum(), (real, fake))
 

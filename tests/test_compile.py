@@ -202,7 +202,7 @@ def test_func_grad_of_func_grad_is_the_second_order(native, operands):
 
 def test_func_grad_differentiates_the_penalty_twice(native):
     def penalty(g):
-        return ops.gradient_penalty_loss(g, "two_sided", 1.0, 1.0)[0]
+        return ops.norm_penalty(g, "two_sided", 1.0, 1.0)[0]
 
     def first_order(g):
         return torch.func.grad(penalty)(g).square().sum()
@@ -231,7 +231,7 @@ def test_compiled_func_grad_of_func_grad(native):
 def functional_penalty(critic, x_hat):
     """The form that compiles: the inner gradient by torch.func, the backward outside."""
     gradient = torch.func.grad(lambda z: critic(z).sum())(x_hat)
-    return ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)[0]
+    return ops.norm_penalty(gradient, "two_sided", 1.0, 10.0)[0]
 
 
 def critic_and_samples():

@@ -16,9 +16,9 @@ OPS = (
     "multi_tensor_loss_double_backward",
     "interpolate",
     "perturb",
-    "gradient_penalty_loss",
-    "gradient_penalty_loss_backward",
-    "gradient_penalty_loss_double_backward",
+    "norm_penalty",
+    "norm_penalty_backward",
+    "norm_penalty_double_backward",
 )
 
 pytestmark = pytest.mark.skipif(
@@ -79,9 +79,9 @@ def arguments_of(name: str) -> tuple:
         "multi_tensor_loss_double_backward": ([x], number, None, *segments, [0], [0]),
         "interpolate": (x, x, WithoutMemory(3)),
         "perturb": (x, 0.5, WithoutMemory(dtype=torch.int64)),
-        "gradient_penalty_loss": (x, *penalty),
-        "gradient_penalty_loss_backward": (number, x, WithoutMemory(3), *penalty),
-        "gradient_penalty_loss_double_backward": (x, number, x, WithoutMemory(3), *penalty),
+        "norm_penalty": (x, *penalty),
+        "norm_penalty_backward": (number, x, WithoutMemory(3), *penalty),
+        "norm_penalty_double_backward": (x, number, x, WithoutMemory(3), *penalty),
     }[name]
 
 
@@ -97,7 +97,7 @@ def test_without_a_driver_the_error_is_that_of_pytorch(name):
 def test_the_call_without_a_driver_reaches_our_code():
     """Our checks come first: the error above is that of a kernel that was really called."""
     error = error_of_cuda_kernel(
-        torch.ops.ganloss_fast.gradient_penalty_loss, WithoutMemory(3, 5), 7, 1.0, 10.0
+        torch.ops.ganloss_fast.norm_penalty, WithoutMemory(3, 5), 7, 1.0, 10.0
     )
     assert isinstance(error, ValueError)
     assert str(error).startswith("mode")
@@ -123,7 +123,7 @@ def test_fake_cuda_tensors_flow_through_interpolation_and_penalty(fake_mode):
     real, fake = (torch.empty(4, 3, 8, 8, device="cuda", requires_grad=True) for _ in range(2))
     x_hat = ganloss_fast.interpolate(real, fake)
     assert (x_hat.shape, x_hat.device.type) == (real.shape, "cuda")
-    penalty, norms = ops.gradient_penalty_loss(x_hat, "two_sided", 1.0, 10.0)
+    penalty, norms = ops.norm_penalty(x_hat, "two_sided", 1.0, 10.0)
     assert (penalty.shape, norms.shape, penalty.device.type) == ((), (4,), "cuda")
     assert penalty.requires_grad
     assert not norms.requires_grad

@@ -243,7 +243,7 @@ def test_a_small_loss_needs_no_ticket(emulated):
 def test_a_penalty_is_one_launch_forward_and_one_backward(emulated, shape):
     gradient = torch.randn(shape, requires_grad=True)
     before = emulated.launches()
-    penalty, _ = ops.gradient_penalty_loss(gradient, "two_sided", 1.0, 10.0)
+    penalty, _ = ops.norm_penalty(gradient, "two_sided", 1.0, 10.0)
     assert emulated.launches() - before == 1
     torch.autograd.grad(penalty, gradient)
     assert emulated.launches() - before == 2
@@ -271,7 +271,7 @@ def test_results_do_not_depend_on_the_schedule(emulated, segments):
             sum(g.float().square().sum() for g in first), inputs, materialize_grads=True
         )
         penalties = [
-            ops.gradient_penalty_loss(g, "two_sided", 1.0, 1.0)[0] for g in (gradient, tiny)
+            ops.norm_penalty(g, "two_sided", 1.0, 1.0)[0] for g in (gradient, tiny)
         ]
         noisy = ops.perturb(gradient, 0.5, torch.tensor(7))
         return [*outputs, *first, *second, *penalties, noisy, *torch.autograd.grad(

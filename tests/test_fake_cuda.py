@@ -265,7 +265,7 @@ def test_the_results_have_the_dtypes_that_the_docs_promise(fakes, dtype):
     outputs = ops.multi_tensor_loss([Segment(a, terms.softplus(1.0))], with_statistics=True)
     assert {result.dtype for result in outputs} == {promised}
     assert outputs.statistics.shape == (1, 4)
-    assert ops.gradient_penalty_loss(a, "two_sided", 1.0, 1.0)[1].dtype == promised
+    assert ops.norm_penalty(a, "two_sided", 1.0, 1.0)[1].dtype == promised
     assert gf.interpolate(a, a).dtype == dtype
 
 

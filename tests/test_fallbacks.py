@@ -185,7 +185,7 @@ def test_functions_have_first_and_second_derivatives(kernels):
     assert torch.autograd.gradgradcheck(lambda *x: loss_of(kernels, *x), inputs)
 
     def penalty(g):
-        return functions.gradient_penalty_loss(kernels, g, 1, 0.5, 3.0)[0]
+        return functions.norm_penalty(kernels, g, 1, 0.5, 3.0)[0]
 
     assert torch.autograd.gradcheck(penalty, draw(3, 4))
     assert torch.autograd.gradgradcheck(penalty, draw(3, 4))
@@ -231,7 +231,7 @@ def test_functions_raise_for_a_third_derivative(kernels):
     with pytest.raises(NotImplementedError, match="third-order"):
         torch.autograd.grad(second.sum(), a)
     g = draw(3, 4)
-    penalty = functions.gradient_penalty_loss(kernels, g, 0, 1.0, 1.0)[0]
+    penalty = functions.norm_penalty(kernels, g, 0, 1.0, 1.0)[0]
     (first,) = torch.autograd.grad(penalty, g, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), g, create_graph=True)
     with pytest.raises(NotImplementedError, match="third-order"):

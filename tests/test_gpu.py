@@ -123,11 +123,11 @@ def test_long_lists(device, length):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(2, 3, 1024, 1024), (65_536, 3), (16, 3, 32, 32), (7, 5), (3,)])
-def test_gradient_penalty_loss(device, shape, dtype):
+def test_norm_penalty(device, shape, dtype):
     gradient = tensor(*shape, dtype=dtype, device=device)
 
     def penalty(gradient):
-        return ops.gradient_penalty_loss(gradient / 3, "two_sided", 1.0, 10.0)[0]
+        return ops.norm_penalty(gradient / 3, "two_sided", 1.0, 10.0)[0]
 
     assert_agrees_with_float64(penalty, [gradient])
 
@@ -268,7 +268,7 @@ def test_no_synchronisation(device):
         (loss * mean).backward()
         ops.multi_tensor_loss([Segment(real, TERMS["squared"], b=mean)], with_statistics=True)
         ganloss_fast.interpolate(real, fake, alpha=torch.rand(4, device=device))
-        ops.gradient_penalty_loss(real, "one_sided", 1.0, 1.0)[0].backward()
+        ops.norm_penalty(real, "one_sided", 1.0, 1.0)[0].backward()
         ganloss_fast.perturb(real, 0.5, seed).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

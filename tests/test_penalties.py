@@ -156,7 +156,7 @@ def test_interpolate_of_an_empty_batch_and_of_one(implementation, batch):
     torch.testing.assert_close(x_hat, 0.25 * real + 0.75 * fake)
 
 
-# ---- the op gradient_penalty_loss --------------------------------------------------------------
+# ---- the op norm_penalty --------------------------------------------------------------
 
 MODES = ("two_sided", "one_sided")
 
@@ -181,7 +181,7 @@ def norm_near_one(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 def test_penalty_norms_and_gradient_are_those_of_the_formula(implementation, mode, dtype):
     g = norm_near_one(6, 3, 7, 5, dtype=dtype).requires_grad_()
     exact = g.detach().double().requires_grad_()
-    penalty, norms = ops.gradient_penalty_loss(g, mode, 1.0, 10.0)
+    penalty, norms = ops.norm_penalty(g, mode, 1.0, 10.0)
     truth = plain_penalty(exact, mode, 1.0, 10.0)
     assert_close(penalty, truth, 16 * compute_epsilon(dtype))
     assert_close(norms, exact.flatten(1).norm(dim=1), 4 * compute_epsilon(dtype))
@@ -199,7 +199,7 @@ def test_penalty_passes_gradcheck_and_gradgradcheck(implementation, mode, shape)
     g = norm_near_one(*shape).requires_grad_()
 
     def penalty(gradient):
-        return ops.gradient_penalty_loss(gradient, mode, 1.05, 0.7)[0]
+        return ops.norm_penalty(gradient, mode, 1.05, 0.7)[0]
 
     assert torch.autograd.gradcheck(penalty, g)
     assert torch.autograd.gradgradcheck(penalty, g)
@@ -215,7 +215,7 @@ def test_penalty_reads_every_layout_to_second_order(implementation, mode, layout
         (first,) = torch.autograd.grad(penalty, g, create_graph=True)
         return penalty, first, *torch.autograd.grad(first, g, direction)
 
-    actual = orders(ops.gradient_penalty_loss(g, mode, 1.0, 10.0)[0])
+    actual = orders(ops.norm_penalty(g, mode, 1.0, 10.0)[0])
     for result, truth in zip(actual, orders(plain_penalty(g, mode, 1.0, 10.0))):
         assert_close(result, truth, 1e-12)
 
@@ -223,7 +223,7 @@ def test_penalty_reads_every_layout_to_second_order(implementation, mode, layout
 @pytest.mark.parametrize("length", [1, 3, 17, 4095, 4097, 16384, 16385, 200_003])
 def test_norms_of_long_samples_do_not_lose_digits(isa, length):
     g = draw(3, length)
-    _, norms = ops.gradient_penalty_loss(g, "two_sided", 1.0, 1.0)
+    _, norms = ops.norm_penalty(g, "two_sided", 1.0, 1.0)
     assert_close(norms, g.double().norm(dim=1), 4 * EPSILON[torch.float32])
 
 
@@ -234,7 +234,7 @@ def test_a_zero_gradient_adds_its_penalty_and_no_gradient_of_any_order(implement
     g = norm_near_one(4, 6, dtype=dtype)
     g[1] = 0
     g.requires_grad_()
-    penalty, norms = ops.gradient_penalty_loss(g, mode, 1.0, 4.0)
+    penalty, norms = ops.norm_penalty(g, mode, 1.0, 4.0)
     (first,) = torch.autograd.grad(penalty, g, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), g)
     assert norms[1] == 0
@@ -259,14 +259,14 @@ def test_a_tiny_norm_leaves_the_second_order_right(implementation):
         (first,) = torch.autograd.grad(penalty, g, create_graph=True)
         return torch.autograd.grad(first, g, direction.to(g))[0]
 
-    actual = second_order(g, ops.gradient_penalty_loss(g, "two_sided", 1.0, 10.0)[0])
+    actual = second_order(g, ops.norm_penalty(g, "two_sided", 1.0, 10.0)[0])
     truth = second_order(exact, plain_penalty(exact, "two_sided", 1.0, 10.0))
     assert_close(actual, truth, 16 * EPSILON[torch.float32])
 
 
 def test_penalty_of_an_empty_batch_is_nan(implementation):
     g = torch.zeros(0, 3).requires_grad_()
-    penalty, norms = ops.gradient_penalty_loss(g, "two_sided", 1.0, 1.0)
+    penalty, norms = ops.norm_penalty(g, "two_sided", 1.0, 1.0)
     assert penalty.isnan()
     assert norms.shape == (0,)
     assert torch.autograd.grad(penalty, g)[0].shape == (0, 3)
@@ -276,7 +276,7 @@ def test_penalty_is_bitwise_the_same_for_every_run_and_thread_count(isa):
     g = draw(5, 150_001).requires_grad_()
 
     def compute():
-        penalty, norms = ops.gradient_penalty_loss(g, "two_sided", 1.0, 10.0)
+        penalty, norms = ops.norm_penalty(g, "two_sided", 1.0, 10.0)
         (first,) = torch.autograd.grad(penalty, g, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), g)
         x_hat = gf.interpolate(g, -g, torch.linspace(0, 1, 5))
@@ -287,7 +287,7 @@ def test_penalty_is_bitwise_the_same_for_every_run_and_thread_count(isa):
 
 def test_the_penalty_refuses_a_third_derivative(native):
     g = norm_near_one(2, 3).requires_grad_()
-    penalty, _ = ops.gradient_penalty_loss(g, "two_sided", 1.0, 1.0)
+    penalty, _ = ops.norm_penalty(g, "two_sided", 1.0, 1.0)
     (first,) = torch.autograd.grad(penalty, g, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), g, create_graph=True)
     with pytest.raises(RuntimeError, match="not implemented"):
@@ -296,11 +296,11 @@ def test_the_penalty_refuses_a_third_derivative(native):
 
 @pytest.mark.launches_nothing(reason="refused before any kernel")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # inside forward_ad
-@pytest.mark.parametrize("op", ["interpolate", "gradient_penalty_loss"])
+@pytest.mark.parametrize("op", ["interpolate", "norm_penalty"])
 def test_forward_mode_and_vmap_are_refused(native, op):
     compute = {
         "interpolate": lambda x: ops.interpolate(x, x, torch.tensor(0.5)),
-        "gradient_penalty_loss": lambda x: ops.gradient_penalty_loss(x, "two_sided", 1.0, 1.0)[0],
+        "norm_penalty": lambda x: ops.norm_penalty(x, "two_sided", 1.0, 1.0)[0],
     }[op]
     with pytest.raises(NotImplementedError, match="forward-mode"):
         torch.func.jvp(compute, (draw(3, 2),), (draw(3, 2),))

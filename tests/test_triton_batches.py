@@ -1,4 +1,4 @@
-"""gradient_penalty_loss and interpolate in Triton, in its interpreter under the guard."""
+"""norm_penalty and interpolate in Triton, in its interpreter under the guard."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ BATCHES = [(1,), (5,), (7, 3), (40, 8), (3, 17), (2, 3, 5, 7), (1, 333), (0, 5),
 @pytest.mark.parametrize("shape", BATCHES, ids=str)
 def test_the_penalty_to_second_order(small_blocks, shape, mode):
     g = leaf(draw(*shape))
-    ours = penalty_orders(ops.gradient_penalty_loss, g, mode)
-    truth = penalty_orders(reference.gradient_penalty_loss, leaf(g.double()), mode)
+    ours = penalty_orders(ops.norm_penalty, g, mode)
+    truth = penalty_orders(reference.norm_penalty, leaf(g.double()), mode)
     for actual, expected in zip(ours, truth):
         assert_near(actual, expected, 2e-5)  # float32: 2 - 2 target / norm cancels
 
@@ -59,8 +59,8 @@ def test_the_penalty_to_second_order(small_blocks, shape, mode):
 @pytest.mark.parametrize("shape", [(3, 5), (2, 5000), (2, 3, 31, 29)], ids=str)
 def test_the_penalty_in_every_dtype(shape, dtype):
     g = leaf(draw(*shape, dtype=dtype))
-    penalty, norms, first, second = penalty_orders(ops.gradient_penalty_loss, g, "two_sided")
-    truth = penalty_orders(reference.gradient_penalty_loss, leaf(g.double()), "two_sided")
+    penalty, norms, first, second = penalty_orders(ops.norm_penalty, g, "two_sided")
+    truth = penalty_orders(reference.norm_penalty, leaf(g.double()), "two_sided")
     assert_near(penalty, truth[0], 20 * compute_epsilon(dtype))
     assert_near(norms, truth[1], 8 * compute_epsilon(dtype))
     for actual, expected in ((first, truth[2]), (second, truth[3])):
@@ -70,7 +70,7 @@ def test_the_penalty_in_every_dtype(shape, dtype):
 
 def test_a_sample_with_norm_zero_has_no_gradient_of_any_order(small_blocks):
     g = leaf(torch.cat([torch.zeros(1, 33), draw(2, 33)]))
-    _, norms, first, second = penalty_orders(ops.gradient_penalty_loss, g, "two_sided")
+    _, norms, first, second = penalty_orders(ops.norm_penalty, g, "two_sided")
     assert norms[0] == 0
     assert not first[0].any()
     assert not second[0].any()
@@ -80,8 +80,8 @@ def test_a_sample_with_norm_zero_has_no_gradient_of_any_order(small_blocks):
 @pytest.mark.parametrize("of_g", LAYOUTS)
 def test_a_gradient_of_any_layout_is_penalised(small_blocks, of_g, dtype):
     g = leaf(LAYOUTS[of_g](draw(3, 4, 5, 2)).to(dtype))
-    penalty, _, first, _ = penalty_orders(ops.gradient_penalty_loss, g, "two_sided")
-    truth = penalty_orders(reference.gradient_penalty_loss, leaf(g.double()), "two_sided")
+    penalty, _, first, _ = penalty_orders(ops.norm_penalty, g, "two_sided")
+    truth = penalty_orders(reference.norm_penalty, leaf(g.double()), "two_sided")
     assert_near(penalty, truth[0], 1e-5)
     assert_near(first, truth[2], 2 * EPSILON[dtype] + 1e-5)
     assert first.stride() == torch.empty_like(g).stride()
@@ -91,9 +91,9 @@ def test_norms_may_be_expanded_and_of_another_dtype(small_blocks):
     """A direct call of the op may pass what autograd never does."""
     g, grad_penalty = draw(3, 20), torch.tensor(0.5)
     norms = torch.ones((), dtype=torch.float64).expand(3)
-    ours = launchers.gradient_penalty_loss_backward(grad_penalty, g, norms, 0, 0.5, 3.0)
+    ours = launchers.norm_penalty_backward(grad_penalty, g, norms, 0, 0.5, 3.0)
     assert_near(ours, 0.5 * g.double(), 1e-6)  # 0.5 * 3 / 3 * (2 - 2 * 0.5 / 1) * g
-    grad_grad, second = launchers.gradient_penalty_loss_double_backward(
+    grad_grad, second = launchers.norm_penalty_double_backward(
         g, grad_penalty, g, norms, 0, 0.5, 3.0
     )
     squared = g.double().square().sum(1, keepdim=True)
@@ -208,7 +208,7 @@ def test_the_penalty_passes_gradgradcheck(small_blocks, shape):
     g = leaf(draw(*shape, dtype=torch.float64))
 
     def penalty(g):
-        return ops.gradient_penalty_loss(g, "one_sided", 0.5, 3.0)[0]
+        return ops.norm_penalty(g, "one_sided", 0.5, 3.0)[0]
 
     assert torch.autograd.gradcheck(penalty, g, fast_mode=True)
     assert torch.autograd.gradgradcheck(penalty, g, fast_mode=True)

@@ -74,12 +74,12 @@ CALLS = {
     "multi_tensor_loss_double_backward": second_order,
     "interpolate": lambda x, one, norms: launchers.interpolate(x, x, norms),
     "perturb": noise,
-    "gradient_penalty_loss": lambda x, *_: launchers.gradient_penalty_loss(x, 0, 1.0, 1.0),
-    "gradient_penalty_loss_backward": lambda x, one, norms: (
-        launchers.gradient_penalty_loss_backward(one, x, norms, 0, 1.0, 1.0)
+    "norm_penalty": lambda x, *_: launchers.norm_penalty(x, 0, 1.0, 1.0),
+    "norm_penalty_backward": lambda x, one, norms: (
+        launchers.norm_penalty_backward(one, x, norms, 0, 1.0, 1.0)
     ),
-    "gradient_penalty_loss_double_backward": lambda x, one, norms: (
-        launchers.gradient_penalty_loss_double_backward(x, one, x, norms, 0, 1.0, 1.0)
+    "norm_penalty_double_backward": lambda x, one, norms: (
+        launchers.norm_penalty_double_backward(x, one, x, norms, 0, 1.0, 1.0)
     ),
 }
 

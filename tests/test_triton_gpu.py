@@ -60,8 +60,8 @@ def test_every_term_and_operand_to_second_order(size, dtype):
 @pytest.mark.parametrize("shape", [(65_536, 3), (16, 33), (4, 100_003), (1, 3_000_001)], ids=str)
 def test_the_penalty_to_second_order(shape):
     g = leaf(draw(*shape))
-    ours = penalty_orders(ops.gradient_penalty_loss, leaf(g.to(DEVICE)), "two_sided")
-    truth = penalty_orders(reference.gradient_penalty_loss, leaf(g.double()), "two_sided")
+    ours = penalty_orders(ops.norm_penalty, leaf(g.to(DEVICE)), "two_sided")
+    truth = penalty_orders(reference.norm_penalty, leaf(g.double()), "two_sided")
     for actual, expected in zip(ours, truth):
         assert_near(actual.cpu(), expected, 2e-5)
 
@@ -102,7 +102,7 @@ def test_a_step_is_captured_in_a_cuda_graph():
     def step():
         loss = ops.multi_tensor_loss([Segment(a, terms.softplus(1.0))]).total
         (gradient,) = torch.autograd.grad(loss, a, create_graph=True)
-        penalty = ops.gradient_penalty_loss(gradient.view(1, -1), "two_sided", 1.0, 1.0)[0]
+        penalty = ops.norm_penalty(gradient.view(1, -1), "two_sided", 1.0, 1.0)[0]
         return torch.autograd.grad(loss + penalty, a)[0]
 
     side = torch.cuda.Stream()

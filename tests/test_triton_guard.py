@@ -56,7 +56,7 @@ def test_bitwise_the_same_for_every_order_of_programs(small_blocks, seed):
     def compute():
         orders = all_orders(ops.multi_tensor_loss, segments)
         statistics = ops.multi_tensor_loss(segments, True).statistics
-        penalty = penalty_orders(ops.gradient_penalty_loss, g, "two_sided")
+        penalty = penalty_orders(ops.norm_penalty, g, "two_sided")
         return [*(t for tensors in orders.values() for t in tensors), statistics, *penalty]
 
     before = compute()
@@ -92,8 +92,8 @@ def test_the_c_plus_plus_autograd_runs_on_the_launchers(registered, small_blocks
     assert_matches_reference(every_term(40, torch.float32))
     assert called
     g = leaf(draw(2, 37))
-    ours = penalty_orders(ops.gradient_penalty_loss, g, "two_sided")
-    truth = penalty_orders(reference.gradient_penalty_loss, leaf(g.double()), "two_sided")
+    ours = penalty_orders(ops.norm_penalty, g, "two_sided")
+    truth = penalty_orders(reference.norm_penalty, leaf(g.double()), "two_sided")
     for actual, expected in zip(ours, truth):
         assert_near(actual, expected, 2e-5)
 
@@ -172,7 +172,7 @@ def test_a_ticket_that_does_not_acquire_is_caught(monkeypatch, small_blocks, mod
     monkeypatch.setattr(module, "take_ticket", ticket)
     call = {
         multi_tensor_loss: lambda: ops.multi_tensor_loss([Segment(draw(100), terms.LINEAR)]),
-        rows: lambda: ops.gradient_penalty_loss(draw(2, 100), "two_sided", 1.0, 1.0),
+        rows: lambda: ops.norm_penalty(draw(2, 100), "two_sided", 1.0, 1.0),
     }[module]
     with pytest.raises(triton_guard.KernelFault, match="race"):
         call()

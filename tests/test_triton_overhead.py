@@ -107,13 +107,13 @@ def second_order(length: int):
 
 
 def penalty(name: str):
-    return lambda: launchers.gradient_penalty_loss(BATCHES[name], 0, 1.0, 1.0)
+    return lambda: launchers.norm_penalty(BATCHES[name], 0, 1.0, 1.0)
 
 
 def penalty_gradient(name: str):
     g = BATCHES[name]
     norms = torch.ones(g.shape[0])
-    return lambda: launchers.gradient_penalty_loss_backward(ONE, g, norms, 0, 1.0, 1.0)
+    return lambda: launchers.norm_penalty_backward(ONE, g, norms, 0, 1.0, 1.0)
 
 
 def interpolation(name: str):

@@ -98,10 +98,10 @@ def penalty(dtype, shape, order: int):
     g, norms = torch.empty(shape, dtype=dtype), torch.empty(shape[0], dtype=accumulator(dtype))
     scalar, penalised = torch.empty((), dtype=accumulator(dtype)), (0, 1.0, 10.0)
     if order == 0:
-        return launchers.gradient_penalty_loss(g, *penalised)
+        return launchers.norm_penalty(g, *penalised)
     if order == 1:
-        return launchers.gradient_penalty_loss_backward(scalar, g, norms, *penalised)
-    return launchers.gradient_penalty_loss_double_backward(g, scalar, g, norms, *penalised)
+        return launchers.norm_penalty_backward(scalar, g, norms, *penalised)
+    return launchers.norm_penalty_double_backward(g, scalar, g, norms, *penalised)
 
 
 def interpolate(dtype, alpha_shape):

@@ -6,7 +6,7 @@
 //   multi_tensor_loss -> MultiTensorLossNode -> multi_tensor_loss_backward
 //     -> MultiTensorLossBackwardNode -> multi_tensor_loss_double_backward (no further derivative)
 //
-// and the same for gradient_penalty_loss. interpolate and perturb are linear, so their backward is
+// and the same for norm_penalty. interpolate and perturb are linear, so their backward is
 // a few ATen ops and has every derivative that they have.
 //
 // No sizes and no data are read here: shapes may be symbolic.

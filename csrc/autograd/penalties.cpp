@@ -1,4 +1,4 @@
-// The autograd nodes of gradient_penalty_loss, interpolate and perturb.
+// The autograd nodes of norm_penalty, interpolate and perturb.
 #include <ATen/ScalarOps.h>
 #include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -10,9 +10,9 @@ namespace ganloss {
 
 namespace {
 
-// ---- gradient_penalty_loss -------------------------------------------------------------------
+// ---- norm_penalty -------------------------------------------------------------------
 
-struct GradientPenaltyLossBackwardNode : torch::autograd::TraceableFunction {
+struct NormPenaltyBackwardNode : torch::autograd::TraceableFunction {
   SavedVariable grad_penalty, gradient, norms;
   int64_t mode;
   double target, scale;
@@ -20,7 +20,7 @@ struct GradientPenaltyLossBackwardNode : torch::autograd::TraceableFunction {
   variable_list apply(variable_list&& directions) override {
     if (!directions[0].defined()) return variable_list(2);
     const std::lock_guard<std::mutex> lock(mutex_);
-    auto [first, second] = gradient_penalty_loss_double_backward(
+    auto [first, second] = norm_penalty_double_backward(
         directions[0], grad_penalty.unpack(), gradient.unpack(), norms.unpack(), mode, target,
         scale);
     return {first, second};
@@ -31,10 +31,10 @@ struct GradientPenaltyLossBackwardNode : torch::autograd::TraceableFunction {
     gradient.reset_data();
     norms.reset_data();
   }
-  std::string name() const override { return "GradientPenaltyLossBackwardBackward0"; }
+  std::string name() const override { return "NormPenaltyBackwardBackward0"; }
 };
 
-struct GradientPenaltyLossNode : torch::autograd::TraceableFunction {
+struct NormPenaltyNode : torch::autograd::TraceableFunction {
   SavedVariable gradient, norms;
   int64_t mode;
   double target, scale;
@@ -42,7 +42,7 @@ struct GradientPenaltyLossNode : torch::autograd::TraceableFunction {
   variable_list apply(variable_list&& incoming) override {
     if (!incoming[0].defined()) return variable_list(1);
     const std::lock_guard<std::mutex> lock(mutex_);
-    return {gradient_penalty_loss_backward(incoming[0], gradient.unpack(), norms.unpack(), mode,
+    return {norm_penalty_backward(incoming[0], gradient.unpack(), norms.unpack(), mode,
                                            target, scale)};
   }
   void release_variables() override {
@@ -50,16 +50,16 @@ struct GradientPenaltyLossNode : torch::autograd::TraceableFunction {
     gradient.reset_data();
     norms.reset_data();
   }
-  std::string name() const override { return "GradientPenaltyLossBackward0"; }
+  std::string name() const override { return "NormPenaltyBackward0"; }
 };
 
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_autograd(const at::Tensor& gradient,
+std::tuple<at::Tensor, at::Tensor> norm_penalty_autograd(const at::Tensor& gradient,
                                                                   int64_t mode, double target,
                                                                   double scale) {
-  refuse_forward_mode("gradient_penalty_loss", gradient);
-  auto node = node_for<GradientPenaltyLossNode>(gradient);
+  refuse_forward_mode("norm_penalty", gradient);
+  auto node = node_for<NormPenaltyNode>(gradient);
   auto [penalty, norms] =
-      run_below_autograd([&] { return gradient_penalty_loss(gradient, mode, target, scale); });
+      run_below_autograd([&] { return norm_penalty(gradient, mode, target, scale); });
   if (node) {
     torch::autograd::set_history(penalty, node);
     node->gradient = SavedVariable(gradient, false);
@@ -71,12 +71,12 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_autograd(const at::Tens
   return {penalty, norms};
 }
 
-at::Tensor gradient_penalty_loss_backward_autograd(const at::Tensor& grad_penalty,
+at::Tensor norm_penalty_backward_autograd(const at::Tensor& grad_penalty,
                                                    const at::Tensor& gradient,
                                                    const at::Tensor& norms, int64_t mode,
                                                    double target, double scale) {
-  refuse_forward_mode("gradient_penalty_loss_backward", {grad_penalty, gradient});
-  auto node = node_for<GradientPenaltyLossBackwardNode>(grad_penalty, gradient);
+  refuse_forward_mode("norm_penalty_backward", {grad_penalty, gradient});
+  auto node = node_for<NormPenaltyBackwardNode>(grad_penalty, gradient);
   if (node) {
     node->grad_penalty = SavedVariable(grad_penalty, false);
     node->gradient = SavedVariable(gradient, false);
@@ -86,7 +86,7 @@ at::Tensor gradient_penalty_loss_backward_autograd(const at::Tensor& grad_penalt
     node->scale = scale;
   }
   at::Tensor result = run_below_autograd([&] {
-    return gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, scale);
+    return norm_penalty_backward(grad_penalty, gradient, norms, mode, target, scale);
   });
   if (node) torch::autograd::set_history(result, node);
   return result;
@@ -170,9 +170,9 @@ at::Tensor perturb_autograd(const at::Tensor& inputs, double sigma, const at::Te
 TORCH_LIBRARY_IMPL(ganloss_fast, Autograd, m) {
   m.impl("interpolate", &interpolate_autograd);
   m.impl("perturb", &perturb_autograd);
-  m.impl("gradient_penalty_loss", &gradient_penalty_loss_autograd);
-  m.impl("gradient_penalty_loss_backward", &gradient_penalty_loss_backward_autograd);
-  m.impl("gradient_penalty_loss_double_backward",
+  m.impl("norm_penalty", &norm_penalty_autograd);
+  m.impl("norm_penalty_backward", &norm_penalty_backward_autograd);
+  m.impl("norm_penalty_double_backward",
          torch::autograd::autogradNotImplementedFallback());
 }
 

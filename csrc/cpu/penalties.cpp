@@ -1,4 +1,4 @@
-// interpolate and gradient_penalty_loss on the CPU: a batch is rows, a row is pieces.
+// interpolate and norm_penalty on the CPU: a batch is rows, a row is pieces.
 #include <torch/library.h>
 
 #include "../checks.h"
@@ -93,7 +93,7 @@ at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at:
   return restore_layout(out, r, real);
 }
 
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
+std::tuple<at::Tensor, at::Tensor> norm_penalty(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale) {
   check_penalty(gradient, mode);
   const at::Tensor g = dense_by_sample(gradient);
@@ -112,7 +112,7 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradi
   return {result, norms.to(compute_dtype(g))};
 }
 
-at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
+at::Tensor norm_penalty_backward(const at::Tensor& grad_penalty,
                                           const at::Tensor& gradient, const at::Tensor& norms,
                                           int64_t mode, double target, double scale) {
   check_penalty_backward(grad_penalty, gradient, norms, mode);
@@ -124,7 +124,7 @@ at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
   return restore_layout(combine_rows(g, factors, at::Tensor(), {}), g, gradient);
 }
 
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
+std::tuple<at::Tensor, at::Tensor> norm_penalty_double_backward(
     const at::Tensor& direction, const at::Tensor& grad_penalty, const at::Tensor& gradient,
     const at::Tensor& norms, int64_t mode, double target, double scale) {
   check_penalty_backward(grad_penalty, gradient, norms, mode);
@@ -152,9 +152,9 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
 
 TORCH_LIBRARY_IMPL(ganloss_fast, CPU, m) {
   m.impl("interpolate", &cpu::interpolate);
-  m.impl("gradient_penalty_loss", &cpu::gradient_penalty_loss);
-  m.impl("gradient_penalty_loss_backward", &cpu::gradient_penalty_loss_backward);
-  m.impl("gradient_penalty_loss_double_backward", &cpu::gradient_penalty_loss_double_backward);
+  m.impl("norm_penalty", &cpu::norm_penalty);
+  m.impl("norm_penalty_backward", &cpu::norm_penalty_backward);
+  m.impl("norm_penalty_double_backward", &cpu::norm_penalty_double_backward);
 }
 
 }  // namespace ganloss::cpu

@@ -98,19 +98,19 @@ struct Penalty {
   double scale;
 };
 
-void gradient_penalty_loss(const BatchCall& call, const Penalty& penalty,
+void norm_penalty(const BatchCall& call, const Penalty& penalty,
                            const void* gradient,  // [rows, length]
                            void* result,          // T []
                            void* norms);          // T [rows]
 
-void gradient_penalty_loss_backward(const BatchCall& call, const Penalty& penalty,
+void norm_penalty_backward(const BatchCall& call, const Penalty& penalty,
                                     const void* grad_penalty,  // T []
                                     const void* gradient,      // [rows, length]
                                     const void* norms,         // T [rows]
                                     void* out);                // [rows, length]
 
 // Two launches: a sample's gradient needs <gradient, direction> over the whole sample first.
-void gradient_penalty_loss_double_backward(const BatchCall& call, const Penalty& penalty,
+void norm_penalty_double_backward(const BatchCall& call, const Penalty& penalty,
                                            const void* direction,     // [rows, length]
                                            const void* grad_penalty,  // T []
                                            const void* gradient,      // [rows, length]

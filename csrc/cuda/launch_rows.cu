@@ -1,4 +1,4 @@
-// Launches of interpolate and gradient_penalty_loss: rows to blocks.
+// Launches of interpolate and norm_penalty: rows to blocks.
 #include <algorithm>
 #include <initializer_list>
 
@@ -118,7 +118,7 @@ void launch_row_map(const BatchCall& call, const Pass& pass, const void* x, cons
 }
 
 template <typename T>
-math::NormPenalty<T> norm_penalty(const Penalty& penalty) {
+math::NormPenalty<T> as_norm_penalty(const Penalty& penalty) {
   return {penalty.mode, static_cast<T>(penalty.target)};
 }
 
@@ -131,14 +131,14 @@ T scale_of_sample(const BatchCall& call, const Penalty& penalty) {
 template <typename T>
 void forward(const BatchCall& call, const Penalty& penalty, const void* gradient, void* result,
              void* norms) {
-  const PenaltyOfNorm<T> finish{norm_penalty<T>(penalty), static_cast<T*>(norms)};
+  const PenaltyOfNorm<T> finish{as_norm_penalty<T>(penalty), static_cast<T*>(norms)};
   launch_row_sum<T>(call, finish, gradient, gradient, scale_of_sample<T>(call, penalty), result);
 }
 
 template <typename T>
 void backward(const BatchCall& call, const Penalty& penalty, const void* grad_penalty,
               const void* gradient, const void* norms, void* out) {
-  const PenaltyGradient<T> pass{norm_penalty<T>(penalty), static_cast<const T*>(grad_penalty),
+  const PenaltyGradient<T> pass{as_norm_penalty<T>(penalty), static_cast<const T*>(grad_penalty),
                                 static_cast<const T*>(norms), scale_of_sample<T>(call, penalty)};
   launch_row_map<T>(call, pass, gradient, nullptr, nullptr, out);
 }
@@ -148,10 +148,10 @@ void double_backward(const BatchCall& call, const Penalty& penalty, const void* 
                      const void* grad_penalty, const void* gradient, const void* norms, void* dots,
                      void* grad_grad, void* out) {
   const T scale = scale_of_sample<T>(call, penalty);
-  const PenaltyAlongDirection<T> finish{norm_penalty<T>(penalty), static_cast<const T*>(norms),
+  const PenaltyAlongDirection<T> finish{as_norm_penalty<T>(penalty), static_cast<const T*>(norms),
                                         static_cast<T*>(dots)};
   launch_row_sum<T>(call, finish, gradient, direction, scale, grad_grad);
-  const PenaltyCurvature<T> pass{norm_penalty<T>(penalty), static_cast<const T*>(grad_penalty),
+  const PenaltyCurvature<T> pass{as_norm_penalty<T>(penalty), static_cast<const T*>(grad_penalty),
                                  static_cast<const T*>(norms), static_cast<const T*>(dots), scale};
   launch_row_map<T>(call, pass, direction, gradient, nullptr, out);
 }
@@ -186,19 +186,19 @@ void interpolate(const BatchCall& call, const void* fake, const void* real, cons
                                                                      alpha_per_element, out);
 }
 
-void gradient_penalty_loss(const BatchCall& call, const Penalty& penalty, const void* gradient,
+void norm_penalty(const BatchCall& call, const Penalty& penalty, const void* gradient,
                            void* result, void* norms) {
   (is_double(call) ? forward<double> : forward<float>)(call, penalty, gradient, result, norms);
 }
 
-void gradient_penalty_loss_backward(const BatchCall& call, const Penalty& penalty,
+void norm_penalty_backward(const BatchCall& call, const Penalty& penalty,
                                     const void* grad_penalty, const void* gradient,
                                     const void* norms, void* out) {
   (is_double(call) ? backward<double> : backward<float>)(call, penalty, grad_penalty, gradient,
                                                          norms, out);
 }
 
-void gradient_penalty_loss_double_backward(const BatchCall& call, const Penalty& penalty,
+void norm_penalty_double_backward(const BatchCall& call, const Penalty& penalty,
                                            const void* direction, const void* grad_penalty,
                                            const void* gradient, const void* norms, void* dots,
                                            void* grad_grad, void* out) {

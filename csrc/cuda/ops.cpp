@@ -314,7 +314,7 @@ at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& see
   return restore_layout(out, x, inputs);
 }
 
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
+std::tuple<at::Tensor, at::Tensor> norm_penalty(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale) {
   check_penalty(gradient, mode);
   const c10::cuda::OptionalCUDAGuard guard(gradient.device());
@@ -325,13 +325,13 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradi
   BatchCall call = batch_call(g, g.size(0));
   const at::Tensor workspace = empty_bytes(batch_workspace_bytes(call), g);
   call.workspace = workspace.mutable_data_ptr();
-  cuda::gradient_penalty_loss(call, penalty_of(mode, target, scale), pointer(g),
+  cuda::norm_penalty(call, penalty_of(mode, target, scale), pointer(g),
                               mutable_pointer(penalty), mutable_pointer(norms));
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return {penalty, norms};
 }
 
-at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
+at::Tensor norm_penalty_backward(const at::Tensor& grad_penalty,
                                           const at::Tensor& gradient, const at::Tensor& norms,
                                           int64_t mode, double target, double scale) {
   check_penalty_backward(grad_penalty, gradient, norms, mode);
@@ -340,14 +340,14 @@ at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
   const at::Tensor incoming = grad_penalty.to(compute_dtype(g));
   const at::Tensor n = norms.to(compute_dtype(g)).contiguous();
   const at::Tensor out = empty_like_dense(g);
-  cuda::gradient_penalty_loss_backward(batch_call(g, g.size(0)), penalty_of(mode, target, scale),
+  cuda::norm_penalty_backward(batch_call(g, g.size(0)), penalty_of(mode, target, scale),
                                        pointer(incoming), pointer(g), pointer(n),
                                        mutable_pointer(out));
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return restore_layout(out, g, gradient);
 }
 
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
+std::tuple<at::Tensor, at::Tensor> norm_penalty_double_backward(
     const at::Tensor& direction, const at::Tensor& grad_penalty, const at::Tensor& gradient,
     const at::Tensor& norms, int64_t mode, double target, double scale) {
   check_penalty_backward(grad_penalty, gradient, norms, mode);
@@ -362,7 +362,7 @@ std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
   BatchCall call = batch_call(g, g.size(0));
   const at::Tensor workspace = empty_bytes(batch_workspace_bytes(call), g);
   call.workspace = workspace.mutable_data_ptr();
-  cuda::gradient_penalty_loss_double_backward(
+  cuda::norm_penalty_double_backward(
       call, penalty_of(mode, target, scale), pointer(v), pointer(incoming), pointer(g), pointer(n),
       mutable_pointer(dots), mutable_pointer(grad_grad), mutable_pointer(out));
   C10_CUDA_KERNEL_LAUNCH_CHECK();

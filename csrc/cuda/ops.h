@@ -19,12 +19,12 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
 at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at::Tensor& alpha);
 at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& seed);
 
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss(const at::Tensor& gradient, int64_t mode,
+std::tuple<at::Tensor, at::Tensor> norm_penalty(const at::Tensor& gradient, int64_t mode,
                                                          double target, double scale);
-at::Tensor gradient_penalty_loss_backward(const at::Tensor& grad_penalty,
+at::Tensor norm_penalty_backward(const at::Tensor& grad_penalty,
                                           const at::Tensor& gradient, const at::Tensor& norms,
                                           int64_t mode, double target, double scale);
-std::tuple<at::Tensor, at::Tensor> gradient_penalty_loss_double_backward(
+std::tuple<at::Tensor, at::Tensor> norm_penalty_double_backward(
     const at::Tensor& direction, const at::Tensor& grad_penalty, const at::Tensor& gradient,
     const at::Tensor& norms, int64_t mode, double target, double scale);
 

@@ -10,7 +10,7 @@ TORCH_LIBRARY_IMPL(ganloss_fast, CUDA, m) {
   m.impl("multi_tensor_loss_double_backward", &cuda::multi_tensor_loss_double_backward);
   m.impl("interpolate", &cuda::interpolate);
   m.impl("perturb", &cuda::perturb);
-  m.impl("gradient_penalty_loss", &cuda::gradient_penalty_loss);
-  m.impl("gradient_penalty_loss_backward", &cuda::gradient_penalty_loss_backward);
-  m.impl("gradient_penalty_loss_double_backward", &cuda::gradient_penalty_loss_double_backward);
+  m.impl("norm_penalty", &cuda::norm_penalty);
+  m.impl("norm_penalty_backward", &cuda::norm_penalty_backward);
+  m.impl("norm_penalty_double_backward", &cuda::norm_penalty_double_backward);
 }

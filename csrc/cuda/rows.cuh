@@ -1,4 +1,4 @@
-// The kernels of interpolate and gradient_penalty_loss: a batch is rows, a sample is a row.
+// The kernels of interpolate and norm_penalty: a batch is rows, a sample is a row.
 //
 // Both kinds, a sum over every row and an elementwise pass with factors of the row, come for
 //   wide rows:    a block for a row, or several blocks for the pieces of a row;

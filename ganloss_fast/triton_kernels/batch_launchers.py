@@ -1,4 +1,4 @@
-"""Launchers of interpolate, perturb and gradient_penalty_loss: a batch to one or two launches."""
+"""Launchers of interpolate, perturb and norm_penalty: a batch to one or two launches."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def launch_penalty_gradient(x, y, norms, dots, grad_penalty, mode, target, scale
     return out
 
 
-def gradient_penalty_loss(gradient: Tensor, mode: int, target: float, scale: float):
+def norm_penalty(gradient: Tensor, mode: int, target: float, scale: float):
     """gradient [B, ...] -> penalty [], norms [B]"""
     check_penalty(gradient, mode)
     g = dense_by_sample(gradient)
@@ -166,7 +166,7 @@ def gradient_penalty_loss(gradient: Tensor, mode: int, target: float, scale: flo
     return penalty, norms
 
 
-def gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, scale):
+def norm_penalty_backward(grad_penalty, gradient, norms, mode, target, scale):
     check_penalty_backward(grad_penalty, gradient, norms, mode)
     g = dense_by_sample(gradient)
     norms = read_one_by_one(norms, accumulator_of(g))
@@ -175,7 +175,7 @@ def gradient_penalty_loss_backward(grad_penalty, gradient, norms, mode, target, 
     return restore_layout(out, g, gradient)
 
 
-def gradient_penalty_loss_double_backward(
+def norm_penalty_double_backward(
     direction, grad_penalty, gradient, norms, mode, target, scale
 ):
     """-> grad of grad_penalty [], grad of gradient [B, ...]

@@ -7,9 +7,9 @@ CUDA graph can capture it.
 """
 
 from ganloss_fast.triton_kernels.batch_launchers import (
-    gradient_penalty_loss,
-    gradient_penalty_loss_backward,
-    gradient_penalty_loss_double_backward,
+    norm_penalty,
+    norm_penalty_backward,
+    norm_penalty_double_backward,
     interpolate,
     perturb,
 )
@@ -20,9 +20,9 @@ from ganloss_fast.triton_kernels.segment_launchers import (
 )
 
 __all__ = [
-    "gradient_penalty_loss",
-    "gradient_penalty_loss_backward",
-    "gradient_penalty_loss_double_backward",
+    "norm_penalty",
+    "norm_penalty_backward",
+    "norm_penalty_double_backward",
     "interpolate",
     "multi_tensor_loss",
     "multi_tensor_loss_backward",

@@ -1,4 +1,4 @@
-"""interpolate and gradient_penalty_loss in Triton: kernels over the samples of a batch.
+"""interpolate and norm_penalty in Triton: kernels over the samples of a batch.
 
 A batch is rows: [batch, length], each row one block of memory. A long row (ROWS == 1) is cut into
 `splits` parts, each a run of tiles of COLUMNS elements that one program takes in strides. Short

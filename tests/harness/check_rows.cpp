@@ -71,10 +71,10 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
     launch();
   };
   with_workspace([&] {
-    cuda::gradient_penalty_loss(call, penalty, gradient.data(), result.data(), norms.data());
+    cuda::norm_penalty(call, penalty, gradient.data(), result.data(), norms.data());
   });
   with_workspace([&] {
-    cuda::gradient_penalty_loss(call, penalty, gradient.data(), again.data(), norms.data());
+    cuda::norm_penalty(call, penalty, gradient.data(), again.data(), norms.data());
   });
   double sum = 0, contraction = 0, magnitude = 0;
   std::vector<double> norm(batch.rows, 0.0), dot(batch.rows, 0.0), dot_magnitude(batch.rows, 0.0);
@@ -102,7 +102,7 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
     expect_close(what, i, out.get(i), expected, rounding,
                  tiny + std::fabs(uncancelled) * epsilon / rounding);
   };
-  cuda::gradient_penalty_loss_backward(call, penalty, incoming.data(), gradient.data(),
+  cuda::norm_penalty_backward(call, penalty, incoming.data(), gradient.data(),
                                        norms.data(), out.data());
   for (int64_t i = 0; i < batch.rows * batch.length; ++i) {
     const double factor = 0.7 * per_sample * gradient.get(i);
@@ -110,7 +110,7 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
   }
 
   with_workspace([&] {
-    cuda::gradient_penalty_loss_double_backward(call, penalty, direction.data(), incoming.data(),
+    cuda::norm_penalty_double_backward(call, penalty, direction.data(), incoming.data(),
                                                 gradient.data(), norms.data(), dots.data(),
                                                 grad_grad.data(), out.data());
   });

@@ -168,14 +168,14 @@ void measure_batch(Dtype dtype, const char* shape, int64_t rows) {
   void *result = of.small(), *incoming = of.small(), *norms = of.small(rows);
   void* dots = of.small(rows);
   call.workspace = of.workspace(cuda::batch_workspace_bytes(call));
-  measure(named("gradient_penalty_loss").c_str(), dtype,
-          [&] { cuda::gradient_penalty_loss(call, penalty, gradient, result, norms); });
-  measure(named("gradient_penalty_loss_backward").c_str(), dtype, [&] {
-    cuda::gradient_penalty_loss_backward(call, penalty, incoming, gradient, norms, out);
+  measure(named("norm_penalty").c_str(), dtype,
+          [&] { cuda::norm_penalty(call, penalty, gradient, result, norms); });
+  measure(named("norm_penalty_backward").c_str(), dtype, [&] {
+    cuda::norm_penalty_backward(call, penalty, incoming, gradient, norms, out);
   });
   call.workspace = of.workspace(cuda::batch_workspace_bytes(call));
-  measure(named("gradient_penalty_loss_double_backward").c_str(), dtype, [&] {
-    cuda::gradient_penalty_loss_double_backward(call, penalty, direction, incoming, gradient, norms,
+  measure(named("norm_penalty_double_backward").c_str(), dtype, [&] {
+    cuda::norm_penalty_double_backward(call, penalty, direction, incoming, gradient, norms,
                                                 dots, result, out);
   });
 }

@@ -29,13 +29,13 @@ TORCH_LIBRARY(ganloss_fast_emulated, m) {
   m.def("interpolate(Tensor real, Tensor fake, Tensor alpha) -> Tensor");
   m.def("perturb(Tensor inputs, float sigma, Tensor seed) -> Tensor");
   m.def(
-      "gradient_penalty_loss(Tensor gradient, int mode, float target, float scale) "
+      "norm_penalty(Tensor gradient, int mode, float target, float scale) "
       "-> (Tensor, Tensor)");
   m.def(
-      "gradient_penalty_loss_backward(Tensor grad_penalty, Tensor gradient, Tensor norms, "
+      "norm_penalty_backward(Tensor grad_penalty, Tensor gradient, Tensor norms, "
       "int mode, float target, float scale) -> Tensor");
   m.def(
-      "gradient_penalty_loss_double_backward(Tensor direction, Tensor grad_penalty, "
+      "norm_penalty_double_backward(Tensor direction, Tensor grad_penalty, "
       "Tensor gradient, Tensor norms, int mode, float target, float scale) -> (Tensor, Tensor)");
   m.def("launches() -> int", [] { return static_cast<int64_t>(harness::count_launches()); });
   m.def("set_schedule(int seed) -> ()", [](int64_t seed) { harness::set_schedule(seed); });
@@ -49,7 +49,7 @@ TORCH_LIBRARY_IMPL(ganloss_fast_emulated, CPU, m) {
   m.impl("multi_tensor_loss_double_backward", &cuda::multi_tensor_loss_double_backward);
   m.impl("interpolate", &cuda::interpolate);
   m.impl("perturb", &cuda::perturb);
-  m.impl("gradient_penalty_loss", &cuda::gradient_penalty_loss);
-  m.impl("gradient_penalty_loss_backward", &cuda::gradient_penalty_loss_backward);
-  m.impl("gradient_penalty_loss_double_backward", &cuda::gradient_penalty_loss_double_backward);
+  m.impl("norm_penalty", &cuda::norm_penalty);
+  m.impl("norm_penalty_backward", &cuda::norm_penalty_backward);
+  m.impl("norm_penalty_double_backward", &cuda::norm_penalty_double_backward);
 }

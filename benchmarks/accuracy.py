@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ganloss_fast import ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import ops
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 FLOOR_ULP = 4.0
 SEGMENTS = 512  # of one element each: a mean of one is the function itself

@@ -26,8 +26,9 @@ from torch import Tensor
 import ganloss_fast
 from benchmarks import machine, plain
 from benchmarks.recording import CsvFile, write_json
-from ganloss_fast import backends, ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DTYPES = {

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from ganloss_fast import ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import ops
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from benchmarks.penalty_workloads import (
 from benchmarks.recording import write_json
 from benchmarks.run import RESULTS
 from ganloss_fast.diagnose import CountFlops
-from ganloss_fast.graph_cut import cut
+from ganloss_fast.graph_cut.second_order import cut
 
 WALKS = 60
 MOST_WALK_MICROSECONDS = 60

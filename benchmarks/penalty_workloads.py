@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import ganloss_fast
 from benchmarks import plain
 from benchmarks.contenders import COMPILE, EAGER, OURS, Contender, Workload
-from ganloss_fast.graph_cut import GraphCut
+from ganloss_fast.graph_cut.second_order import GraphCut
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import critics  # those of the test suite

@@ -10,7 +10,7 @@ namespace ganloss {
 
 namespace {
 
-// Field order of ganloss_fast.terms.Segment and Term.
+// Field order of ganloss_fast.ops.terms.Segment and Term.
 enum SegmentField { kA, kTerm, kScale, kB, kWeight, kSegmentFields };
 enum TermField { kCode, kFirst, kSecond, kTermFields };
 

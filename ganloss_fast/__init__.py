@@ -3,38 +3,38 @@
 import warnings as _warnings
 
 from ganloss_fast import extension as _extension
-from ganloss_fast.adversarial import (
+from ganloss_fast.backends import get_backend, set_backend, use_backend
+from ganloss_fast.diagnose import diagnose
+from ganloss_fast.freezing import frozen
+from ganloss_fast.graph_cut.compiler_pass import compile_options
+from ganloss_fast.graph_cut.second_order import cut_second_order
+from ganloss_fast.losses.adversarial import (
     discriminator_loss,
     discriminator_loss_details,
     discriminator_side_loss,
     generator_loss,
     generator_loss_details,
 )
-from ganloss_fast.approximate import approximate_r1_penalty, perturb
-from ganloss_fast.backends import get_backend, set_backend, use_backend
-from ganloss_fast.compiled import compile_options
-from ganloss_fast.details import LossDetails
-from ganloss_fast.diagnose import diagnose
-from ganloss_fast.freezing import frozen
-from ganloss_fast.graph_cut import cut_second_order
-from ganloss_fast.lazy import LazyRegularizer
-from ganloss_fast.losses import BCE, Hinge, LeastSquares, Wasserstein
-from ganloss_fast.matching import feature_matching_loss
+from ganloss_fast.losses.details import LossDetails
+from ganloss_fast.losses.matching import feature_matching_loss
+from ganloss_fast.losses.table import BCE, Hinge, LeastSquares, Wasserstein
 from ganloss_fast.modules import (
     DiscriminatorLoss,
     FeatureMatchingLoss,
     GeneratorLoss,
     GradientPenalty,
 )
-from ganloss_fast.path_length import PathLength, path_length_penalty
-from ganloss_fast.penalties import (
+from ganloss_fast.penalties.approximate import approximate_r1_penalty, perturb
+from ganloss_fast.penalties.gradient_penalty import (
     gradient_penalty,
     penalty_from_grads,
     penalty_from_logits,
     r1_penalty,
     r2_penalty,
 )
-from ganloss_fast.sampling import Dragan, interpolate
+from ganloss_fast.penalties.lazy import LazyRegularizer
+from ganloss_fast.penalties.path_length import PathLength, path_length_penalty
+from ganloss_fast.penalties.points import Dragan, interpolate
 
 if _extension.REFUSAL is not None:
     _warnings.warn(_extension.REFUSAL, stacklevel=2)

@@ -8,7 +8,7 @@ import torch
 
 import ganloss_fast
 from ganloss_fast import backends, extension
-from ganloss_fast.graph_cut_rows import ROWS, proven_row
+from ganloss_fast.graph_cut.rows import ROWS, proven_row
 
 
 def _built() -> str:

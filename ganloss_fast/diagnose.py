@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganloss_fast import graph_cut
-from ganloss_fast.critic_gradient import (
+from ganloss_fast.graph_cut import second_order
+from ganloss_fast.graph_cut.hooks import row_of
+from ganloss_fast.graph_cut.rows import Node, walk
+from ganloss_fast.penalties.critic.gradient import (
     CriticCall,
     CriticRun,
     explaining_missing_derivatives,
     gradients_of,
     run_critic,
 )
-from ganloss_fast.critic_modules import ModuleStates, before_first_run
-from ganloss_fast.graph_cut_hooks import row_of
-from ganloss_fast.graph_cut_rows import Node, walk
-from ganloss_fast.leaf_gradients import gradients_aside, leaves_of
-from ganloss_fast.sampling import Samples, as_samples
+from ganloss_fast.penalties.critic.leaf_gradients import gradients_aside, leaves_of
+from ganloss_fast.penalties.critic.modules import ModuleStates, before_first_run
+from ganloss_fast.penalties.points import Samples, as_samples
 
 
 class CountFlops(TorchDispatchMode):
@@ -133,7 +133,7 @@ def _penalty_step(
     with torch.enable_grad(), CountFlops() as counter:
         run, grads = _inner_gradient(call, points)
         if with_cut:
-            grads, edges, nodes, _ = graph_cut.cut(grads, "stock", (), run.inputs)
+            grads, edges, nodes, _ = second_order.cut(grads, "stock", (), run.inputs)
         penalty = torch.stack([g.float().square().sum() for g in grads]).sum()
         _discarding_backward(penalty)
     return counter.total, edges, nodes

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ganloss_fast import adversarial, losses, matching, penalties
 from ganloss_fast.checks import Outputs, check_names, describe
-from ganloss_fast.losses import Loss, LossLike
-from ganloss_fast.matching import Features
-from ganloss_fast.sampling import Samples
+from ganloss_fast.losses import adversarial, matching, table
+from ganloss_fast.losses.matching import Features
+from ganloss_fast.losses.table import Loss, LossLike
+from ganloss_fast.penalties import gradient_penalty
+from ganloss_fast.penalties.points import Samples
 
 
 class _Held(NamedTuple):
@@ -42,7 +43,7 @@ class _Configured(torch.nn.Module):
         super().__init__()
         check_names(type(self).__name__, list(options), _keywords(function))
         if loss is not None:
-            options = {"loss": losses.resolve(loss), **options}
+            options = {"loss": table.resolve(loss), **options}
         self._options = {name: self._hold(name, value) for name, value in options.items()}
         self._holds_tensors = bool(self._parameters or self._buffers)
 
@@ -127,7 +128,7 @@ class GradientPenalty(_Configured):
     """:func:`ganloss_fast.gradient_penalty`, called with (critic, real, fake)."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(penalties.gradient_penalty, **options)
+        super().__init__(gradient_penalty.gradient_penalty, **options)
 
     def forward(
         self,
@@ -136,4 +137,4 @@ class GradientPenalty(_Configured):
         fake: Samples | None = None,
         **inputs: Any,
     ) -> Tensor:
-        return penalties.gradient_penalty(critic, real, fake, **self.options, **inputs)
+        return gradient_penalty.gradient_penalty(critic, real, fake, **self.options, **inputs)

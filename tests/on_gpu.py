@@ -34,7 +34,7 @@ def native_kernel(name: str) -> Callable:
 
 
 def triton_kernel(name: str) -> Callable:
-    from ganloss_fast.triton_kernels import launchers
+    from ganloss_fast.ops.triton import launchers
 
     return getattr(launchers, name)
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ganloss_fast import terms
-from ganloss_fast.terms import Segment, Term
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment, Term
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)

@@ -13,8 +13,9 @@ import torch
 from oracle import draw
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganloss_fast import ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import ops
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 
 class Call(NamedTuple):

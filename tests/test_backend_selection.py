@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import ganloss_fast
-from ganloss_fast import backends, functions, ops, reference, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import functions, reference, terms
+from ganloss_fast.ops.terms import Segment
 
 EXTENSIONS = {
     "with CUDA": {"built": "cuda", "reasons": {}},

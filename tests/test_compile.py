@@ -8,8 +8,9 @@ from oracle import TRUTHS, assert_close, draw, draw_segment, inputs_of
 from torch import nn
 
 import ganloss_fast as gf
-from ganloss_fast import ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import ops
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 pytestmark = [
     # torch's own: while the compiler is imported, and from the code it generates

@@ -17,8 +17,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 import ganloss_fast as gf
-from ganloss_fast.compiled import remove_zero_branch
 from ganloss_fast.diagnose import CountFlops
+from ganloss_fast.graph_cut.compiler_pass import remove_zero_branch
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -7,8 +7,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ganloss_fast
-from ganloss_fast import backends, ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 OPS = (
     "multi_tensor_loss",

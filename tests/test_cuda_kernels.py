@@ -22,8 +22,9 @@ import torch
 from harness import build
 
 import ganloss_fast
-from ganloss_fast import ops, reference, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import ops
+from ganloss_fast.ops import reference, terms
+from ganloss_fast.ops.terms import Segment
 
 pytestmark = pytest.mark.skipif(
     build.why_no_harness() is not None, reason=f"no harness: {build.why_no_harness()}"
@@ -270,9 +271,7 @@ def test_results_do_not_depend_on_the_schedule(emulated, segments):
         second = torch.autograd.grad(
             sum(g.float().square().sum() for g in first), inputs, materialize_grads=True
         )
-        penalties = [
-            ops.norm_penalty(g, "two_sided", 1.0, 1.0)[0] for g in (gradient, tiny)
-        ]
+        penalties = [ops.norm_penalty(g, "two_sided", 1.0, 1.0)[0] for g in (gradient, tiny)]
         noisy = ops.perturb(gradient, 0.5, torch.tensor(7))
         return [*outputs, *first, *second, *penalties, noisy, *torch.autograd.grad(
             sum(penalties), [gradient, tiny])]  # fmt: skip

@@ -21,8 +21,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ganloss_fast
-from ganloss_fast import backends, functions, ops, reference, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import functions, reference, terms
+from ganloss_fast.ops.terms import Segment
 
 ROOT = Path(ganloss_fast.__file__).parents[1]
 

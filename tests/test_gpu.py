@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import ganloss_fast
-from ganloss_fast import backends, ops, reference, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import reference, terms
+from ganloss_fast.ops.terms import Segment
 
 pytestmark = [
     pytest.mark.gpu,

@@ -22,8 +22,9 @@ from oracle import (
     same_bits,
 )
 
-from ganloss_fast import backends, ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 if not backends.HAS_NATIVE:
     pytest.skip(f"no native kernels: {backends.NATIVE_MISSING}", allow_module_level=True)

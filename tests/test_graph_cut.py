@@ -14,8 +14,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import ganloss_fast as gf
-from ganloss_fast import backends, graph_cut, graph_cut_hooks
+from ganloss_fast import backends
 from ganloss_fast.diagnose import CountFlops
+from ganloss_fast.graph_cut import hooks, second_order
 
 ENGINES = ["native", "hooks"] if backends.HAS_NATIVE else ["hooks"]
 CUTTABLE = [name for name, case in CRITICS.items() if case.cut < case.stock - 1]
@@ -29,8 +30,8 @@ def engine(request, monkeypatch):
             graph_cut,
             "cut",
             lambda grads, zero_grads="stock", parameters=(), hidden=(), fast=False: (
-                graph_cut.CutResult(
-                    *graph_cut_hooks.cut_second_order(grads, zero_grads, parameters, hidden)
+                second_order.CutResult(
+                    *hooks.cut_second_order(grads, zero_grads, parameters, hidden)
                 )
             ),
         )
@@ -212,9 +213,9 @@ def test_a_gradient_cut_twice_and_used_in_two_penalties_keeps_its_zeros(engine):
     x = torch.randn(2, 3, 32, 32, requires_grad=True)
     for critic, wanted in ((cut, True), (stock, False)):
         (g,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-        first = graph_cut.cut([g]).grads[0] if wanted else g
+        first = second_order.cut([g]).grads[0] if wanted else g
         first.square().sum().backward(retain_graph=True)
-        second = graph_cut.cut([g]).grads[0] if wanted else g
+        second = second_order.cut([g]).grads[0] if wanted else g
         critic.zero_grad()
         second.square().sum().backward()
     assert_same_gradients(cut, stock)
@@ -237,7 +238,7 @@ def test_third_order_passes_through(engine):
     for critic, choice in ((cut, "auto"), (stock, "off")):
         point = x.clone().requires_grad_()
         (g,) = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
-        g = graph_cut.cut([g]).grads[0] if choice == "auto" else g
+        g = second_order.cut([g]).grads[0] if choice == "auto" else g
         second = torch.autograd.grad(
             g.square().sum(), critic[0].weight, create_graph=True, allow_unused=True
         )[0]
@@ -376,7 +377,7 @@ def test_prelu_is_cut_only_while_its_weight_has_no_inner_gradient(engine):
         point = x.clone().requires_grad_()
         prelu = next(m for m in critic if isinstance(m, nn.PReLU))
         grads = torch.autograd.grad(critic(point).sum(), [point, prelu.weight], create_graph=True)
-        grads = graph_cut.cut(grads).grads if wanted else grads
+        grads = second_order.cut(grads).grads if wanted else grads
         (grads[0].square().sum() + grads[1].square().sum()).backward()
     assert_same_gradients(cut, stock)
 
@@ -386,7 +387,7 @@ def test_the_phase_of_a_complex_number_is_left_alone(engine):
     for wanted in (True, False):
         z = torch.tensor([1 + 2j, -0.5 + 0.1j], dtype=torch.complex128, requires_grad=True)
         (g,) = torch.autograd.grad(z.abs().square().sum() + z.abs().sum(), z, create_graph=True)
-        g = graph_cut.cut([g]).grads[0] if wanted else g
+        g = second_order.cut([g]).grads[0] if wanted else g
         (g.real * torch.tensor([0.3, 2.0], dtype=torch.float64)).sum().backward()
         results.append(z.grad)
     assert torch.equal(*results)

@@ -24,8 +24,9 @@ from oracle import (
     truth_of,
 )
 
-from ganloss_fast import ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import ops
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 SOFTPLUS = terms.softplus(-1.0)
 

@@ -263,7 +263,7 @@ def on_native(call: Call, arguments: dict[str, object]) -> object:
 def on_triton(call: Call, arguments: dict[str, object]) -> object:
     """The Triton launcher. It refuses before it launches, so no GPU and no interpreter is used."""
     pytest.importorskip("triton")
-    from ganloss_fast.triton_kernels import launchers
+    from ganloss_fast.ops.triton import launchers
 
     if not hasattr(launchers, call.name):
         pytest.skip(f"there are no Triton kernels of {call.name}")

@@ -16,7 +16,8 @@ from oracle import (
 from torch import Tensor, nn
 
 import ganloss_fast as gf
-from ganloss_fast import ops, reference
+from ganloss_fast import ops
+from ganloss_fast.ops import reference
 
 PUBLIC = {"package": gf, "reference": reference}
 

@@ -11,7 +11,7 @@ from penalty_oracle import HostSync, assert_penalty, samples, small_critic
 from torch import nn
 
 import ganloss_fast as gf
-from ganloss_fast import graph_cut
+from ganloss_fast.graph_cut import second_order
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
@@ -31,7 +31,7 @@ def test_inv_scale_changes_nothing_in_float32(form):
 
 
 def test_the_scale_is_not_read_on_the_host(monkeypatch):
-    monkeypatch.setattr(graph_cut, "is_known_nonfinite", lambda signal: False)  # as on a GPU
+    monkeypatch.setattr(second_order, "is_known_nonfinite", lambda signal: False)  # as on a GPU
     critic = small_critic()
     x, _ = samples()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)

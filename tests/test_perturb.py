@@ -15,7 +15,8 @@ import torch
 from layouts import LAYOUTS
 
 import ganloss_fast as gf
-from ganloss_fast import backends, reference
+from ganloss_fast import backends
+from ganloss_fast.ops import reference
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SEEDS = (0, 1, -1, 2**62 + 12345, -(2**63))

@@ -28,8 +28,10 @@ from oracle import (
 )
 from test_bad_input import EVERYTHING
 
-from ganloss_fast import losses, ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import ops
+from ganloss_fast.losses import table
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 
 def caught():
@@ -216,7 +218,7 @@ def test_a_loss_that_broadcasts_would_be_caught(monkeypatch):
     """The table of bad input fails as soon as the check of a label map is gone."""
     bad = EVERYTHING["options: a least-squares label map of another shape"]
     monkeypatch.setattr(
-        losses, "_label_map", lambda name, label, logits: label[:1].expand_as(logits)
+        table, "_label_map", lambda name, label, logits: label[:1].expand_as(logits)
     )
     with pytest.raises(pytest.fail.Exception), pytest.raises(bad.error):
         bad.call()

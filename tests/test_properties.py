@@ -21,7 +21,7 @@ from oracle import (
 
 import ganloss_fast as gf
 from ganloss_fast import ops
-from ganloss_fast.terms import Segment
+from ganloss_fast.ops.terms import Segment
 
 pytestmark = pytest.mark.usefixtures("native")
 

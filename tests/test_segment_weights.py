@@ -14,8 +14,9 @@ from oracle import (
     plain_total,
 )
 
-from ganloss_fast import ops, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import ops
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.terms import Segment
 
 SOFTPLUS = terms.softplus(-1.0)
 INF = math.inf

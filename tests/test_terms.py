@@ -9,8 +9,9 @@ import torch
 from oracle import TRUTHS, assert_close, assert_tail_is_kept, softplus, ulps
 from torch import Tensor
 
-from ganloss_fast import ops, reference, terms
-from ganloss_fast.terms import Segment, Term
+from ganloss_fast import ops
+from ganloss_fast.ops import reference, terms
+from ganloss_fast.ops.terms import Segment, Term
 
 INF = math.inf
 

@@ -24,9 +24,10 @@ from triton_interpreted import (
     triton_under_guard,
 )
 
-from ganloss_fast import ops, reference
-from ganloss_fast.triton_kernels import launchers
-from ganloss_fast.triton_kernels.rows import long_row, rows_end_to_end, short_rows
+from ganloss_fast import ops
+from ganloss_fast.ops import reference
+from ganloss_fast.ops.triton import launchers
+from ganloss_fast.ops.triton.rows import long_row, rows_end_to_end, short_rows
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 pytest.importorskip("triton")
 from triton.runtime.jit import JITFunction
 
-from ganloss_fast.triton_kernels import launchers
+from ganloss_fast.ops.triton import launchers
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET=1: its launches are not Triton's", allow_module_level=True)
@@ -75,11 +75,11 @@ CALLS = {
     "interpolate": lambda x, one, norms: launchers.interpolate(x, x, norms),
     "perturb": noise,
     "norm_penalty": lambda x, *_: launchers.norm_penalty(x, 0, 1.0, 1.0),
-    "norm_penalty_backward": lambda x, one, norms: (
-        launchers.norm_penalty_backward(one, x, norms, 0, 1.0, 1.0)
+    "norm_penalty_backward": lambda x, one, norms: launchers.norm_penalty_backward(
+        one, x, norms, 0, 1.0, 1.0
     ),
-    "norm_penalty_double_backward": lambda x, one, norms: (
-        launchers.norm_penalty_double_backward(x, one, x, norms, 0, 1.0, 1.0)
+    "norm_penalty_double_backward": lambda x, one, norms: launchers.norm_penalty_double_backward(
+        x, one, x, norms, 0, 1.0, 1.0
     ),
 }
 

@@ -19,8 +19,9 @@ from triton_interpreted import (
     penalty_orders,
 )
 
-from ganloss_fast import backends, ops, reference, terms
-from ganloss_fast.terms import Segment
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import reference, terms
+from ganloss_fast.ops.terms import Segment
 
 DEVICE = "cuda"
 

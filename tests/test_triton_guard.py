@@ -23,9 +23,10 @@ from triton_interpreted import (
     triton_under_guard,
 )
 
-from ganloss_fast import backends, ops, reference, terms
-from ganloss_fast.terms import Segment
-from ganloss_fast.triton_kernels import (
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import reference, terms
+from ganloss_fast.ops.terms import Segment
+from ganloss_fast.ops.triton import (
     launchers,
     multi_tensor_loss,
     reduction,

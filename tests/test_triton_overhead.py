@@ -22,7 +22,7 @@ pytest.importorskip("triton")
 from triton.runtime.jit import JITFunction
 
 from ganloss_fast import ops
-from ganloss_fast.triton_kernels import launchers
+from ganloss_fast.ops.triton import launchers
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET=1: its launches are not Triton's", allow_module_level=True)

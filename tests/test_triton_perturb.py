@@ -13,9 +13,10 @@ import triton
 import triton.language as tl
 from triton_interpreted import DTYPES, draw, leaf, set_block, triton_under_guard
 
-from ganloss_fast import backends, ops, reference
-from ganloss_fast.triton_kernels import launchers
-from ganloss_fast.triton_kernels.perturb import noise_of_tile, words_of_blocks
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import reference
+from ganloss_fast.ops.triton import launchers
+from ganloss_fast.ops.triton.perturb import noise_of_tile, words_of_blocks
 
 SEED = torch.tensor(-1234567890123456789)
 

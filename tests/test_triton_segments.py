@@ -30,11 +30,12 @@ from triton_interpreted import (
     triton_under_guard,
 )
 
-from ganloss_fast import ops, reference, terms
-from ganloss_fast.terms import Segment
-from ganloss_fast.triton_kernels import launchers
-from ganloss_fast.triton_kernels.multi_tensor_loss import tile_count
-from ganloss_fast.triton_kernels.terms import CURVATURE, SLOPE, TERM_FUNCTIONS, VALUE
+from ganloss_fast import ops
+from ganloss_fast.ops import reference, terms
+from ganloss_fast.ops.terms import Segment
+from ganloss_fast.ops.triton import launchers
+from ganloss_fast.ops.triton.multi_tensor_loss import tile_count
+from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, TERM_FUNCTIONS, VALUE
 
 INF, NAN = math.inf, math.nan
 

@@ -18,9 +18,9 @@ triton = pytest.importorskip("triton")
 import triton.language as tl
 import triton_compile
 
-from ganloss_fast import terms
-from ganloss_fast.triton_kernels import launchers
-from ganloss_fast.triton_kernels.terms import TERM_FUNCTIONS
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.triton import launchers
+from ganloss_fast.ops.triton.terms import TERM_FUNCTIONS
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET=1: nothing is compiled", allow_module_level=True)

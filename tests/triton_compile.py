@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from ganloss_fast.triton_kernels import batch_launchers, segment_launchers
+from ganloss_fast.ops.triton import batch_launchers, segment_launchers
 
 THREADS = 128  # of a program
 SUPPORTED = "3.8."  # its compiler's internals are used here, and registers differ by release

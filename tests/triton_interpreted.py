@@ -13,9 +13,10 @@ from collections.abc import Iterator
 import torch
 import triton_guard
 
-from ganloss_fast import backends, ops, reference, terms
-from ganloss_fast.terms import Segment
-from ganloss_fast.triton_kernels import batch_launchers, layout, segment_launchers
+from ganloss_fast import backends, ops
+from ganloss_fast.ops import reference, terms
+from ganloss_fast.ops.terms import Segment
+from ganloss_fast.ops.triton import batch_launchers, layout, segment_launchers
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EPSILON = {dtype: torch.finfo(dtype).eps for dtype in DTYPES}

@@ -11,7 +11,7 @@
 
 namespace ganloss {
 
-// A row of the allow-list that holds in this torch (ganloss_fast/graph_cut_rows.py).
+// A row of the allow-list that holds in this torch (ganloss_fast/graph_cut/rows.py).
 struct CutRow {
   int64_t edge;        // the edge whose gradient is an exact zero
   bool real_only;      // only for real dtypes

@@ -124,7 +124,7 @@ struct TermSpec {
 };
 
 // The table of terms: DO(name, the term made from its parameters). A code is a row number;
-// ganloss_fast/terms.py holds the same list and a test compares the two.
+// ganloss_fast/ops/terms.py holds the same list and a test compares the two.
 #define GANLOSS_FOR_EACH_TERM(DO)           \
   DO(softplus, Softplus<scalar_t>{first})   \
   DO(hinge, Hinge<scalar_t>{first, second}) \

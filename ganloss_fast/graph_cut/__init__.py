@@ -1,0 +1,1 @@
+"""What carries exact zeros in the graph of an input gradient, and how it is removed."""

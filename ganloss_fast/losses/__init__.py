@@ -1,0 +1,1 @@
+"""Adversarial losses and feature matching: what they are (``table``), and the calls over them."""

@@ -1,0 +1,283 @@
+"""Launchers of multi_tensor_loss: a list of segments to launches of one segment each.
+
+A list costs one launch for each segment and direction, because Triton has no pointer arrays:
+10 to 20 microseconds of Python each, where the CUDA C++ kernels launch once for the whole list. A
+call with a segment of more than one tile also fills a small workspace with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from ganloss_fast.ops.terms import TERM_NAMES
+from ganloss_fast.ops.triton import multi_tensor_loss as kernels
+from ganloss_fast.ops.triton.checks import (
+    HAS_B,
+    HAS_WEIGHT,
+    check_incoming,
+    check_same,
+    check_segments,
+    check_shape,
+)
+from ganloss_fast.ops.triton.layout import (
+    BLOCK,
+    COMPUTE_DTYPES,
+    NUM_WARPS,
+    dense,
+    in_layout_of,
+    program_count,
+    workspace_for,
+)
+from ganloss_fast.ops.triton.reduction import MAX_PROGRAMS
+from ganloss_fast.ops.triton.terms import TERM_FUNCTIONS
+
+TERMS = [TERM_FUNCTIONS[name] for name in TERM_NAMES]
+
+
+class ResolvedSegment(NamedTuple):
+    """One segment with its operands in one memory order."""
+
+    position: int  # in the list
+    a: Tensor
+    b: Tensor | None  # 0-d, or in the layout of a
+    weight: Tensor | None  # in the layout of a, in any dtype
+    term: triton.JITFunction
+    first: float
+    second: float
+    scale: float
+
+    @property
+    def programs(self) -> int:
+        return program_count(self.a.numel())
+
+    @property
+    def b_is_scalar(self) -> bool:
+        return self.b is not None and self.b.dim() == 0
+
+
+def resolve(a, b, weights, operands, terms, parameters, scale) -> list[ResolvedSegment]:
+    check_segments(a, b, weights, operands, terms, parameters, scale)
+    next_b, next_weight = iter(b), iter(weights)
+    segments = []
+    for s, taken in enumerate(operands):
+        elements = dense(a[s])
+        other = weight = None
+        if taken & HAS_B:
+            other = next(next_b)
+            other = in_layout_of(other, elements) if other.dim() > 0 else other.resolve_neg()
+        if taken & HAS_WEIGHT:
+            weight = in_layout_of(next(next_weight), elements)
+        segments.append(
+            ResolvedSegment(
+                s,
+                elements,
+                other,
+                weight,
+                TERMS[terms[s]],
+                float(parameters[2 * s]),
+                float(parameters[2 * s + 1]),
+                float(scale[s]),
+            )
+        )
+    return segments
+
+
+def loss_dtype(a: Sequence[Tensor]) -> torch.dtype:
+    return torch.float64 if any(t.dtype == torch.float64 for t in a) else torch.float32
+
+
+def shared_workspace(segments: Sequence[ResolvedSegment], sums: int) -> Tensor | None:
+    """For all launches of a call, of the size that the longest segment needs."""
+    if not segments:
+        return None
+    return workspace_for(max(s.programs for s in segments), sums, segments[0].a.device)
+
+
+def launch(kernel, segment: ResolvedSegment, workspace: Tensor | None, *tensors) -> None:
+    """Launches a segment kernel with what all of them take beside their own tensors."""
+    count = segment.a.numel()
+    programs = program_count(count)
+    kernel[(programs,)](
+        segment.a,
+        segment.b,
+        segment.weight,
+        workspace if programs > 1 else None,
+        *tensors,
+        segment.position,
+        count,
+        segment.scale,
+        segment.first,
+        segment.second,
+        TERM=segment.term,
+        B_IS_SCALAR=segment.b_is_scalar,
+        T=COMPUTE_DTYPES[segment.a.dtype],
+        BLOCK=BLOCK,
+        PARTIALS_BLOCK=MAX_PROGRAMS,
+        num_warps=NUM_WARPS,
+    )
+
+
+def multi_tensor_loss(a, b, weights, operands, terms, parameters, scale, with_statistics):
+    """-> total [], values [S], statistics [S, 4] or [0, 4]"""
+    segments = resolve(a, b, weights, operands, terms, parameters, scale)
+    dtype = loss_dtype(a)
+    total = a[0].new_empty((), dtype=dtype)
+    values = a[0].new_empty((len(a),), dtype=dtype)
+    statistics = a[0].new_empty((len(a) if with_statistics else 0, 4), dtype=dtype)
+    with torch.cuda.device_of(a[0]):
+        workspace = shared_workspace(segments, 5 if with_statistics else 1)
+        for segment in segments:
+            launch(
+                kernels.term_mean_kernel,
+                segment,
+                workspace,
+                values,
+                total,
+                statistics if with_statistics else None,
+            )
+    return total, values, statistics
+
+
+A, B = 0, 1
+Sides = tuple[list[Tensor | None], list[Tensor | None]]
+"""What goes with the a, and with the b, of every segment; None where nobody asked."""
+
+
+def each_wanted(
+    name: str, operands: Sequence[int], wanted: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """(segment, A or B) for every index into a ++ b."""
+    with_b = [s for s, taken in enumerate(operands) if taken & HAS_B]
+    limit = len(operands) + len(with_b)
+    for index in wanted:
+        if not 0 <= index < limit:
+            raise ValueError(f"{name}: expected indices from 0 to {limit - 1}, got {index}")
+        if index < len(operands):
+            yield index, A
+        else:
+            yield with_b[index - len(operands)], B
+
+
+def nothing_for(segments: list[ResolvedSegment]) -> Sides:
+    return [None] * len(segments), [None] * len(segments)
+
+
+def allocate(
+    name: str, segments: list[ResolvedSegment], operands: Sequence[int], wanted: Sequence[int]
+) -> tuple[list[Tensor], Sides]:
+    """The wanted gradients: as the list to return, and by side and segment."""
+    gradients, to = [], nothing_for(segments)
+    for s, side in each_wanted(name, operands, wanted):
+        like, b = segments[s].a, segments[s].b
+        if side == B and b is not None and b.dim() == 0:
+            like = b
+        gradient = torch.empty_like(like)
+        to[side][s] = gradient
+        gradients.append(gradient)
+    return gradients, to
+
+
+class Incoming(NamedTuple):
+    """The gradients of the total and of the values, as the kernels take them."""
+
+    total: Tensor | None
+    values: Tensor | None
+    stride: int  # of values, which may be expanded: so nothing is copied
+
+
+def incoming(
+    grad_total: Tensor | None, grad_values: Tensor | None, a: Sequence[Tensor]
+) -> Incoming:
+    check_incoming(grad_total, grad_values, a)
+    return Incoming(
+        None if grad_total is None else grad_total.resolve_neg(),
+        None if grad_values is None else grad_values.resolve_neg(),
+        0 if grad_values is None else grad_values.stride(0),
+    )
+
+
+def multi_tensor_loss_backward(
+    grad_total, grad_values, a, b, weights, operands, terms, parameters, scale, wanted
+):
+    """Gradients of the tensors of  a ++ b  whose indices are in ``wanted``, in that order."""
+    segments = resolve(a, b, weights, operands, terms, parameters, scale)
+    given = incoming(grad_total, grad_values, a)
+    gradients, (to_a, to_b) = allocate("wanted", segments, operands, wanted)
+    summed = [s for s in segments if s.b_is_scalar and to_b[s.position] is not None]
+    with torch.cuda.device_of(a[0]):
+        workspace = shared_workspace(summed, 1)
+        for s, segment in enumerate(segments):
+            if to_a[s] is None and to_b[s] is None:
+                continue
+            launch(
+                kernels.term_gradient_kernel,
+                segment,
+                workspace if segment.b_is_scalar and to_b[s] is not None else None,
+                given.total,
+                given.values,
+                to_a[s],
+                to_b[s],
+                given.stride,
+            )
+    return gradients
+
+
+def multi_tensor_loss_double_backward(
+    directions,
+    grad_total,
+    grad_values,
+    a,
+    b,
+    weights,
+    operands,
+    terms,
+    parameters,
+    scale,
+    wanted,
+    wanted_second,
+):
+    """-> grad of grad_total [], grad of grad_values [S], gradients of ``wanted_second``"""
+    segments = resolve(a, b, weights, operands, terms, parameters, scale)
+    given = incoming(grad_total, grad_values, a)
+    if len(directions) != len(wanted):
+        raise ValueError(
+            f"directions: expected {len(wanted)} tensors, one for each entry of wanted, got "
+            f"{len(directions)}"
+        )
+    along = nothing_for(segments)
+    for direction, (s, side) in zip(directions, each_wanted("wanted", operands, wanted)):
+        elements = segments[s].a
+        if side == B and segments[s].b_is_scalar:
+            check_shape("directions", direction, (), elements)
+            along[side][s] = direction.resolve_neg()
+        else:
+            check_same("directions", direction, elements)
+            along[side][s] = in_layout_of(direction, elements)
+
+    gradients, (to_a, to_b) = allocate("wanted_second", segments, operands, wanted_second)
+    dtype = loss_dtype(a)
+    grad_grad_total = a[0].new_empty((), dtype=dtype)
+    grad_grad_values = a[0].new_empty((len(a),), dtype=dtype)
+    with torch.cuda.device_of(a[0]):
+        workspace = shared_workspace(segments, 2)
+        for s, segment in enumerate(segments):
+            launch(
+                kernels.term_curvature_kernel,
+                segment,
+                workspace,
+                along[A][s],
+                along[B][s],
+                given.total,
+                given.values,
+                to_a[s],
+                to_b[s],
+                grad_grad_values,
+                grad_grad_total,
+                given.stride,
+            )
+    return grad_grad_total, grad_grad_values, gradients

@@ -1,0 +1,124 @@
+"""Path length regularisation of a generator."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganloss_fast.checks import (
+    Weight,
+    check_number,
+    check_same_device,
+    check_tensor,
+    check_weight,
+    scaled,
+)
+from ganloss_fast.graph_cut.second_order import GraphCut, ZeroGrads
+from ganloss_fast.penalties.critic.gradient import CriticCall, InvScale, as_logits, gradients_of
+from ganloss_fast.penalties.norm_penalty import NormPenalty
+
+
+class PathLength(NamedTuple):
+    """``penalty`` (0-d) to be added to the loss, the new ``mean`` (0-d, detached) to be passed
+    next time, and the path ``lengths`` [B] (detached)."""
+
+    penalty: Tensor
+    mean: Tensor
+    lengths: Tensor
+
+
+def path_length_penalty(
+    images: Tensor,
+    latents: Tensor,
+    mean: Tensor,
+    *,
+    weight: Weight = 2.0,
+    decay: float = 0.01,
+    noise: Tensor | None = None,
+    rng: torch.Generator | None = None,
+    inv_scale: InvScale = None,
+    graph_cut: GraphCut = "auto",
+    zero_grads: ZeroGrads = "stock",
+) -> PathLength:
+    """Path length regularisation (StyleGAN2; Karras et al., 2020).
+
+    .. math:: weight \\cdot E_i[(l_i - a)^2], \\qquad
+        l_i = \\sqrt{mean_{layer} \\|\\nabla_w \\langle images_i, y \\rangle\\|^2}
+
+    with ``y ~ N(0, 1) / sqrt(H W)`` and ``a = mean + decay (E[l] - mean)``, through which the
+    gradient flows too, as in the published code. Nothing waits for the device::
+
+        mean = torch.zeros((), device=device)          # kept between steps, and saved
+        result = path_length_penalty(images, latents, mean)
+        loss, mean = loss + result.penalty, result.mean
+
+    Processes that share one average (mmgeneration) average ``result.mean`` over themselves. Code
+    that keeps its own average of the lengths takes ``decay=0``: the penalty is then about ``mean``
+    as given, without a gradient through it, and ``result.lengths`` are there to update it.
+
+    There is no ``chunk_size``: the graph of all images exists already. StyleGAN2 itself takes a
+    smaller batch here.
+
+    Args:
+        images: generated images [B, C, H, W], with their graph.
+        latents: what they were made from, [B, D] or [B, layers, D], requiring grad.
+        mean: moving average of the lengths: a 0-d tensor. It is not changed in place.
+        weight: a number or a 0-d tensor.
+        decay: share of this batch in the average.
+        noise: y, shaped like ``images`` and already divided; None draws it.
+        rng: generator for that draw.
+        inv_scale: see :func:`gradient_penalty`; also ``graph_cut`` and ``zero_grads``.
+
+    Raises:
+        ValueError: if shapes do not fit, or the images do not depend on the latents.
+    """
+    weight = check_weight("weight", weight)
+    decay = check_number("decay", decay)
+    check_tensor("images", images)
+    check_tensor("latents", latents)
+    check_tensor("mean", mean)
+    if images.dim() < 3:
+        raise ValueError(f"images: expected shape [B, C, ...], got {list(images.shape)}.")
+    if latents.dim() not in (2, 3) or latents.shape[0] != images.shape[0]:
+        raise ValueError(
+            f"latents: expected shape [{images.shape[0]}, D] or [{images.shape[0]}, layers, D], "
+            f"got {list(latents.shape)}."
+        )
+    if images.numel() == 0:
+        raise ValueError(f"images: expected at least one, got shape {list(images.shape)}.")
+    if mean.dim() != 0:
+        raise ValueError(f"mean: expected a 0-d tensor, got shape {list(mean.shape)}.")
+    check_same_device("mean", mean, "images", images)
+    if not latents.requires_grad:
+        raise ValueError(
+            "latents: they do not require grad, so the images have no gradient with respect to "
+            "them. Call latents.requires_grad_() before the generator."
+        )
+    if not images.requires_grad:
+        raise ValueError(
+            "images: they have no graph; the generator ran under torch.no_grad(), or they were "
+            "detached."
+        )
+    if noise is None:
+        noise = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
+        noise = noise / math.sqrt(math.prod(images.shape[2:]))
+    elif noise.shape != images.shape:
+        raise ValueError(
+            f"noise: expected the shape of images, {list(images.shape)}, got {list(noise.shape)}."
+        )
+
+    call = CriticCall(as_logits, inv_scale=inv_scale, graph_cut=graph_cut, zero_grads=zero_grads)
+    unrelated = (
+        "latents: the images were not computed from them. Pass the very tensor that went into the "
+        "generator, not a copy or a view of it."
+    )
+    result = gradients_of(call, [images * noise], [latents], unrelated=unrelated)
+    layers = latents.shape[1] if latents.dim() == 3 else 1
+    norms = NormPenalty(1.0, 0.0, reduction="none", power=1.0)(result.gradients)
+    lengths = norms / math.sqrt(layers)
+    average = torch.lerp(mean.detach().to(lengths.dtype), lengths.mean(), decay)
+    penalty = result.signalled(scaled(weight, (lengths - average).square().mean()))
+    return PathLength(penalty, average.detach().to(mean.dtype), lengths.detach())

@@ -96,7 +96,9 @@ class GanlossFast:
     def penalty(
         self, critic: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
     ) -> Tensor:
-        return ganloss_fast.gradient_penalty(critic, real, fake, rng=rng, graph_cut="fast")
+        return ganloss_fast.gradient_penalty(
+            critic, real, fake, rng=rng, how=ganloss_fast.Differentiation(graph_cut="fast")
+        )
 
     def generator_loss(self, critic: nn.Module, fake: Tensor) -> Tensor:
         return ganloss_fast.generator_loss(critic(fake), split_name(self.loss)[0])

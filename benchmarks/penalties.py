@@ -117,7 +117,9 @@ def measure_memory() -> Memory:
     def step(chunk_size: int | None) -> Callable[[], None]:
         def run() -> None:
             critic.zero_grad()
-            ganloss_fast.r1_penalty(critic, x, chunk_size=chunk_size).backward()
+            ganloss_fast.r1_penalty(
+                critic, x, how=ganloss_fast.Differentiation(chunk_size=chunk_size)
+            ).backward()
 
         return run
 

@@ -61,7 +61,12 @@ def functional_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Ten
 
 def our_penalty(graph_cut: GraphCut) -> Step:
     return lambda critic, real, fake, alpha: ganloss_fast.gradient_penalty(
-        critic, real, fake, weight=WEIGHT, alpha=alpha, graph_cut=graph_cut
+        critic,
+        real,
+        fake,
+        weight=WEIGHT,
+        alpha=alpha,
+        how=ganloss_fast.Differentiation(graph_cut=graph_cut),
     )
 
 

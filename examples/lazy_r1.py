@@ -36,7 +36,7 @@ generator = nn.Sequential(
     nn.Tanh(),
 )
 critic, generator = critic.to(device), generator.to(device)
-lazy, gamma = gf.LazyRegularizer(every=16), 1.0
+lazy, r1 = gf.LazyRegularizer(every=16), gf.R1(gamma=1.0)
 to_generator = torch.optim.Adam(generator.parameters(), 2e-3, betas=(0.0, 0.99))
 to_critic = torch.optim.Adam(critic.parameters(), 2e-3, betas=(0.0, 0.99))
 scaler = torch.amp.GradScaler(device, enabled=half == torch.float16)
@@ -46,8 +46,8 @@ for step in range(steps):
     with torch.autocast(device, dtype=half):
         loss = gf.discriminator_loss(critic(real), critic(generator(noise).detach()), "bce")
         if lazy.is_due(step):
-            r1 = gf.r1_penalty(critic, real, weight=gamma / 2, inv_scale=scaler)
-            loss = loss + lazy.scale * r1
+            penalty = gf.r1_penalty(critic, real, r1, inv_scale=scaler)
+            loss = loss + lazy.scale * penalty
     to_critic.zero_grad()
     scaler.scale(loss).backward()
     scaler.step(to_critic)

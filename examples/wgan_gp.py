@@ -31,7 +31,7 @@ to_critic = torch.optim.Adam(critic.parameters(), 1e-4, betas=(0.5, 0.9))
 for step in range(critic_steps):
     real, fake = ring(256), generator(torch.randn(256, 16)).detach()
     loss = gf.discriminator_loss(critic(real), critic(fake), "wasserstein")
-    loss = loss + gf.gradient_penalty(critic, real, fake, weight=10.0)
+    loss = loss + gf.gradient_penalty(critic, real, fake, gf.WGANGP(weight=10.0))
     to_critic.zero_grad()
     loss.backward()
     to_critic.step()

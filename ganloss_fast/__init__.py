@@ -25,8 +25,11 @@ from ganloss_fast.modules import (
     GradientPenalty,
 )
 from ganloss_fast.penalties.approximate import approximate_r1_penalty, perturb
+from ganloss_fast.penalties.critic.call import Call, Differentiation
 from ganloss_fast.penalties.gradient_penalty import (
+    PenaltyDetails,
     gradient_penalty,
+    gradient_penalty_details,
     penalty_from_grads,
     penalty_from_logits,
     r1_penalty,
@@ -34,7 +37,8 @@ from ganloss_fast.penalties.gradient_penalty import (
 )
 from ganloss_fast.penalties.lazy import LazyRegularizer
 from ganloss_fast.penalties.path_length import PathLength, path_length_penalty
-from ganloss_fast.penalties.points import Dragan, interpolate
+from ganloss_fast.penalties.points import AroundReal, interpolate
+from ganloss_fast.penalties.table import PENALTIES, R1, R2, WGANGP, Dragan, NormPenalty
 
 if _extension.REFUSAL is not None:
     _warnings.warn(_extension.REFUSAL, stacklevel=2)
@@ -43,6 +47,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BCE",
+    "PENALTIES",
+    "R1",
+    "R2",
+    "WGANGP",
+    "AroundReal",
+    "Call",
+    "Differentiation",
     "DiscriminatorLoss",
     "Dragan",
     "FeatureMatchingLoss",
@@ -52,7 +63,9 @@ __all__ = [
     "LazyRegularizer",
     "LeastSquares",
     "LossDetails",
+    "NormPenalty",
     "PathLength",
+    "PenaltyDetails",
     "Wasserstein",
     "approximate_r1_penalty",
     "compile_options",
@@ -67,6 +80,7 @@ __all__ = [
     "generator_loss_details",
     "get_backend",
     "gradient_penalty",
+    "gradient_penalty_details",
     "interpolate",
     "path_length_penalty",
     "penalty_from_grads",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +58,16 @@ def describe(value: object) -> str:
     if isinstance(value, (bytes, int, float, complex)):
         return f"{_shortened(type(value).__name__)} ({quoted(value)})"
     return f"an object of type {_shortened(type(value).__name__)}"
+
+
+def warn(message: str) -> None:
+    """A UserWarning at the line outside of this package that led here."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(
+        ("ganloss_fast", "contextlib")  # whose frames stand between those of context managers
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 # ---- tensors -----------------------------------------------------------------------------------
@@ -148,6 +161,32 @@ def broadcasts(tensor: Tensor, like: Tensor) -> bool:
         tensor.dim() == like.dim()
         and all(own in (1, extent) for own, extent in zip(tensor.shape, like.shape))
     )
+
+
+# ---- values ----------------------------------------------------------------------------------
+
+
+class Value:
+    """What a frozen dataclass is that may hold tensors: equal to another one of its type whose
+    fields are equal, a tensor being equal to itself alone. (A tensor's own == gives a tensor.)"""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(map(_is_same, self._compared(), other._compared()))
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._compared()))
+
+    def _compared(self) -> list[object]:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return [getattr(self, field.name) for field in fields if field.compare]
+
+
+def _is_same(value: object, other: object) -> bool:
+    if isinstance(value, Tensor) or isinstance(other, Tensor):
+        return value is other
+    return value == other
 
 
 # ---- numbers -----------------------------------------------------------------------------------

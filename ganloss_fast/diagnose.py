@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ganloss_fast.graph_cut import second_order
 from ganloss_fast.graph_cut.hooks import row_of
 from ganloss_fast.graph_cut.rows import Node, walk
-from ganloss_fast.penalties.critic.gradient import (
+from ganloss_fast.penalties.critic.call import (
+    Critic,
+    CriticArgs,
     CriticCall,
+    Differentiation,
+    critic_call,
+)
+from ganloss_fast.penalties.critic.gradient import (
     CriticRun,
     explaining_missing_derivatives,
     gradients_of,
@@ -263,11 +269,10 @@ def _counted(call: CriticCall, points: Sequence[Tensor]) -> tuple[CountFlops, in
 
 
 def diagnose(
-    critic: Callable[..., Any],
+    critic: Critic,
     inputs: Samples,
     *,
-    critic_args: Sequence = (),
-    critic_kwargs: Mapping | None = None,
+    critic_args: CriticArgs = (),
     quiet: bool = False,
 ) -> Diagnosis:
     """Prints what the graph cut saves for a critic, and which layers stand in its way.
@@ -283,8 +288,7 @@ def diagnose(
     Args:
         critic: see :func:`gradient_penalty`.
         inputs: samples [B, ...], or a tuple of inputs; the batch size matters little.
-        critic_args: further arguments of the critic.
-        critic_kwargs: its keyword arguments.
+        critic_args: further arguments of the critic: a tuple, or a dict by name.
         quiet: return without printing.
 
     Returns:
@@ -294,10 +298,10 @@ def diagnose(
         As :func:`gradient_penalty`, for critics that cannot be penalised.
     """
     points = as_samples("inputs", inputs)
-    call = CriticCall(critic, critic_args, critic_kwargs or {}, graph_cut="off")
+    call = critic_call(critic, critic_args, how=Differentiation(graph_cut="off"))
     states = ModuleStates()
     try:
-        with before_first_run(critic, states.see):
+        with before_first_run(call.critic, states.see):
             genuine = _genuine_layers(call, points)
         counter, stock, cut, edges, nodes = _counted(call, points)
     finally:

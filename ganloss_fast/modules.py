@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import Outputs, check_names, describe
+from ganloss_fast.checks import Outputs, Value, check_names, describe
 from ganloss_fast.losses import adversarial, matching, table
 from ganloss_fast.losses.matching import Features
-from ganloss_fast.losses.table import Loss, LossLike
-from ganloss_fast.penalties import gradient_penalty
+from ganloss_fast.losses.table import LossLike
+from ganloss_fast.penalties.critic.call import Critic
+from ganloss_fast.penalties.gradient_penalty import gradient_penalty
 from ganloss_fast.penalties.points import Samples
+from ganloss_fast.penalties.table import PenaltyLike
+from ganloss_fast.penalties.table import resolve as resolve_penalty
 
 
 class _Held(NamedTuple):
@@ -38,12 +41,11 @@ class _Configured(torch.nn.Module):
     """Holds keyword arguments for a function and shows them in ``repr``."""
 
     def __init__(
-        self, function: Callable[..., Any], /, loss: LossLike | None = None, **options: Any
+        self, function: Callable[..., Any], constants: dict[str, Any], options: dict[str, Any]
     ) -> None:
         super().__init__()
         check_names(type(self).__name__, list(options), _keywords(function))
-        if loss is not None:
-            options = {"loss": table.resolve(loss), **options}
+        options = {**constants, **options}
         self._options = {name: self._hold(name, value) for name, value in options.items()}
         self._holds_tensors = bool(self._parameters or self._buffers)
 
@@ -57,11 +59,11 @@ class _Configured(torch.nn.Module):
             return _Held(name)
         if isinstance(value, (list, tuple)):
             return [self._hold(f"{name}_{k}", item) for k, item in enumerate(value)]
-        if isinstance(value, Loss):
+        if isinstance(value, Value):
             held = {
                 field.name: self._hold(field.name, tensor)
                 for field in dataclasses.fields(value)  # type: ignore[arg-type]
-                if isinstance(tensor := getattr(value, field.name), Tensor)
+                if field.init and isinstance(tensor := getattr(value, field.name), Tensor)
             }
             return (value, held) if held else value
         return value
@@ -73,9 +75,9 @@ class _Configured(torch.nn.Module):
         if isinstance(value, list):
             return [self._given_back(item) for item in value]
         if isinstance(value, tuple):
-            loss, held = value
+            constants, held = value
             tensors = {name: self._given_back(item) for name, item in held.items()}
-            return dataclasses.replace(loss, **tensors)
+            return dataclasses.replace(constants, **tensors)
         return value
 
     @property
@@ -89,7 +91,7 @@ class _Configured(torch.nn.Module):
         shown = {
             name: describe(value) if isinstance(value, (Tensor, list)) else repr(value)
             for name, value in self.options.items()
-            if not (isinstance(value, Loss) and self._holds_tensors)
+            if not (isinstance(value, Value) and isinstance(self._options[name], tuple))
         }
         return ", ".join(f"{name}={text}" for name, text in shown.items())
 
@@ -98,7 +100,8 @@ class DiscriminatorLoss(_Configured):
     """:func:`ganloss_fast.discriminator_loss`, called with (real, fake)."""
 
     def __init__(self, loss: LossLike, **options: Any) -> None:
-        super().__init__(adversarial.discriminator_loss, loss, **options)
+        constants = {"loss": table.resolve(loss)}
+        super().__init__(adversarial.discriminator_loss, constants, options)
 
     def forward(self, real: Outputs, fake: Outputs) -> Tensor:
         return adversarial.discriminator_loss(real, fake, **self.options)
@@ -108,7 +111,7 @@ class GeneratorLoss(_Configured):
     """:func:`ganloss_fast.generator_loss`, called with (fake, real=None)."""
 
     def __init__(self, loss: LossLike, **options: Any) -> None:
-        super().__init__(adversarial.generator_loss, loss, **options)
+        super().__init__(adversarial.generator_loss, {"loss": table.resolve(loss)}, options)
 
     def forward(self, fake: Outputs, real: Outputs | None = None) -> Tensor:
         return adversarial.generator_loss(fake, real=real, **self.options)
@@ -118,7 +121,7 @@ class FeatureMatchingLoss(_Configured):
     """:func:`ganloss_fast.feature_matching_loss`, called with (real_features, fake_features)."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(matching.feature_matching_loss, **options)
+        super().__init__(matching.feature_matching_loss, {}, options)
 
     def forward(self, real_features: Features, fake_features: Features) -> Tensor:
         return matching.feature_matching_loss(real_features, fake_features, **self.options)
@@ -127,14 +130,15 @@ class FeatureMatchingLoss(_Configured):
 class GradientPenalty(_Configured):
     """:func:`ganloss_fast.gradient_penalty`, called with (critic, real, fake)."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(gradient_penalty.gradient_penalty, **options)
+    def __init__(self, penalty: PenaltyLike = "wgan-gp", **options: Any) -> None:
+        resolve_penalty(penalty)
+        super().__init__(gradient_penalty, {"penalty": penalty}, options)
 
     def forward(
         self,
-        critic: Callable[..., Any],
-        real: Samples,
+        critic: Critic,
+        real: Samples | None,
         fake: Samples | None = None,
         **inputs: Any,
     ) -> Tensor:
-        return gradient_penalty.gradient_penalty(critic, real, fake, **self.options, **inputs)
+        return gradient_penalty(critic, real, fake, **self.options, **inputs)

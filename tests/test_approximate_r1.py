@@ -55,7 +55,7 @@ def test_approximate_r1_takes_several_inputs_and_weighs_outputs(how):
     differences = [(x - y).square().mean() for x, y in zip(critic(a, b), moved)]
     wanted = 100 * (0.5 * differences[0] - 2 * differences[1])
     actual = gf.approximate_r1_penalty(
-        critic, (a, b), 0.05, output_weights=[0.5, -2.0], seed=seed, **how
+        gf.Call(critic, output_weights=[0.5, -2.0]), (a, b), 0.05, seed=seed, **how
     )
     assert_penalty(actual, wanted, linear, 1e-12)
 
@@ -147,11 +147,11 @@ def test_arguments_are_doubled_as_batch_args_says():
     def run(z, shift, scale):
         return critic(z) + shift * critic(z) * scale["by"]
 
-    options = {"seed": torch.tensor(1), "critic_args": (shift,)}
-    options["critic_kwargs"] = {"scale": {"by": torch.rand(4, 1, 1, 1, dtype=torch.float64)}}
+    factor = torch.rand(4, 1, 1, 1, dtype=torch.float64)
+    call, seed = gf.Call(run, (shift,), {"scale": {"by": factor}}), torch.tensor(1)
     for how in ({"single_forward": True}, {"chunk_size": 2}):
-        wanted = gf.approximate_r1_penalty(run, x, **options)
-        actual = gf.approximate_r1_penalty(run, x, batch_args=["scale"], **how, **options)
+        wanted = gf.approximate_r1_penalty(call, x, seed=seed)
+        actual = gf.approximate_r1_penalty(call, x, seed=seed, batch_args=["scale"], **how)
         assert_penalty(actual, wanted, critic, 1e-12)
 
 
@@ -229,7 +229,18 @@ def test_a_sigma_that_bfloat16_resolves_does_not_warn():
         (lambda z: z.mul_(2), {}, ValueError, "critic: it changes its input in place"),
         (lambda z: z.sum(), {"single_forward": True}, ValueError, "single_forward: expected logit"),
         (lambda z: z.sum(), {"normalization": "sample_sum"}, ValueError, "0-d output"),
-        (lambda z: z, {"output_weights": [1, 2]}, ValueError, "output_weights: expected one for"),
+        (
+            gf.Call(lambda z: z, output_weights=[1, 2]),
+            {},
+            ValueError,
+            "output_weights: expected one for",
+        ),
+        (
+            gf.Call(lambda z: z, logit_reduction="mean"),
+            {},
+            ValueError,
+            "logit_reduction: not for finite differences",
+        ),
         (lambda z: z, {"sigma": 0}, ValueError, "sigma: expected a number > 0"),
         (lambda z: z, {"chunk_size": 0}, ValueError, "chunk_size: expected at least 1"),
         (lambda z: z, {"chunk_size": 1, "single_forward": True}, ValueError, "chunk_size: not"),

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import by_keyword
 import numpy as np
 import pytest
 import torch
@@ -57,7 +58,7 @@ def mix(real: object = IMAGES, fake: object = IMAGES, alpha: object = None, **op
 
 
 def penalty(critic: object, real: object = IMAGES, fake: object = IMAGES, **options):
-    return lambda: gf.gradient_penalty(critic, real, fake, **options)
+    return lambda: by_keyword.gradient_penalty(critic, real, fake, **options)
 
 
 def make(loss: type, **options):
@@ -343,8 +344,18 @@ WRONG_CRITICS = {
     "critic_args is a tensor": Bad(
         penalty(critic, critic_args=IMAGES), TypeError, "^critic_args: "
     ),
-    "critic_kwargs is a list": Bad(
-        penalty(critic, critic_kwargs=["y"]), TypeError, "^critic_kwargs: "
+    "critic_args is a string": Bad(penalty(critic, critic_args="y"), TypeError, "^critic_args: "),
+    "args of a Call are a string": Bad(lambda: gf.Call(critic, "y"), TypeError, "^args: "),
+    "kwargs of a Call are a list": Bad(
+        lambda: gf.Call(critic, kwargs=["y"]), TypeError, "^kwargs: "
+    ),
+    "arguments given twice": Bad(
+        lambda: gf.r1_penalty(gf.Call(critic, (1,)), IMAGES, critic_args=(2,)),
+        ValueError,
+        "^critic_args: the Call has arguments already",
+    ),
+    "how is a dict": Bad(
+        penalty(critic, how={"chunk_size": 2}), TypeError, r"^how: expected Differentiation\("
     ),
     "samples of another batch": Bad(penalty(critic, fake=IMAGES[:2]), ValueError, "^fake: "),
     "integer samples": Bad(penalty(critic, real=IMAGES.int()), TypeError, "^real: .*int32"),
@@ -428,9 +439,11 @@ HUGE = {
         lambda x: gf.r1_penalty(lambda _: x, LOGITS),
         lambda x: gf.r1_penalty(torch.nn.Linear(1, 1), x),
         lambda x: gf.gradient_penalty(torch.nn.Linear(1, 1), LOGITS, LOGITS, alpha=x),
-        lambda x: gf.gradient_penalty(torch.nn.Linear(1, 1), LOGITS, LOGITS, sampling=x),
+        lambda x: gf.gradient_penalty(torch.nn.Linear(1, 1), LOGITS, LOGITS, at=x),
         lambda x: gf.gradient_penalty(torch.nn.Linear(1, 1), LOGITS, LOGITS, mask=x),
-        lambda x: gf.gradient_penalty(torch.nn.Linear(1, 1), LOGITS, LOGITS, chunk_size=x),
+        lambda x: gf.gradient_penalty(
+            torch.nn.Linear(1, 1), LOGITS, LOGITS, how=gf.Differentiation(chunk_size=x)
+        ),
         lambda x: gf.LazyRegularizer(x),
         lambda x: gf.set_backend(x),
     ],

@@ -185,17 +185,17 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
     },
     "gradient_penalty": {
         "mixed": of_penalty(gf.gradient_penalty),
-        "uncut": of_penalty(lambda m, r, f: gf.gradient_penalty(m, r, f, graph_cut="off")),
+        "uncut": of_penalty(
+            lambda m, r, f: gf.gradient_penalty(m, r, f, how=gf.Differentiation(graph_cut="off"))
+        ),
         "composed": of_penalty(
-            lambda m, r, f: gf.gradient_penalty(m, r, f, power=6, norm="channel")
+            lambda m, r, f: gf.gradient_penalty(m, r, f, penalty=gf.WGANGP(power=6, norm="channel"))
         ),
     },
     "GradientPenalty": {
         "module": of_penalty(lambda m, r, f: gf.GradientPenalty(weight=1.0)(m, r, f))
     },
-    "Dragan": {
-        "sampling": of_penalty(lambda m, r, f: gf.gradient_penalty(m, r, sampling=gf.Dragan()))
-    },
+    "Dragan": {"at": of_penalty(lambda m, r, f: gf.gradient_penalty(m, r, at=gf.AroundReal()))},
     "r1_penalty": {
         "plain": of_penalty(lambda m, r, f: gf.r1_penalty(m, r)),
         "scaled": of_penalty(lambda m, r, f: gf.r1_penalty(m, r, inv_scale=0.5)),
@@ -203,10 +203,16 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
     "r2_penalty": {"plain": of_penalty(lambda m, r, f: gf.r2_penalty(m, f))},
     "penalty_from_logits": {
         "plain": of_penalty(lambda m, r, f: gf.penalty_from_logits(m(r), r)),
-        "all zeros": of_penalty(lambda m, r, f: gf.penalty_from_logits(m(r), r, zero_grads="all")),
+        "all zeros": of_penalty(
+            lambda m, r, f: gf.penalty_from_logits(
+                m(r), r, how=gf.Differentiation(zero_grads="all")
+            )
+        ),
     },
     "penalty_from_grads": {
-        "plain": of_losses(lambda r, f: gf.penalty_from_grads(r * f, target=1.0))
+        "plain": of_losses(
+            lambda r, f: gf.penalty_from_grads(r * f, penalty=gf.NormPenalty(5.0, target=1.0))
+        )
     },
     "path_length_penalty": {"plain": path_length},
     "PathLength": {"result": path_length},
@@ -253,7 +259,7 @@ def test_fake_cuda_tensors_flow_through_and_back_twice(fakes, name, variant, bac
 def test_a_penalty_in_chunks_has_its_one_backward(fakes):
     """Without asking whether samples interact: fakes have no values to ask."""
     model, real = critic(), leaf(5, 3, 8, 8).detach()
-    penalty = gf.gradient_penalty(model, real, real, chunk_size=2)
+    penalty = gf.gradient_penalty(model, real, real, how=gf.Differentiation(chunk_size=2))
     weights = [model[0].weight, model[3].weight]
     assert (penalty.shape, penalty.device) == ((), CUDA)
     assert_fakes_of(torch.autograd.grad(penalty, weights), weights)

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.skipif(not backends.HAS_NATIVE, reason="needs the nativ
 def backward(critic: nn.Module, x: Tensor, graph_cut: str) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*the statistics of the batch")
-        penalty = gf.gradient_penalty(critic, x, sampling="real", graph_cut=graph_cut)
+        penalty = gf.gradient_penalty(
+            critic, x, at="real", how=gf.Differentiation(graph_cut=graph_cut)
+        )
     penalty.backward()
     return penalty.detach()
 
@@ -73,7 +75,7 @@ def test_weight_gradients_come_from_the_backward_kernel(graph_cut, convolutions,
     critic = dcgan(4, 16)
     assert sum(isinstance(layer, nn.Conv2d) for layer in critic) == 3
     x = torch.randn(2, 3, 16, 16)
-    penalty = gf.gradient_penalty(critic, x, sampling="real", graph_cut=graph_cut)
+    penalty = gf.gradient_penalty(critic, x, at="real", how=gf.Differentiation(graph_cut=graph_cut))
     with Count() as count:
         penalty.backward()
     assert count.calls.get("convolution", 0) == convolutions
@@ -112,7 +114,9 @@ def test_every_kind_of_convolution(name):
     fast, stock = two_copies(Critic)
     x = torch.randn(shape, dtype=torch.float64)
     for critic, choice in ((fast, "fast"), (stock, "off")):
-        gf.r1_penalty(critic, x, norm="batch", graph_cut=choice).backward()
+        gf.r1_penalty(
+            critic, x, penalty=gf.R1(norm="batch"), how=gf.Differentiation(graph_cut=choice)
+        ).backward()
     assert_close(fast, stock, 1e-12)
 
 
@@ -122,7 +126,9 @@ def test_a_penalty_is_differentiable_once_more():
     weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
 
     def penalty(weight: Tensor) -> Tensor:
-        return gf.r1_penalty(lambda z: torch.tanh(F.conv2d(z, weight)), x, graph_cut="fast")
+        return gf.r1_penalty(
+            lambda z: torch.tanh(F.conv2d(z, weight)), x, how=gf.Differentiation(graph_cut="fast")
+        )
 
     assert torch.autograd.gradcheck(penalty, weight)
     assert torch.autograd.gradgradcheck(penalty, weight)
@@ -165,12 +171,12 @@ def test_the_gradient_as_it_was_may_be_used_beside_the_other():
 def test_backward_twice():
     critic, other = two_copies(lambda: dcgan(4, 16))
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    penalty = gf.r1_penalty(critic, x, graph_cut="fast")
+    penalty = gf.r1_penalty(critic, x, how=gf.Differentiation(graph_cut="fast"))
     penalty.backward(retain_graph=True)
     penalty.backward()
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         penalty.backward()
-    (2 * gf.r1_penalty(other, x, graph_cut="off")).backward()
+    (2 * gf.r1_penalty(other, x, how=gf.Differentiation(graph_cut="off"))).backward()
     assert_close(critic, other, 1e-12)
 
 
@@ -190,7 +196,7 @@ def test_under_checkpointing():
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     for critic, choice in ((fast, "fast"), (stock, "off")):
         checkpointed = lambda z, critic=critic: checkpoint(critic, z, use_reentrant=False)  # noqa: E731
-        gf.r1_penalty(checkpointed, x, graph_cut=choice).backward()
+        gf.r1_penalty(checkpointed, x, how=gf.Differentiation(graph_cut=choice)).backward()
     assert_close(fast, stock, 1e-12)
 
 
@@ -199,7 +205,7 @@ def test_under_autocast():
     x = torch.randn(4, 3, 16, 16)
     for critic, choice in ((fast, "fast"), (stock, "off")):
         with torch.autocast("cpu", torch.bfloat16):
-            penalty = gf.r1_penalty(critic, x, graph_cut=choice)
+            penalty = gf.r1_penalty(critic, x, how=gf.Differentiation(graph_cut=choice))
         penalty.backward()
     assert_close(fast, stock, 2 * torch.finfo(torch.bfloat16).eps)
 
@@ -209,7 +215,9 @@ def test_frozen_weights_leave_the_graph_alone():
     x = torch.randn(2, 3, 16, 16, requires_grad=True)
     results = []
     for choice in ("fast", "off"):
-        penalty = gf.r1_penalty(lambda z: critic(z).square(), x, graph_cut=choice)
+        penalty = gf.r1_penalty(
+            lambda z: critic(z).square(), x, how=gf.Differentiation(graph_cut=choice)
+        )
         results.append(torch.autograd.grad(penalty, x)[0])
     assert torch.equal(*results)
 
@@ -220,7 +228,7 @@ def test_a_gradient_of_a_penaltys_gradient_is_right_or_refused_by_name(native, s
     x, parameters = torch.randn(2, 1, 6, 6, dtype=torch.float64), list(critic.parameters())
 
     def unrolled(how):
-        penalty = gf.r1_penalty(critic, x, graph_cut=how)
+        penalty = gf.r1_penalty(critic, x, how=gf.Differentiation(graph_cut=how))
         grads = torch.autograd.grad(penalty, parameters, create_graph=True, materialize_grads=True)
         total = sum(g.square().sum() for g in grads)
         return torch.autograd.grad(total, parameters, materialize_grads=True)

@@ -6,6 +6,7 @@ import copy
 import gc
 import warnings
 
+import by_keyword
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ def engine(request, monkeypatch):
     """Runs a test with edges removed in C++, and with hooks in Python."""
     if request.param == "hooks":
         monkeypatch.setattr(
-            graph_cut,
+            second_order,
             "cut",
             lambda grads, zero_grads="stock", parameters=(), hidden=(), fast=False: (
                 second_order.CutResult(
@@ -60,7 +61,7 @@ def two_copies(make, dtype=torch.float32, training=True) -> tuple[nn.Module, nn.
 def penalty_backward(critic, x, graph_cut, **options):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*the statistics of the batch")
-        penalty = gf.gradient_penalty(critic, x, sampling="real", graph_cut=graph_cut, **options)
+        penalty = by_keyword.gradient_penalty(critic, x, at="real", graph_cut=graph_cut, **options)
     penalty.backward()
     return penalty.detach()
 
@@ -86,7 +87,7 @@ def test_gradients_equal_those_of_stock_autograd_under_checkpointing(name, dtype
     x = torch.randn(CRITICS[name].shape, dtype=dtype)
     for critic, choice in ((cut, "auto"), (stock, "off")):
         checkpointed = lambda z, critic=critic: checkpoint(critic, z, use_reentrant=False)  # noqa: E731
-        gf.r1_penalty(checkpointed, x, graph_cut=choice).backward()
+        gf.r1_penalty(checkpointed, x, how=gf.Differentiation(graph_cut=choice)).backward()
     assert_same_gradients(cut, stock)
 
 
@@ -144,7 +145,10 @@ def test_whole_wgan_step_takes_ten_forwards_instead_of_twelve():
     for module, choice in ((critic, "off"), (other, "auto")):
         with CountFlops() as step:
             loss = module(fake).mean() - module(real).mean()
-            (loss + gf.gradient_penalty(module, real, fake, graph_cut=choice)).backward()
+            (
+                loss
+                + gf.gradient_penalty(module, real, fake, how=gf.Differentiation(graph_cut=choice))
+            ).backward()
         ratios.append(step.total / forward.total)
     assert ratios[0] - ratios[1] == pytest.approx(2.0, abs=0.01)
     # Less than 10: the main forwards need no gradient of the first convolution's input.
@@ -227,7 +231,7 @@ def test_main_loss_and_penalty_share_one_backward(engine):
     for critic, choice in ((cut, "auto"), (stock, "off")):
         real = x.clone().requires_grad_()
         logits = critic(real)
-        penalty = gf.penalty_from_logits(logits, real, graph_cut=choice)
+        penalty = gf.penalty_from_logits(logits, real, how=gf.Differentiation(graph_cut=choice))
         (F.softplus(-logits).mean() + penalty).backward()
     assert_same_gradients(cut, stock)
 
@@ -256,7 +260,9 @@ def test_generator_gets_the_zeros_that_stock_gives_it(engine):
         generator, critic = nn.Conv2d(3, 3, 1), dcgan()
         real = torch.randn(2, 3, 32, 32)
         fake = generator(torch.randn(2, 3, 32, 32))
-        gf.gradient_penalty(critic, real, fake, alpha=0.5, graph_cut=choice).backward()
+        gf.gradient_penalty(
+            critic, real, fake, alpha=0.5, how=gf.Differentiation(graph_cut=choice)
+        ).backward()
         grads.append([p.grad for p in generator.parameters()])
     for a, b in zip(*grads, strict=True):
         assert torch.equal(a, b)
@@ -288,7 +294,9 @@ class TestLookingInside:
         x = torch.randn(2, 3, 32, 32, requires_grad=True)
         hidden = F.leaky_relu(critic[0](x), 0.2)
         logits = critic[2:](hidden)
-        return watch(hidden, gf.penalty_from_logits(logits, x, graph_cut=choice))
+        return watch(
+            hidden, gf.penalty_from_logits(logits, x, how=gf.Differentiation(graph_cut=choice))
+        )
 
     @pytest.mark.parametrize("choice", ["auto", "off"])
     def test_autograd_grad_of_a_hidden_tensor(self, choice):
@@ -349,7 +357,9 @@ def test_infinities_have_the_effect_that_they_have_in_stock(engine, name):
     x = torch.randn(2, 3, 32, 32)
     x[0, 0, 5, 5] = value
     for critic, choice in ((cut, "auto"), (stock, "off")):
-        gf.r1_penalty(lambda z, c=critic: wrap(c, z), x, graph_cut=choice).backward()
+        gf.r1_penalty(
+            lambda z, c=critic: wrap(c, z), x, how=gf.Differentiation(graph_cut=choice)
+        ).backward()
     for a, b in zip(cut.parameters(), stock.parameters(), strict=True):
         assert (a.grad is None) == (b.grad is None)
         assert a.grad is None or torch.allclose(a.grad, b.grad, rtol=0, atol=0, equal_nan=True)

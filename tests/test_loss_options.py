@@ -91,7 +91,9 @@ def test_a_float64_weight_does_not_widen_a_loss(dtype):
         "generator": gf.generator_loss(x, "hinge", weight=w),
         "matching": gf.feature_matching_loss([x.detach()], maps, weight=w),
         "penalty": gf.gradient_penalty(critic, x.float(), -x.float(), weight=w),
-        "composed penalty": gf.gradient_penalty(critic, x.float(), -x.float(), weight=w, eps=0.1),
+        "composed penalty": gf.gradient_penalty(
+            critic, x.float(), -x.float(), penalty=gf.WGANGP(eps=0.1), weight=w
+        ),
         "approximate": gf.approximate_r1_penalty(critic, x.float(), weight=w),
     }
     assert {name: value.dtype for name, value in results.items()} == dict.fromkeys(
@@ -340,7 +342,7 @@ def test_a_number_is_a_number(two):
         torch.manual_seed(0)
         pairs = gf.discriminator_loss(f, -f, "hinge", real_weight=two, fake_weight=two)
         labels = gf.discriminator_loss(f, -f, gf.BCE(real_label=two, fake_label=two))
-        dragan = gf.Dragan(scale=two, clamp=(-two, two))
+        dragan = gf.AroundReal(scale=two, clamp=(-two, two))
         latents = logits(4, 2)
         images = (latents @ torch.ones(2, 3, dtype=D)).view(4, 1, 3)
         return [
@@ -351,9 +353,13 @@ def test_a_number_is_a_number(two):
             gf.discriminator_loss(f, -f, gf.Wasserstein(drift=two)),
             gf.feature_matching_loss([f.detach()], [-f], weight=two),
             gf.r1_penalty(critic, x, weight=two),
-            gf.gradient_penalty(critic, x, -x, weight=two, target=two, eps=two, power=two),
-            gf.gradient_penalty(critic, x, -x, weight=two, target=two, one_sided=True, alpha=two),
-            gf.gradient_penalty(critic, x, sampling=dragan, output_weights=[two]),
+            gf.gradient_penalty(
+                critic, x, -x, penalty=gf.WGANGP(target=two, power=two, eps=two), weight=two
+            ),
+            gf.gradient_penalty(
+                critic, x, -x, penalty=gf.WGANGP(target=two, one_sided=True), weight=two, alpha=two
+            ),
+            gf.gradient_penalty(gf.Call(critic, output_weights=[two]), x, at=dragan),
             gf.approximate_r1_penalty(critic, x, two, weight=two),
             gf.perturb(x, two, torch.tensor(3)),
             gf.path_length_penalty(
@@ -369,7 +375,7 @@ def test_a_number_is_a_number(two):
 def test_an_integer_is_an_integer(two):
     critic, x = torch.nn.Linear(3, 1), torch.randn(4, 3)
     assert gf.LazyRegularizer(two) == gf.LazyRegularizer(2)
-    parts = gf.r1_penalty(critic, x, chunk_size=two)
+    parts = gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=two))
     torch.testing.assert_close(parts, gf.r1_penalty(critic, x))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import by_keyword
 import pytest
 import torch
 from penalty_oracle import assert_penalty
@@ -33,7 +34,7 @@ def test_the_penalty_is_that_of_plain_pytorch(options):
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(masked(leaf, padding).sum(), leaf, create_graph=True)
     wanted = 5 * gradient.flatten(1).square().sum(1).mean()
-    penalty = gf.r1_penalty(masked, x, critic_args=(padding,), **options)
+    penalty = by_keyword.r1_penalty(masked, x, critic_args=(padding,), **options)
     assert_penalty(penalty, wanted, critic, 1e-12)
 
 
@@ -41,5 +42,7 @@ def test_all_gives_every_parameter_a_gradient():
     critic = nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Linear(4, 1)).double()
     rows = torch.tensor([False, True, False])
     masked = lambda z: critic(z)[:, 0].masked_fill(rows, float("-inf"))  # noqa: E731
-    gf.r1_penalty(masked, torch.randn(3, 4).double(), zero_grads="all").backward()
+    gf.r1_penalty(
+        masked, torch.randn(3, 4).double(), how=gf.Differentiation(zero_grads="all")
+    ).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in critic.parameters())

@@ -49,7 +49,7 @@ def test_path_length_mean_stays_on_the_device_and_is_not_changed():
     images = (latents @ torch.randn(4, 12)).view(2, 3, 2, 2)
     mean = torch.zeros(())
     with HostSync():
-        gf.path_length_penalty(images, latents, mean, graph_cut="off")
+        gf.path_length_penalty(images, latents, mean, how=gf.Differentiation(graph_cut="off"))
     assert mean.item() == 0
 
 

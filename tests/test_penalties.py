@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import by_keyword
 import pytest
 import torch
 from layouts import DENSE_LAYOUTS, LAYOUTS, SHAPE
@@ -19,7 +22,12 @@ import ganloss_fast as gf
 from ganloss_fast import ops
 from ganloss_fast.ops import reference
 
-PUBLIC = {"package": gf, "reference": reference}
+PUBLIC = {
+    "package": SimpleNamespace(
+        gradient_penalty=by_keyword.gradient_penalty, interpolate=gf.interpolate
+    ),
+    "reference": reference,
+}
 
 
 @pytest.fixture(params=PUBLIC)
@@ -384,7 +392,7 @@ def test_the_critic_gets_its_further_arguments(public):
     critic, (real, fake) = Critic(), samples()
     shift = draw(5, 4, 1, 1, dtype=torch.float64)
     actual = public.gradient_penalty(
-        critic, real, fake, critic_args=(shift,), critic_kwargs={"gain": 2.5}, alpha=0.5
+        lambda x, shift: critic(x, shift, gain=2.5), real, fake, critic_args=(shift,), alpha=0.5
     )
     truth = plain_gradient_penalty(lambda x: critic(x, shift, gain=2.5), real, fake, 0.5)
     assert_same_for(critic.parameters(), actual, truth)
@@ -457,7 +465,9 @@ def test_half_precision_gradients_are_summed_in_float32(implementation, dtype):
     """Each square is 1e-8, below the smallest half; their sum is not."""
     scale = torch.tensor(1e-4, dtype=dtype)
     x = torch.zeros(2, 4096, dtype=dtype)
-    penalty = gf.gradient_penalty(lambda z: (z * scale).sum(1), x, x, target=0.0, weight=1.0)
+    penalty = gf.gradient_penalty(
+        lambda z: (z * scale).sum(1), x, x, penalty=gf.WGANGP(target=0.0), weight=1.0
+    )
     assert penalty.dtype == torch.float32
     assert_close(penalty, 4096 * scale.double().square(), 4e-6)
 

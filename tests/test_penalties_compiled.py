@@ -45,7 +45,7 @@ PENALTIES = {
     ),
     "r1": lambda critic, real, fake, alpha: gf.r1_penalty(critic, real),
     "per pixel": lambda critic, real, fake, alpha: gf.gradient_penalty(
-        critic, real, fake, alpha=alpha, norm="channel", eps=1e-6
+        critic, real, fake, penalty=gf.WGANGP(norm="channel", eps=1e-6), alpha=alpha
     ),
 }
 
@@ -113,19 +113,21 @@ def test_zero_grads_all_gives_every_parameter_a_gradient(zero_grads):
     critic, x = small_dcgan(), torch.randn(2, 3, 16, 16)
     eager = copy.deepcopy(critic)
     step = torch.compile(
-        lambda z: gf.r1_penalty(critic, z, zero_grads=zero_grads),
+        lambda z: gf.r1_penalty(critic, z, how=gf.Differentiation(zero_grads=zero_grads)),
         fullgraph=True,
         backend="aot_eager",
     )
     step(x).backward()
-    gf.r1_penalty(eager, x, zero_grads=zero_grads).backward()
+    gf.r1_penalty(eager, x, how=gf.Differentiation(zero_grads=zero_grads)).backward()
     assert_alike(critic, eager)
     assert (critic[-1].bias.grad is not None) == (zero_grads == "all")
 
 
 def test_zero_grads_all_is_refused_for_a_function_while_compiling():
     critic = nn.Conv2d(3, 1, 3)
-    message = compiled_refusal(lambda x: gf.r1_penalty(lambda z: critic(z), x, zero_grads="all"), X)
+    message = compiled_refusal(
+        lambda x: gf.r1_penalty(lambda z: critic(z), x, how=gf.Differentiation(zero_grads="all")), X
+    )
     assert "needs a critic that is a module" in message
 
 
@@ -148,8 +150,8 @@ def test_a_function_that_was_compiled_inside_the_critic_says_what_to_do():
 
 COMPILED_CRITIC = {
     "r1": gf.r1_penalty,
-    "no cut": lambda c, x: gf.r1_penalty(c, x, graph_cut="off"),
-    "chunks": lambda c, x: gf.r1_penalty(c, x, chunk_size=1),
+    "no cut": lambda c, x: gf.r1_penalty(c, x, how=gf.Differentiation(graph_cut="off")),
+    "chunks": lambda c, x: gf.r1_penalty(c, x, how=gf.Differentiation(chunk_size=1)),
     "logits": lambda c, x: gf.penalty_from_logits(c(x.requires_grad_()), x),
 }
 
@@ -263,7 +265,8 @@ def test_the_loss_scale_compiles_as_a_tensor():
 def test_chunks_are_refused_while_compiling():
     critic = small_dcgan()
     message = compiled_refusal(
-        lambda x: gf.r1_penalty(critic, x, chunk_size=1), torch.randn(2, 3, 16, 16)
+        lambda x: gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=1)),
+        torch.randn(2, 3, 16, 16),
     )
     assert "compile the step without it" in message
 

@@ -60,7 +60,9 @@ def train(critic, loss: Callable, ranks) -> list[torch.Tensor]:
 
 
 def penalty_only(critic, real, fake):
-    return gf.gradient_penalty(critic, real, fake, alpha=0.3, zero_grads="all")
+    return gf.gradient_penalty(
+        critic, real, fake, alpha=0.3, how=gf.Differentiation(zero_grads="all")
+    )
 
 
 def penalty_with_stock_zeros(critic, real, fake):
@@ -73,7 +75,9 @@ def combined(critic, real, fake):
 
 
 def fast_weights(critic, real, fake):
-    return gf.gradient_penalty(critic, real, fake, alpha=0.3, zero_grads="all", graph_cut="fast")
+    return gf.gradient_penalty(
+        critic, real, fake, alpha=0.3, how=gf.Differentiation(graph_cut="fast", zero_grads="all")
+    )
 
 
 def shared_logits(critic, real, fake):
@@ -85,7 +89,9 @@ def shared_logits(critic, real, fake):
 def chunked(critic, real, fake):
     scores = critic(torch.cat([fake, real]))
     loss = scores[: len(fake)].mean() - scores[len(fake) :].mean()
-    return loss + gf.gradient_penalty(critic, real, fake, alpha=0.3, chunk_size=1)
+    return loss + gf.gradient_penalty(
+        critic, real, fake, alpha=0.3, how=gf.Differentiation(chunk_size=1)
+    )
 
 
 def generator_step_through_a_frozen_critic(critic, real, fake):

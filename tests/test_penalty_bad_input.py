@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import by_keyword
 import pytest
 import torch
 from critics import patchgan
@@ -52,7 +53,7 @@ def test_a_critic_that_changes_a_computed_input_in_place_is_refused():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"sampling": "middle"}, ValueError, "sampling: expected one of mixed"),
+        ({"at": "middle"}, ValueError, "at: expected one of mixed"),
         ({"norm": "pixel"}, ValueError, "norm: expected one of"),
         ({"eps": -1.0}, ValueError, "eps: expected a number >= 0"),
         ({"power": 0}, ValueError, "power: expected a number > 0"),
@@ -64,9 +65,9 @@ def test_a_critic_that_changes_a_computed_input_in_place_is_refused():
         ({"graph_cut": "off", "zero_grads": "all"}, ValueError, "zero_grads: .* graph_cut='off'"),
         ({"weight": torch.ones(2)}, ValueError, "weight: expected a number or a 0-d"),
         ({"alpha": "pixel"}, ValueError, "alpha: expected one of"),
-        ({"alpha": "pixel", "sampling": "real"}, ValueError, "alpha: expected one of"),
-        ({"rng": 5, "sampling": "real"}, TypeError, "rng: expected a torch.Generator"),
-        ({"rng": 5, "sampling": "dragan"}, TypeError, "rng: expected a torch.Generator"),
+        ({"alpha": "pixel", "at": "real"}, ValueError, "alpha: expected one of"),
+        ({"rng": 5, "at": "real"}, TypeError, "rng: expected a torch.Generator"),
+        ({"rng": 5, "at": gf.AroundReal()}, TypeError, "rng: expected a torch.Generator"),
         ({"one_sided": "no"}, TypeError, "one_sided: expected True or False"),
         ({"output_weights": [float("nan")]}, ValueError, r"output_weights\[0\]: expected a finite"),
         ({"output_weights": ["a"]}, TypeError, r"output_weights\[0\]: expected a number"),
@@ -81,11 +82,11 @@ def test_a_critic_that_changes_a_computed_input_in_place_is_refused():
 )
 def test_a_wrong_option_is_explained(options, error, message):
     with pytest.raises(error, match=message):
-        gf.gradient_penalty(small_critic(), *samples(), **options)
+        by_keyword.gradient_penalty(small_critic(), *samples(), **options)
 
 
 def test_missing_samples_are_explained():
-    with pytest.raises(ValueError, match="fake: sampling 'mixed' needs fake samples"):
+    with pytest.raises(ValueError, match="fake: at='mixed' needs fake samples"):
         gf.gradient_penalty(small_critic(), samples()[0])
 
 
@@ -105,7 +106,7 @@ def test_logits_need_inputs_that_require_grad():
 )
 def test_wrong_bounds_of_dragan_samples_are_explained(clamp, error, message):
     with pytest.raises(error, match=message):
-        gf.Dragan(clamp=clamp)
+        gf.AroundReal(clamp=clamp)
 
 
 def test_one_mask_cannot_serve_several_inputs():
@@ -113,7 +114,7 @@ def test_one_mask_cannot_serve_several_inputs():
     with pytest.raises(
         ValueError, match=r"mask: expected one for each of the 2 inputs .* a tensor"
     ):
-        gf.gradient_penalty(lambda a, b: a + b, (x, x), sampling="real", mask=torch.ones(4, 1))
+        gf.gradient_penalty(lambda a, b: a + b, (x, x), at="real", mask=torch.ones(4, 1))
 
 
 def test_labels_among_the_inputs_are_pointed_to_critic_args():
@@ -130,7 +131,7 @@ def test_inputs_of_one_number_for_each_sample_are_taken():
 @pytest.mark.parametrize("options", [{}, {"reduction": "max"}, {"eps": 1.0}, {"chunk_size": 2}])
 def test_an_empty_batch_is_refused(options):
     with pytest.raises(ValueError, match=r"real: expected at least one sample, got shape \[0, 3"):
-        gf.gradient_penalty(small_critic(), samples()[0][:0], sampling="real", **options)
+        by_keyword.gradient_penalty(small_critic(), samples()[0][:0], at="real", **options)
 
 
 def test_a_detached_output_among_several_counts_as_one():
@@ -138,9 +139,9 @@ def test_a_detached_output_among_several_counts_as_one():
     x, _ = samples()
     run = lambda z: [critic(z), critic(z).detach()]  # noqa: E731
     wanted = gf.r1_penalty(critic, x)
-    assert torch.equal(gf.r1_penalty(run, x, output_weights=[1, 2]), wanted)
+    assert torch.equal(gf.r1_penalty(gf.Call(run, output_weights=[1, 2]), x), wanted)
     with pytest.raises(ValueError, match="expected one for each of the 2 outputs"):
-        gf.r1_penalty(run, x, output_weights=[1])
+        gf.r1_penalty(gf.Call(run, output_weights=[1]), x)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,10 @@ def attention(x):
 @pytest.mark.parametrize("operation", [attention, nn.functional.hardsigmoid])
 @pytest.mark.parametrize(
     "penalise",
-    [lambda c, x: gf.r1_penalty(c, x, chunk_size=2), lambda c, x: gf.diagnose(c, x, quiet=True)],
+    [
+        lambda c, x: gf.r1_penalty(c, x, how=gf.Differentiation(chunk_size=2)),
+        lambda c, x: gf.diagnose(c, x, quiet=True),
+    ],
     ids=["chunks", "diagnose"],
 )
 def test_operations_without_a_second_derivative_are_explained(operation, penalise):
@@ -241,7 +245,9 @@ def test_frozen_batch_norm_does_not_warn_until_it_trains():
 
 DUAL = {
     "samples": lambda c, x: gf.r1_penalty(c, dual(x)),
-    "samples, in chunks": lambda c, x: gf.r1_penalty(c, dual(x), chunk_size=1),
+    "samples, in chunks": lambda c, x: gf.r1_penalty(
+        c, dual(x), how=gf.Differentiation(chunk_size=1)
+    ),
     "logits": lambda c, x: gf.penalty_from_logits(c(dual(x.requires_grad_())), x),
     "parameters": lambda c, x: gf.r1_penalty(lambda z: c(z) * dual(torch.ones(1)), x),
 }

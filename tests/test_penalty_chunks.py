@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 
+import by_keyword
 import pytest
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,9 @@ def test_chunks_equal_the_whole_to_rounding(chunk_size, options):
     critic = small_critic()
     x, _ = samples(batch=8)
     mask = torch.rand(8, 1, 8, 8)
-    options = {"sampling": "real", "mask": mask, "normalize_by_mask": True, **options}
-    actual = gf.gradient_penalty(critic, x, chunk_size=chunk_size, **options)
-    assert_penalty(actual, gf.gradient_penalty(critic, x, **options), critic, 3e-6)
+    options = {"at": "real", "mask": mask, "normalize_by_mask": True, **options}
+    actual = by_keyword.gradient_penalty(critic, x, chunk_size=chunk_size, **options)
+    assert_penalty(actual, by_keyword.gradient_penalty(critic, x, **options), critic, 3e-6)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 8])
@@ -37,8 +38,8 @@ def test_a_mean_over_logits_is_that_of_the_whole_batch(chunk_size, options):
     x, _ = samples(batch=8)
     run = (lambda z: [critic(z), critic[:2](z)]) if options else critic
     options = {"logit_reduction": "mean", **options}
-    actual = gf.r1_penalty(run, x, chunk_size=chunk_size, **options)
-    assert_penalty(actual, gf.r1_penalty(run, x, **options), critic, 3e-6)
+    actual = by_keyword.r1_penalty(run, x, chunk_size=chunk_size, **options)
+    assert_penalty(actual, by_keyword.r1_penalty(run, x, **options), critic, 3e-6)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8,), (1, 1, 8, 8), (8, 1, 1, 1), (8, 3, 8, 8)], ids=str)
@@ -49,18 +50,18 @@ def test_a_mask_is_sliced_as_it_broadcasts(shape, chunk_size):
     x, _ = samples(batch=8)
     mask = torch.rand(shape) > 0.3
     for normalize in (False, True):
-        options = {"mask": mask, "normalize_by_mask": normalize, "sampling": "real"}
-        actual = gf.gradient_penalty(critic, x, chunk_size=chunk_size, **options)
-        assert_penalty(actual, gf.gradient_penalty(critic, x, **options), critic, 3e-6)
+        options = {"mask": mask, "normalize_by_mask": normalize, "at": "real"}
+        actual = by_keyword.gradient_penalty(critic, x, chunk_size=chunk_size, **options)
+        assert_penalty(actual, by_keyword.gradient_penalty(critic, x, **options), critic, 3e-6)
 
 
 def test_masks_of_several_inputs_are_sliced():
     linear = nn.Linear(5, 1)
     critic = lambda a, b: linear(torch.cat([a, b], 1)).tanh()  # noqa: E731
     points = torch.randn(4, 3), torch.randn(4, 2)
-    options = {"sampling": "real", "mask": [None, torch.rand(4, 1)]}
-    actual = gf.gradient_penalty(critic, points, chunk_size=3, **options)
-    assert_penalty(actual, gf.gradient_penalty(critic, points, **options), linear, 3e-6)
+    options = {"at": "real", "mask": [None, torch.rand(4, 1)]}
+    actual = by_keyword.gradient_penalty(critic, points, chunk_size=3, **options)
+    assert_penalty(actual, by_keyword.gradient_penalty(critic, points, **options), linear, 3e-6)
 
 
 def test_chunks_take_labels_and_scale_with_the_incoming_gradient():
@@ -69,7 +70,9 @@ def test_chunks_take_labels_and_scale_with_the_incoming_gradient():
     grads = []
     for chunk_size in (None, 2):
         critic.zero_grad()
-        penalty = gf.r1_penalty(critic, x, critic_args=(labels,), chunk_size=chunk_size)
+        penalty = gf.r1_penalty(
+            critic, x, critic_args=(labels,), how=gf.Differentiation(chunk_size=chunk_size)
+        )
         (3 * penalty).backward()
         grads.append([p.grad for p in critic.parameters()])
     for a, b in zip(*grads, strict=True):
@@ -92,8 +95,8 @@ def test_an_argument_with_a_graph_gets_its_gradient(wrap, by_name):
     results = []
     for chunk_size in (None, 1, 3):
         argument = wrap(embedding(labels))
-        how = {"critic_kwargs": {"condition": argument}} if by_name else {"critic_args": [argument]}
-        results.append(gf.r1_penalty(run, x, chunk_size=chunk_size, **how))
+        how = {"critic_args": {"condition": argument}} if by_name else {"critic_args": [argument]}
+        results.append(by_keyword.r1_penalty(run, x, chunk_size=chunk_size, **how))
     grads = [torch.autograd.grad(r, [*both.parameters()], allow_unused=True) for r in results]
     for chunked in grads[1:]:
         for a, b in zip(chunked, grads[0], strict=True):
@@ -106,7 +109,7 @@ def test_slices_may_share_a_graph():
     x, _ = samples()
     wanted = gf.r1_penalty(critic, x)
     with parametrize.cached():
-        actual = gf.r1_penalty(critic, x, chunk_size=1)
+        actual = gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=1))
     assert_penalty(actual, wanted, critic, 3e-6)
 
 
@@ -115,17 +118,15 @@ def test_a_table_as_long_as_the_batch_is_not_sliced_in_silence():
     x, _ = samples()
     table, labels = torch.rand(4, 3), torch.tensor([1, 0, 1, 3])
     run = lambda z, table, labels: critic(z * table[labels][:, :, None, None])  # noqa: E731
-    options = {"critic_args": (table,), "critic_kwargs": {"labels": labels}}
-    with pytest.raises(
-        ValueError, match=r"batch_args: critic_args\[0\], critic_kwargs\['labels'\]"
-    ):
-        gf.r1_penalty(run, x, chunk_size=2, **options)
+    call, no_labels = (gf.Call(run, (table,), {"labels": given}) for given in (labels, 3))
+    with pytest.raises(ValueError, match=r"batch_args: critic_args\[0\], critic_args\['labels'\]"):
+        gf.r1_penalty(call, x, how=gf.Differentiation(chunk_size=2))
     with pytest.raises(
         ValueError, match=r"does not run on 2 of the samples alone .*batch_args: critic_args"
     ):
-        gf.r1_penalty(run, x, chunk_size=2, critic_args=(table,), critic_kwargs={"labels": 3})
-    actual = gf.r1_penalty(run, x, chunk_size=2, batch_args=["labels"], **options)
-    assert_penalty(actual, gf.r1_penalty(run, x, **options), critic, 3e-6)
+        gf.r1_penalty(no_labels, x, how=gf.Differentiation(chunk_size=2))
+    how = gf.Differentiation(chunk_size=2, batch_args=["labels"])
+    assert_penalty(gf.r1_penalty(call, x, how=how), gf.r1_penalty(call, x), critic, 3e-6)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +139,9 @@ def test_a_table_as_long_as_the_batch_is_not_sliced_in_silence():
     ],
 )
 def test_wrong_batch_args_are_explained(batch_args, error, message):
-    options = {"critic_args": (torch.ones(3),), "critic_kwargs": {"labels": None}}
+    call = gf.Call(lambda z, a, labels: z, (torch.ones(3),), {"labels": None})
     with pytest.raises(error, match=f"batch_args: .*{message}"):
-        gf.r1_penalty(
-            lambda z, a, labels: z, samples()[0], chunk_size=2, batch_args=batch_args, **options
-        )
+        by_keyword.r1_penalty(call, samples()[0], chunk_size=2, batch_args=batch_args)
 
 
 class OldSpectral(nn.Module):
@@ -174,7 +173,7 @@ def test_chunks_see_the_spectral_norm_of_one_forward(form, make, chunk_size):
     critic = make()
     whole = copy.deepcopy(critic)
     x = torch.randn(4, 3, 16, 16)
-    gf.r1_penalty(FORMS[form](critic), x, chunk_size=chunk_size).backward()
+    gf.r1_penalty(FORMS[form](critic), x, how=gf.Differentiation(chunk_size=chunk_size)).backward()
     gf.r1_penalty(whole, x).backward()
     for (name, a), b in zip(critic.named_parameters(), whole.parameters(), strict=True):
         assert (a.grad is None) == (b.grad is None), name
@@ -204,13 +203,13 @@ def test_the_probe_leaves_no_trace():
     values = []
     for _ in range(3):  # the third call asks nothing
         torch.manual_seed(3)
-        values.append(gf.r1_penalty(critic, x, chunk_size=2))
+        values.append(gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=2)))
         assert all(p.grad is None for p in critic.parameters())
     (main + values[0]).backward()
     assert torch.equal(values[0], values[2])
     assert torch.equal(values[1], values[2])
     torch.manual_seed(3)
-    whole = gf.r1_penalty(critic, x, chunk_size=4)
+    whole = gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=4))
     torch.manual_seed(3)
     assert torch.allclose(whole, gf.r1_penalty(critic, x), rtol=1e-6)
 
@@ -220,7 +219,9 @@ def test_chunks_work_with_a_checkpointed_critic():
     x, _ = samples()
     run = lambda z: checkpoint(critic, z, use_reentrant=False)  # noqa: E731
     wanted = gf.r1_penalty(critic, x)
-    assert_penalty(gf.r1_penalty(run, x, chunk_size=2), wanted, critic, 3e-6)
+    assert_penalty(
+        gf.r1_penalty(run, x, how=gf.Differentiation(chunk_size=2)), wanted, critic, 3e-6
+    )
 
 
 def test_chunks_reach_a_generator_that_was_not_detached():
@@ -229,7 +230,9 @@ def test_chunks_reach_a_generator_that_was_not_detached():
     grads = []
     for chunk_size in (None, 2):
         generator.zero_grad()
-        gf.r2_penalty(critic, generator(z), chunk_size=chunk_size).backward()
+        gf.r2_penalty(
+            critic, generator(z), how=gf.Differentiation(chunk_size=chunk_size)
+        ).backward()
         grads.append(generator.weight.grad)
     assert torch.allclose(*grads, rtol=1e-5)
 
@@ -242,7 +245,7 @@ def test_an_eighth_of_the_batch_needs_a_quarter_of_the_memory(checkpointed):
 
     def step(function, chunk_size):
         critic.zero_grad()
-        gf.r1_penalty(function, x, chunk_size=chunk_size).backward()
+        gf.r1_penalty(function, x, how=gf.Differentiation(chunk_size=chunk_size)).backward()
 
     step(run, 2)  # the probe, and the first use of everything
     whole = peak_memory(lambda: step(critic, None))
@@ -277,7 +280,11 @@ def test_chunks_refuse_critics_whose_samples_interact(make, form, chunk_size):
     critic = make()
     before = copy.deepcopy(critic.state_dict())
     with pytest.raises(ValueError, match="samples of this critic interact"):
-        gf.r1_penalty(FORMS[form](critic), torch.randn(4, 3, 16, 16), chunk_size=chunk_size)
+        gf.r1_penalty(
+            FORMS[form](critic),
+            torch.randn(4, 3, 16, 16),
+            how=gf.Differentiation(chunk_size=chunk_size),
+        )
     for name, value in critic.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -287,10 +294,10 @@ def test_batch_norm_is_refused_also_after_it_was_seen_in_evaluation(form):
     critic = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh())
     run = FORMS[form](critic)
     critic.eval()
-    gf.r1_penalty(run, samples()[0], chunk_size=2)
+    gf.r1_penalty(run, samples()[0], how=gf.Differentiation(chunk_size=2))
     critic.train()
     with pytest.raises(ValueError, match="samples of this critic interact"):
-        gf.r1_penalty(run, samples()[0], chunk_size=2)
+        gf.r1_penalty(run, samples()[0], how=gf.Differentiation(chunk_size=2))
 
 
 @pytest.mark.parametrize("output", [lambda h: h.mean(), lambda h: h.sum()], ids=["mean", "sum"])
@@ -298,7 +305,9 @@ def test_batch_norm_is_refused_also_after_it_was_seen_in_evaluation(form):
 def test_chunks_refuse_outputs_that_join_the_samples(output, chunk_size):
     critic = small_critic()
     with pytest.raises(ValueError, match="chunk_size: the critic returns a 0-d output"):
-        gf.r1_penalty(lambda x: output(critic(x)), samples()[0], chunk_size=chunk_size)
+        gf.r1_penalty(
+            lambda x: output(critic(x)), samples()[0], how=gf.Differentiation(chunk_size=chunk_size)
+        )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -309,7 +318,9 @@ def test_chunks_refuse_buffers_that_move(form):
     with pytest.raises(
         ValueError, match=r"buffers of the critic change .*InstanceNorm2d.running_mean"
     ):
-        gf.r1_penalty(FORMS[form](critic), torch.randn(4, 3, 8, 8), chunk_size=2)
+        gf.r1_penalty(
+            FORMS[form](critic), torch.randn(4, 3, 8, 8), how=gf.Differentiation(chunk_size=2)
+        )
     assert not critic[1].running_mean.any()
 
 
@@ -324,4 +335,4 @@ def test_chunks_refuse_buffers_that_move(form):
 )
 def test_chunks_refuse_what_slices_cannot_give(options, error, message):
     with pytest.raises(error, match=f"chunk_size: .*{message}"):
-        gf.gradient_penalty(small_critic(), samples()[0], sampling="real", **options)
+        by_keyword.gradient_penalty(small_critic(), samples()[0], at="real", **options)

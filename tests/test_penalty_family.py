@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import by_keyword
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,7 +74,7 @@ def test_every_published_variant_is_its_formula(implementation, dtype, variant):
     real, fake = samples(dtype)
     alpha = ALPHA.to(dtype)
     x_hat = reference.lerp(real, fake, alpha)
-    actual = gf.gradient_penalty(critic, real, fake, alpha=alpha, **options)
+    actual = by_keyword.gradient_penalty(critic, real, fake, alpha=alpha, **options)
     assert_penalty(actual, hand_written(critic, x_hat, formula), critic, TOLERANCE[dtype])
 
 
@@ -83,7 +84,7 @@ def test_sampling_at_real_or_fake_samples(sampling):
     real, fake = samples()
     point = real if sampling == "real" else fake
     wanted = hand_written(critic, point, VARIANTS["WGAN-GP"][1])
-    assert_penalty(gf.gradient_penalty(critic, real, fake, sampling=sampling), wanted, critic, 3e-6)
+    assert_penalty(gf.gradient_penalty(critic, real, fake, at=sampling), wanted, critic, 3e-6)
 
 
 @pytest.mark.parametrize("std", ["sample", "population"])
@@ -96,7 +97,7 @@ def test_dragan_samples_lie_around_real_ones(std):
         seen.append(x.detach())
         return critic(x)
 
-    gf.gradient_penalty(spy, real, sampling=gf.Dragan(std=std), alpha=0.0)
+    gf.gradient_penalty(spy, real, at=gf.AroundReal(std=std), alpha=0.0)
     step = (seen[0] - real) / (0.5 * real.std(correction=1 if std == "sample" else 0))
     assert step.min() >= 0
     assert step.max() < 1
@@ -105,7 +106,7 @@ def test_dragan_samples_lie_around_real_ones(std):
 
 def test_compare_gan_dragan_is_centred_and_clamped():
     real, _ = samples()
-    noisy = gf.Dragan(1.0, "population", "centered", (0.0, 1.0)).noisy(real, None)
+    noisy = gf.AroundReal(1.0, "population", "centered", (0.0, 1.0)).noisy(real, None)
     assert noisy.min() >= 0
     assert noisy.max() <= 1
 
@@ -133,7 +134,7 @@ def test_a_penalty_on_dcgan_matches_the_hand_written_one(dtype):
     critic = dcgan(8).to(dtype)
     x = torch.randn(4, 3, 32, 32, dtype=dtype)
     wanted = hand_written(critic, x, VARIANTS["WGAN-GP"][1])
-    actual = gf.gradient_penalty(critic, x, sampling="real")
+    actual = gf.gradient_penalty(critic, x, at="real")
     assert_penalty(actual, wanted, critic, TOLERANCE[dtype])
 
 
@@ -144,9 +145,9 @@ def test_a_critic_with_labels():
     torch.manual_seed(0)
     critic = SpectralResNet(8, 16, classes=5).eval()
     x, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 4, 2, 2])
-    for options in ({"critic_args": (labels,)}, {"critic_kwargs": {"labels": labels}}):
+    for options in ({"critic_args": (labels,)}, {"critic_args": {"labels": labels}}):
         wanted = hand_written(lambda z: critic(z, labels), x, VARIANTS["WGAN-GP"][1])
-        actual = gf.gradient_penalty(critic, x, sampling="real", **options)
+        actual = by_keyword.gradient_penalty(critic, x, at="real", **options)
         assert_penalty(actual, wanted, critic, 3e-6)
 
 
@@ -166,7 +167,7 @@ def test_the_norm_runs_over_all_inputs(implementation):
     points = [image.clone().requires_grad_(), vector.clone().requires_grad_()]
     gradients = torch.autograd.grad(critic(*points).sum(), points, create_graph=True)
     norms = torch.cat([g.flatten(1) for g in gradients], 1).norm(dim=1)
-    actual = gf.gradient_penalty(critic, (image, vector), sampling="real")
+    actual = gf.gradient_penalty(critic, (image, vector), at="real")
     assert_penalty(actual, 10 * (norms - 1).square().mean(), critic, 3e-6)
 
 
@@ -190,7 +191,7 @@ def test_a_list_of_outputs_is_weighted_and_added():
     wanted = hand_written(
         lambda z: 0.5 * critic(z).sum() + 2 * critic[:2](z).sum(), x, VARIANTS["WGAN-GP"][1]
     )
-    actual = gf.gradient_penalty(multi, x, sampling="real", output_weights=[0.5, 2.0])
+    actual = gf.gradient_penalty(gf.Call(multi, output_weights=[0.5, 2.0]), x, at="real")
     assert_penalty(actual, wanted, critic, 3e-6)
 
 
@@ -200,7 +201,7 @@ def test_logits_can_be_averaged_instead_of_added():
     wanted = hand_written(
         lambda z: critic(z).mean(), x, lambda g: 5 * flat(g).square().sum(1).mean()
     )
-    assert_penalty(gf.r1_penalty(critic, x, logit_reduction="mean"), wanted, critic, 3e-6)
+    assert_penalty(gf.r1_penalty(gf.Call(critic, logit_reduction="mean"), x), wanted, critic, 3e-6)
 
 
 def test_a_dead_sample_adds_its_penalty_and_no_gradient():
@@ -208,7 +209,7 @@ def test_a_dead_sample_adds_its_penalty_and_no_gradient():
     critic = lambda x: linear(x).relu()  # noqa: E731
     with torch.no_grad():
         linear.bias.fill_(-100)
-    penalty = gf.gradient_penalty(critic, torch.randn(4, 3), sampling="real")
+    penalty = gf.gradient_penalty(critic, torch.randn(4, 3), at="real")
     penalty.backward()
     assert penalty.item() == 10
     assert not linear.weight.grad.any()
@@ -256,10 +257,10 @@ def test_inside_torch_func_grad_over_parameters():
 
     def loss(parameters):
         run = lambda z: torch.func.functional_call(critic, parameters, (z,))  # noqa: E731
-        return gf.gradient_penalty(run, x, sampling="real")
+        return gf.gradient_penalty(run, x, at="real")
 
     functional = torch.func.grad(loss)({k: v.detach() for k, v in parameters.items()})
-    gf.gradient_penalty(critic, x, sampling="real").backward()
+    gf.gradient_penalty(critic, x, at="real").backward()
     for name, parameter in parameters.items():
         if parameter.grad is not None:
             assert torch.allclose(functional[name], parameter.grad, rtol=1e-12, atol=1e-15)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import by_keyword
 import pytest
 import torch
 from penalty_oracle import hand_written, samples, small_critic
@@ -46,7 +47,9 @@ def test_a_hook_of_a_parameter_runs_once_on_the_whole_gradient(hook, when):
         if chunk_size is None:
             penalty = hand_written(critic, x, wgan_gp)
         else:
-            penalty = gf.gradient_penalty(critic, x, sampling="real", chunk_size=chunk_size)
+            penalty = gf.gradient_penalty(
+                critic, x, at="real", how=gf.Differentiation(chunk_size=chunk_size)
+            )
         if when == "between":
             register()
         assert not seen or chunk_size is None
@@ -66,11 +69,11 @@ def test_hooks_are_back_after_an_error_and_can_be_removed():
     handle = critic[0].weight.register_hook(lambda g: seen.append(1))
     scaled = nn.Sequential(critic, nn.Hardsigmoid())  # no second derivative
     with pytest.raises(RuntimeError, match="derivative for"):
-        gf.r1_penalty(scaled, x, chunk_size=2)
-    gf.r1_penalty(critic, x, chunk_size=2).backward()
+        gf.r1_penalty(scaled, x, how=gf.Differentiation(chunk_size=2))
+    gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=2)).backward()
     assert seen == [1]
     handle.remove()
-    gf.r1_penalty(critic, x, chunk_size=2).backward()
+    gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=2)).backward()
     assert seen == [1]
 
 
@@ -90,9 +93,15 @@ def test_a_hook_of_a_computed_sample_runs_once_behind_a_view():
         sample.register_hook(lambda g, seen=seen: (seen.append(1), g.clamp(-1e-3, 1e-3))[1])
         if chunk_size is not None:
             with pytest.raises(ValueError, match="chunk_size: the samples have hooks"):
-                gf.r1_penalty(nn.Sequential(critic, nn.Tanh()), sample, chunk_size=chunk_size)
+                gf.r1_penalty(
+                    nn.Sequential(critic, nn.Tanh()),
+                    sample,
+                    how=gf.Differentiation(chunk_size=chunk_size),
+                )
         view = sample.view_as(sample)
-        gf.r1_penalty(nn.Sequential(critic, nn.Tanh()), view, chunk_size=chunk_size).backward()
+        gf.r1_penalty(
+            nn.Sequential(critic, nn.Tanh()), view, how=gf.Differentiation(chunk_size=chunk_size)
+        ).backward()
         assert seen == [1]
         found.append(source.grad)
     assert torch.allclose(found[1], found[0], rtol=1e-10)
@@ -103,10 +112,12 @@ def test_backward_hooks_of_modules_are_refused_in_slices():
     critic = small_critic()
     critic[2].register_full_backward_hook(lambda module, inputs, outputs: None)
     with pytest.raises(ValueError, match="chunk_size: Conv2d has backward hooks"):
-        gf.r1_penalty(critic, samples()[0], chunk_size=2)
+        gf.r1_penalty(critic, samples()[0], how=gf.Differentiation(chunk_size=2))
 
 
-@pytest.mark.parametrize("penalise", [gf.r1_penalty, gf.approximate_r1_penalty])
+@pytest.mark.parametrize(
+    "penalise", [by_keyword.r1_penalty, gf.approximate_r1_penalty], ids=["R1", "approximate R1"]
+)
 def test_a_second_derivative_of_a_penalty_in_slices_is_refused(penalise):
     critic = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
     penalty = penalise(critic, torch.randn(6, 4), chunk_size=2)

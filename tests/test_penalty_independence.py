@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import by_keyword
 import pytest
 import torch
 import torch.nn.functional as F
@@ -44,26 +45,32 @@ INTERACTIONS = {
 def test_an_interaction_is_refused_at_the_first_call(name, chunk_size):
     critic = Joined(INTERACTIONS[name], gate=1.0).double()
     with pytest.raises(ValueError, match="samples of this critic interact"):
-        gf.r1_penalty(critic, torch.randn(8, 4, dtype=torch.float64), chunk_size=chunk_size)
+        gf.r1_penalty(
+            critic,
+            torch.randn(8, 4, dtype=torch.float64),
+            how=gf.Differentiation(chunk_size=chunk_size),
+        )
 
 
 @pytest.mark.parametrize("name", ["mean", "roll", "flip", "attention", "maximum"])
 def test_a_gate_at_zero_does_not_hide_it(name):
     critic = Joined(INTERACTIONS[name]).double()
     with pytest.raises(ValueError, match="samples of this critic interact"):
-        gf.r1_penalty(critic, torch.randn(8, 4, dtype=torch.float64), chunk_size=4)
+        gf.r1_penalty(
+            critic, torch.randn(8, 4, dtype=torch.float64), how=gf.Differentiation(chunk_size=4)
+        )
 
 
 def test_what_was_not_to_be_seen_is_asked_again():
     critic = Joined(INTERACTIONS["mean"], gate=0.0, head=0.0).double()
     x = torch.randn(8, 4, dtype=torch.float64)
     for _ in range(3):
-        assert gf.r1_penalty(critic, x, chunk_size=4) == 0
+        assert gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=4)) == 0
     with torch.no_grad():
         critic.gate.fill_(1.0)
         critic.head.weight.normal_()
     with pytest.raises(ValueError, match="samples of this critic interact"):
-        gf.r1_penalty(critic, x, chunk_size=4)
+        gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=4))
 
 
 @pytest.mark.parametrize("wrap", [lambda c: c, lambda c: lambda x: c(x), lambda c: c.forward])
@@ -71,11 +78,11 @@ def test_a_module_that_was_swapped_is_asked_again(wrap):
     critic = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
     run, x = wrap(critic), torch.randn(8, 4)
     for _ in range(4):
-        gf.r1_penalty(run, x, chunk_size=4)
+        gf.r1_penalty(run, x, how=gf.Differentiation(chunk_size=4))
     critic[1] = Joined(INTERACTIONS["mean"], 1.0)
     critic[1].first, critic[1].head = nn.Identity(), nn.Identity()
     with pytest.raises(ValueError, match="samples of this critic interact"):
-        gf.r1_penalty(run, x, chunk_size=4)
+        gf.r1_penalty(run, x, how=gf.Differentiation(chunk_size=4))
 
 
 TAKEN = {
@@ -92,7 +99,7 @@ def test_independent_samples_are_taken_at_every_call(name):
     critic = Joined(TAKEN[name], 1.0).double()
     x = torch.randn(8, 4, dtype=torch.float64)
     for _ in range(9):
-        actual = gf.r1_penalty(critic, x, chunk_size=3)
+        actual = gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=3))
         if name != "dropout":
             assert_penalty(actual, gf.r1_penalty(critic, x), critic, 1e-12)
 
@@ -106,7 +113,7 @@ def test_several_logits_for_a_sample_are_taken_in_any_arrangement(arrange):
     linear = nn.Linear(4, 3).double()
     x = torch.randn(8, 4, dtype=torch.float64)
     critic = lambda z: arrange(linear(z).tanh())  # noqa: E731
-    actual = gf.r1_penalty(critic, x, chunk_size=4)
+    actual = gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=4))
     assert_penalty(actual, gf.r1_penalty(critic, x), linear, 1e-12)
 
 
@@ -122,7 +129,7 @@ def test_what_a_critic_raises_on_few_samples_is_explained(error):
         return x.sum(1)
 
     with pytest.raises(ValueError, match=f"does not run on 4 of the samples.*{error.__name__}"):
-        gf.r1_penalty(critic, torch.randn(8, 4), chunk_size=4)
+        gf.r1_penalty(critic, torch.randn(8, 4), how=gf.Differentiation(chunk_size=4))
 
 
 def test_the_approximated_penalty_of_a_compiled_critic_is_right_in_slices():
@@ -150,10 +157,10 @@ def test_arrays_are_sliced_and_lists_when_they_are_named():
     critic = scaled(linear)
     for by, options in ((numpy.array(values), {}), (values, {"batch_args": [0]})):
         wanted = gf.r1_penalty(critic, x, critic_args=(torch.tensor(values, dtype=x.dtype),))
-        actual = gf.r1_penalty(critic, x, critic_args=(by,), chunk_size=2, **options)
+        actual = by_keyword.r1_penalty(critic, x, critic_args=(by,), chunk_size=2, **options)
         assert_penalty(actual, wanted, linear, 1e-12)
     with pytest.raises(ValueError, match=r"critic_args\[0\]: a list of 6 has as many entries"):
-        gf.r1_penalty(critic, x, critic_args=(values,), chunk_size=2)
+        gf.r1_penalty(critic, x, critic_args=(values,), how=gf.Differentiation(chunk_size=2))
 
 
 @pytest.mark.parametrize(
@@ -171,8 +178,8 @@ def test_arguments_that_cannot_be_sliced_are_named(make):
     critic = lambda x, other: linear(x)  # noqa: E731
     options = {"critic_args": (make(),), "chunk_size": 2}
     with pytest.raises(ValueError, match=r"critic_args\[0\]: .* cannot be sliced"):
-        gf.r1_penalty(critic, x, **options)
-    gf.r1_penalty(critic, x, batch_args=(), **options)
+        by_keyword.r1_penalty(critic, x, **options)
+    by_keyword.r1_penalty(critic, x, batch_args=(), **options)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace")
@@ -188,16 +195,18 @@ def test_scripted_and_lazy_critics_run_in_slices():
 
     x = torch.randn(6, 4)
     scripted = torch.jit.trace(Gained(), x)
-    actual = gf.r1_penalty(scripted, x, chunk_size=2)
+    actual = gf.r1_penalty(scripted, x, how=gf.Differentiation(chunk_size=2))
     assert_penalty(actual, gf.r1_penalty(scripted, x), scripted, 3e-6)
     lazy = nn.Sequential(nn.LazyLinear(6), nn.LazyBatchNorm1d(), nn.Tanh(), nn.Linear(6, 1)).eval()
-    actual = gf.r1_penalty(lazy, x, chunk_size=2)
+    actual = gf.r1_penalty(lazy, x, how=gf.Differentiation(chunk_size=2))
     assert_penalty(actual, gf.r1_penalty(lazy, x), lazy, 3e-6)
 
 
 def test_meta_tensors_are_not_asked():
     critic = nn.Linear(4, 1, device="meta")
-    assert gf.r1_penalty(critic, torch.randn(4, 4, device="meta"), chunk_size=2).is_meta
+    assert gf.r1_penalty(
+        critic, torch.randn(4, 4, device="meta"), how=gf.Differentiation(chunk_size=2)
+    ).is_meta
 
 
 # ---- fewer logits than samples ------------------------------------------------------------------
@@ -221,7 +230,7 @@ def test_fewer_logits_than_samples_are_noticed(name):
     with pytest.warns(UserWarning, match="fewer logits than samples"):
         PENALTIES[name](lambda z: linear(z.reshape(-1, 8)), x)
     with pytest.raises(ValueError, match="packs as the samples"):
-        gf.r1_penalty(lambda z: linear(z.reshape(-1, 8)), x, chunk_size=2)
+        gf.r1_penalty(lambda z: linear(z.reshape(-1, 8)), x, how=gf.Differentiation(chunk_size=2))
 
 
 def test_packs_as_samples_are_right_and_warn_once_otherwise():

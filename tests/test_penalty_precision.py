@@ -25,8 +25,8 @@ def test_inv_scale_changes_nothing_in_float32(form):
     x, _ = samples()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     inv_scale = {"scaler": scaler, "tensor": torch.tensor(1 / 1024), "number": 1 / 1024}[form]
-    actual = gf.gradient_penalty(critic, x, sampling="real", inv_scale=inv_scale)
-    wanted = gf.gradient_penalty(critic, x, sampling="real")
+    actual = gf.gradient_penalty(critic, x, at="real", inv_scale=inv_scale)
+    wanted = gf.gradient_penalty(critic, x, at="real")
     assert_penalty(actual, wanted, critic, 3e-6)
 
 

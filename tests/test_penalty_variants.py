@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import by_keyword
 import pytest
 import torch
 from penalty_oracle import assert_penalty, flat, samples, small_critic
@@ -75,7 +76,7 @@ DRAGANS = {
     ),
     "compare_gan": (
         {
-            "sampling": gf.Dragan(1.0, "population", "centered", (0.0, 1.0)),
+            "at": gf.AroundReal(1.0, "population", "centered", (0.0, 1.0)),
             "alpha": 0.0,
             "eps": 1e-4,
         },
@@ -83,12 +84,12 @@ DRAGANS = {
         lambda g: 10 * ((1e-4 + flat(g).square().sum(1)).sqrt() - 1).square().mean(),
     ),
     "noise of its own scale": (
-        {"sampling": gf.Dragan(0.1, "none"), "alpha": 0.0},
+        {"at": gf.AroundReal(0.1, "none"), "alpha": 0.0},
         lambda x: x + 0.1 * uniform(x),
         lambda g: 10 * (flat(g).norm(2, dim=1) - 1).square().mean(),
     ),
     "normal noise": (
-        {"sampling": gf.Dragan(noise="normal"), "alpha": 0.0},
+        {"at": gf.AroundReal(noise="normal"), "alpha": 0.0},
         lambda x: x + 0.5 * x.std() * normal(x),
         lambda g: 10 * (flat(g).norm(2, dim=1) - 1).square().mean(),
     ),
@@ -98,8 +99,8 @@ DRAGANS = {
 @pytest.mark.parametrize("name", DRAGANS)
 def test_dragan(critic, real, name):
     options, x_hat, formula = DRAGANS[name]
-    options = {"sampling": "dragan", **options}
-    actual = gf.gradient_penalty(critic, real, rng=seeded(), **options)
+    options = {"at": gf.AroundReal(), **options}
+    actual = by_keyword.gradient_penalty(critic, real, rng=seeded(), **options)
     assert_penalty(actual, formula(gradient(critic, x_hat(real))), critic, EXACT)
 
 
@@ -179,7 +180,7 @@ MIXED = {
 def test_between_real_and_fake(critic, real, fake, name):
     options, formula = MIXED[name]
     x_hat = per_sample(ALPHA) * real + per_sample(1 - ALPHA) * fake
-    actual = gf.gradient_penalty(critic, real, fake, alpha=ALPHA, **options)
+    actual = by_keyword.gradient_penalty(critic, real, fake, alpha=ALPHA, **options)
     assert_penalty(actual, formula(gradient(critic, x_hat)), critic, EXACT)
 
 
@@ -195,7 +196,9 @@ def test_one_alpha_for_the_batch_with_a_norm_over_channels(critic, real, fake):
     """SinGAN."""
     g = gradient(critic, 0.3 * real + 0.7 * fake)
     wanted = 0.1 * (g.norm(2, dim=1) - 1).square().mean()
-    actual = gf.gradient_penalty(critic, real, fake, alpha=0.3, norm="channel", weight=0.1)
+    actual = gf.gradient_penalty(
+        critic, real, fake, penalty=gf.WGANGP(norm="channel"), alpha=0.3, weight=0.1
+    )
     assert_penalty(actual, wanted, critic, EXACT)
 
 
@@ -204,7 +207,9 @@ def test_weights_per_sample(critic, real, fake):
     weights = torch.tensor([0.5, 0.0, 2.0, 1.0], dtype=torch.float64)
     g = gradient(critic, per_sample(ALPHA) * real + per_sample(1 - ALPHA) * fake)
     wanted = (weights * 10 * (flat(g).norm(2, dim=1) - 1).square()).sum() / 3
-    values = gf.gradient_penalty(critic, real, fake, alpha=ALPHA, reduction="none")
+    values = gf.gradient_penalty(
+        critic, real, fake, penalty=gf.WGANGP(reduction="none"), alpha=ALPHA
+    )
     assert_penalty((weights * values).sum() / 3, wanted, critic, EXACT)
 
 
@@ -213,8 +218,8 @@ def test_wgan_div_is_the_sum_of_two(critic, real, fake):
     of_real = flat(gradient(critic, real)).square().sum(1) ** 3
     of_fake = flat(gradient(critic, fake)).square().sum(1) ** 3
     options = {"target": 0, "power": 6, "weight": 1}
-    actual = gf.gradient_penalty(critic, real, sampling="real", **options)
-    actual = actual + gf.gradient_penalty(critic, None, fake, sampling="fake", **options)
+    actual = by_keyword.gradient_penalty(critic, real, at="real", **options)
+    actual = actual + by_keyword.gradient_penalty(critic, None, fake, at="fake", **options)
     assert_penalty(actual, (of_real + of_fake).mean() * 2 / 2, critic, EXACT)
 
 
@@ -224,7 +229,7 @@ def test_gradients_beside_the_penalty(critic, real):
     wanted = ((flat(g) + 1e-16).norm(2, dim=1) - 1).square().mean() * 10
     mine = gf.cut_second_order(gradient(critic, real))
     options = {"weight": 10, "target": 1, "eps": 1e-16, "eps_at": "gradient"}
-    assert_penalty(gf.penalty_from_grads(mine, **options), wanted, critic, EXACT)
+    assert_penalty(by_keyword.penalty_from_grads(mine, **options), wanted, critic, EXACT)
     assert torch.equal(flat(mine), flat(g))
 
 
@@ -252,7 +257,7 @@ R1S = {
 @pytest.mark.parametrize("name", R1S)
 def test_r1(critic, real, name):
     options, formula = R1S[name]
-    actual = gf.r1_penalty(critic, real, **options)
+    actual = by_keyword.r1_penalty(critic, real, **options)
     assert_penalty(actual, formula(gradient(critic, real)), critic, EXACT)
 
 
@@ -260,5 +265,10 @@ def test_r1(critic, real, name):
 def test_r1_of_the_mean_logit(critic, real, chunk_size):
     """FUNIT's calc_grad2."""
     g = gradient(critic, real, torch.mean)
-    actual = gf.r1_penalty(critic, real, weight=1, logit_reduction="mean", chunk_size=chunk_size)
+    actual = gf.r1_penalty(
+        gf.Call(critic, logit_reduction="mean"),
+        real,
+        weight=1,
+        how=gf.Differentiation(chunk_size=chunk_size),
+    )
     assert_penalty(actual, g.square().sum() / 4, critic, EXACT)

@@ -50,7 +50,7 @@ EXACT = {
     "r1": lambda c, x: gf.r1_penalty(c, x),
     "gradient": lambda c, x: gf.gradient_penalty(c, x, -x),
     "lambda": lambda c, x: gf.r1_penalty(lambda z: c(z), x),
-    "slices": lambda c, x: gf.r1_penalty(c, x, chunk_size=2),
+    "slices": lambda c, x: gf.r1_penalty(c, x, how=gf.Differentiation(chunk_size=2)),
     "diagnose": lambda c, x: gf.diagnose(c, x, quiet=True),
     "logits": lambda c, x: gf.penalty_from_logits(c(x.requires_grad_()), x),
     "approximate, slices": lambda c, x: gf.approximate_r1_penalty(c, x, chunk_size=2),

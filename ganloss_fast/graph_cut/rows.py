@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ganloss_fast.checks import warn
 
 Node = Any  # torch.autograd.graph.Node, of which the stubs say little
 
@@ -167,10 +168,9 @@ def proven_row(node_name: str) -> Row | None:
     thread.join()
     if holds[0]:
         return row
-    warnings.warn(
+    warn(
         f"ganloss_fast: the graph cut leaves {node_name} alone, because torch "
         f"{torch.__version__} differs from the releases it was written for. Gradients are "
         "right; penalties on critics with this operation are slower.",
-        stacklevel=2,
     )
     return None

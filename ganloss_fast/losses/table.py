@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor
 
 from ganloss_fast.checks import (
+    Value,
     broadcasts,
     check_choice,
     check_flag,
@@ -86,7 +87,7 @@ def _each(outputs: Outputs, *summands: tuple[Term, float]) -> list[Segment]:
     return [Segment(logits, term, scale) for logits in outputs for term, scale in summands]
 
 
-class Loss(ABC):
+class Loss(Value, ABC):
     """What every loss of the table gives: its segments for each side, with a common scale."""
 
     name: ClassVar[str]
@@ -111,7 +112,7 @@ _TOWARDS_REAL = terms.softplus(-1.0)  # small where the logit is high
 _TOWARDS_FAKE = terms.softplus(1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BCE(Loss):
     """Binary cross-entropy on logits (Goodfellow et al., 2014).
 
@@ -190,7 +191,7 @@ def _soft_target_segments(
     ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hinge(Loss):
     """Hinge loss (Lim & Ye, 2017; Miyato et al., 2018).
 
@@ -231,7 +232,7 @@ class Hinge(Loss):
         return _each(outputs, (terms.LINEAR, -scale))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LeastSquares(Loss):
     """Least-squares GAN loss (Mao et al., 2017).
 
@@ -288,7 +289,7 @@ def _map_segment(label_name: str, label: Tensor, logits: Tensor, scale: float) -
     return Segment(logits.to(dtype), terms.squared(0.0), scale, b=label.to(dtype))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Wasserstein(Loss):
     """Wasserstein critic loss (Arjovsky et al., 2017), with the drift term of Karras et al., 2018.
 

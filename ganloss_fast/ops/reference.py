@@ -6,7 +6,7 @@ and the baseline of the benchmarks. Written to be read, not to be fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -394,7 +394,6 @@ def gradient_penalty(
     fake: Tensor,
     *,
     critic_args: Sequence = (),
-    critic_kwargs: Mapping | None = None,
     weight: float | Tensor = 10.0,
     target: float = 1.0,
     one_sided: bool = False,
@@ -406,7 +405,7 @@ def gradient_penalty(
     with torch.enable_grad():
         if not x_hat.requires_grad:
             x_hat.requires_grad_(True)
-        logits = critic(x_hat, *critic_args, **(critic_kwargs or {}))
+        logits = critic(x_hat, *critic_args)
         ones = torch.ones_like(logits)
         (gradient,) = torch.autograd.grad(logits, x_hat, ones, create_graph=True)
     mode = "one_sided" if one_sided else "two_sided"

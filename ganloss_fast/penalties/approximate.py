@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,19 +20,26 @@ from ganloss_fast.checks import (
     check_weight,
     describe,
     scaled,
+    warn,
 )
 from ganloss_fast.ops.terms import compute_dtype
 from ganloss_fast.penalties.chunked import check_chunk_size, sum_over_chunks
 from ganloss_fast.penalties.critic.arguments import BatchArgs, CriticArguments, doubled_rows
+from ganloss_fast.penalties.critic.call import (
+    Critic,
+    CriticArgs,
+    CriticCall,
+    Differentiation,
+    InvScale,
+    as_logits,
+    critic_call,
+)
 from ganloss_fast.penalties.critic.few_logits import warn_of_few_logits
 from ganloss_fast.penalties.critic.gradient import (
     IN_PLACE,
-    CriticCall,
     CriticRun,
-    InvScale,
-    as_logits,
-    check_output_weights,
     is_functional,
+    weights_of_outputs,
 )
 from ganloss_fast.penalties.critic.modules import before_first_run, is_power_iteration
 from ganloss_fast.penalties.critic.reach import (
@@ -83,15 +89,13 @@ def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
 
 
 def approximate_r1_penalty(
-    critic: Callable[..., Any],
+    critic: Critic,
     inputs: Samples,
     sigma: float = 0.01,
     *,
-    critic_args: Sequence = (),
-    critic_kwargs: Mapping | None = None,
+    critic_args: CriticArgs = (),
     weight: Weight = 100.0,
     normalization: Normalization = "mean",
-    output_weights: Sequence[float] | None = None,
     logits: Tensor | Sequence[Tensor] | None = None,
     single_forward: bool = False,
     seed: Tensor | None = None,
@@ -114,17 +118,17 @@ def approximate_r1_penalty(
     compiling, put such layers in evaluation mode.
 
     Args:
-        critic: called as ``critic(x, *critic_args, **critic_kwargs)``; returns a tensor of
-            logits or a flat list of them (a tuple only with ``output_weights``).
+        critic: called as ``critic(x, *critic_args)``; returns a tensor of logits or a flat list of
+            them, whose squared differences are added; a :class:`Call` to weight these, or for a
+            tuple.
         inputs: samples [B, ...], or a tuple of inputs, each with noise of its own.
         sigma: deviation of the noise: 0.01 for images and 0.1 for videos in APT.
-        critic_args: further arguments of the critic, such as labels.
-        critic_kwargs: its keyword arguments.
+        critic_args: further arguments of the critic, such as labels: a tuple, or a dict of
+            arguments by name.
         weight: a number or a 0-d tensor.
         normalization: ``"mean"`` of the squared difference over all logits (APT, FastGen);
             ``"sigma"``, the same divided by sigma^2 (Self-Forcing); ``"sample_sum"``, summed
             over a sample's logits, mean over samples (stable-audio-tools).
-        output_weights: factors of the outputs' squared differences; without, these are added.
         logits: the critic's outputs on ``inputs``, if the step has them: saves a forward pass.
             Spectral norms must not have moved since. A critic that draws random numbers
             (dropout) gets a warning.
@@ -133,11 +137,10 @@ def approximate_r1_penalty(
         seed: int64 tensor with one element; None draws one on the device.
         inv_scale: see :func:`gradient_penalty`; needed only with ``chunk_size``, which computes
             the gradients in this call.
-        chunk_size: samples at a time, see :func:`gradient_penalty`.
+        chunk_size: samples at a time, see :class:`Differentiation`.
         batch_args: which of the critic's further arguments hold one row for each sample: they are
-            doubled with ``single_forward`` and sliced with ``chunk_size``. Positions in
-            ``critic_args`` and names in ``critic_kwargs``; None: every tensor with as many rows
-            as there are samples.
+            doubled with ``single_forward`` and sliced with ``chunk_size``. Positions and names of
+            ``critic_args``; None: every tensor with as many rows as there are samples.
 
     Returns:
         0-d tensor, float32 (float64 for float64 logits).
@@ -160,18 +163,14 @@ def approximate_r1_penalty(
         check_chunk_size(chunk_size)
         if single_forward or logits is not None:
             raise ValueError("chunk_size: not with single_forward, and not with logits.")
-    call = CriticCall(
-        critic,
-        critic_args,
-        critic_kwargs or {},
-        output_weights,
-        inv_scale=inv_scale,
-        batch_args=batch_args,
-    )
+    how = Differentiation(chunk_size=chunk_size, batch_args=batch_args)
+    call = critic_call(critic, critic_args, inv_scale, how)
+    if call.logit_reduction != "sum":
+        raise ValueError("logit_reduction: not for finite differences; see normalization.")
     if seed is None:
         seed = torch.randint(2**63 - 1, (), device=points[0].device, dtype=torch.int64)
     noisy = [perturb(point, sigma, seed + k * _SEED_STEP % 2**63) for k, point in enumerate(points)]
-    difference = _Difference(sigma, weight, normalization, output_weights)
+    difference = _Difference(sigma, weight, normalization, call.output_weights)
     if chunk_size is not None:
         return _in_chunks([*points, *noisy], call, difference, chunk_size)
     if single_forward:
@@ -179,17 +178,17 @@ def approximate_r1_penalty(
     else:
         clean = None
         if logits is not None:
-            clean = as_logits(logits, "logits", output_weights is not None)
+            clean = as_logits(logits, "logits", call.output_weights is not None)
         pairs = _run_both(call, points, noisy, sigma, clean)
     value = difference(pairs)
-    warn_of_few_logits(critic, [moved for _, moved in pairs], points[0].shape[0])
+    warn_of_few_logits(call.critic, [moved for _, moved in pairs], points[0].shape[0])
     return value
 
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # of the second input, the third: far from any step's next seed
 
 
-@dataclass(frozen=True, eq=False)  # see NormPenalty
+@dataclass(frozen=True, eq=False)  # see PenaltyCall
 class _Difference:
     """The penalty of pairs of logits."""
 
@@ -199,7 +198,7 @@ class _Difference:
     output_weights: Sequence[float] | None
 
     def __call__(self, pairs: Pairs) -> Tensor:
-        factors = check_output_weights(self.output_weights, len(pairs))
+        factors = weights_of_outputs(self.output_weights, len(pairs))
         values = [factor * self._of_output(*pair) for factor, pair in zip(factors, pairs)]
         total = values[0] if len(values) == 1 else torch.stack(values).sum()
         return scaled(self.weight, total)
@@ -242,7 +241,7 @@ def _run_joined(
     call: CriticCall, points: Sequence[Tensor], noisy: Sequence[Tensor], sigma: float
 ) -> Pairs:
     """One forward pass on samples and noisy samples together."""
-    arguments = CriticArguments(call.args, call.kwargs, points[0].shape[0], call.batch_args)
+    arguments = CriticArguments(call.args, call.kwargs, points[0].shape[0], call.how.batch_args)
     args, kwargs = arguments.mapped(lambda v, batched: doubled_rows(v) if batched else v)
     both = [torch.cat(pair) for pair in zip(points, noisy)]
     call = replace(call, args=args, kwargs=kwargs)
@@ -336,11 +335,10 @@ def _second_outputs(
         for module in power_iterations:
             module.training = True
     if before is not None and before.has_moved():
-        warnings.warn(
+        warn(
             "critic: it draws random numbers (dropout?), others with noise than without, so the "
             "penalty measures these too. Leave out logits and single_forward: the second forward "
             "pass then draws the same. Or put the critic in evaluation mode.",
-            stacklevel=4,
         )
     device = points[0].device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -402,10 +400,9 @@ def _warn_if_lost(sigma: float, precisions: set[torch.dtype]) -> None:
     coarsest = max(precisions, key=lambda dtype: torch.finfo(dtype).eps)
     eps = torch.finfo(coarsest).eps
     if sigma < 8 * eps:
-        warnings.warn(
+        warn(
             f"sigma: {sigma} is too small for a critic in {coarsest}, whose rounding of samples "
             "and logits is of the same size: the penalty will be too large (+50 % measured for "
             f"sigma 0.01 in bfloat16). Use sigma >= {8 * eps:.3g} or run the critic in float32 "
             "here.",
-            stacklevel=5,
         )

@@ -29,7 +29,7 @@ from ganloss_fast.penalties.critic.independence import refuse_interaction
 from ganloss_fast.penalties.critic.leaf_gradients import gradients_aside, leaves_of
 from ganloss_fast.penalties.critic.modules import ModuleStates
 from ganloss_fast.penalties.critic.slices import BatchSlice, Runner, first_run
-from ganloss_fast.penalties.norm_penalty import NormPenalty
+from ganloss_fast.penalties.norm_penalty import PenaltyCall
 
 
 class _Precomputed(torch.autograd.Function):
@@ -86,13 +86,14 @@ def check_chunk_size(chunk_size: object) -> int:
 
 
 def penalty_in_chunks(
-    points: Sequence[Tensor], call: CriticCall, penalty: NormPenalty, chunk_size: int
+    points: Sequence[Tensor], call: CriticCall, penalty: PenaltyCall, chunk_size: int
 ) -> Tensor:
     """The penalty at ``points``, ``chunk_size`` samples at a time."""
-    if penalty.reduction not in ("mean", "sum") or penalty.norm == "batch":
+    asked = penalty.penalty
+    if asked.reduction not in ("mean", "sum") or asked.norm == "batch":
         raise ValueError(
             'chunk_size: slices can be added up for reduction "mean" or "sum" and norm "sample" '
-            f'or "channel"; got reduction {penalty.reduction!r} and norm {penalty.norm!r}.'
+            f'or "channel"; got reduction {asked.reduction!r} and norm {asked.norm!r}.'
         )
     if any(point._backward_hooks for point in points):
         raise ValueError(
@@ -107,7 +108,7 @@ def penalty_in_chunks(
         if call.logit_reduction == "mean":  # of the slice's logits; the batch has more
             grads = [gradient * share for gradient in grads]
         value = result.signalled(penalty.of_slice(points, part)(grads))
-        return value * share if penalty.reduction == "mean" else value
+        return value * share if asked.reduction == "mean" else value
 
     return sum_over_chunks(points, call, chunk_size, run_critic, of_slice)
 
@@ -122,7 +123,7 @@ def sum_over_chunks(
     """Sum over slices of ``of_slice(call, run(call, points), part, share of the batch)``."""
     chunk_size = check_chunk_size(chunk_size)
     batch = points[0].shape[0]
-    arguments = CriticArguments(call.args, call.kwargs, batch, call.batch_args)
+    arguments = CriticArguments(call.args, call.kwargs, batch, call.how.batch_args)
     refuse_interaction(call, points, arguments, run, chunk_size)
     gradients = _Gradients()
     states = ModuleStates()

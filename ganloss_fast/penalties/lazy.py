@@ -19,7 +19,7 @@ class LazyRegularizer:
         for step in range(steps):
             ...
             if lazy.is_due(step):
-                penalty = lazy.scale * r1_penalty(critic, real, weight=gamma / 2)
+                penalty = lazy.scale * r1_penalty(critic, real, R1(gamma=gamma))
 
     Args:
         every: the interval; StyleGAN2 takes 16 for the discriminator and 4 for the generator.

@@ -16,9 +16,12 @@ from ganloss_fast.checks import (
     check_weight,
     scaled,
 )
-from ganloss_fast.graph_cut.second_order import GraphCut, ZeroGrads
-from ganloss_fast.penalties.critic.gradient import CriticCall, InvScale, as_logits, gradients_of
-from ganloss_fast.penalties.norm_penalty import NormPenalty
+from ganloss_fast.penalties.critic.call import Differentiation, InvScale, as_logits, critic_call
+from ganloss_fast.penalties.critic.gradient import gradients_of
+from ganloss_fast.penalties.norm_penalty import PenaltyCall
+from ganloss_fast.penalties.table import NormPenalty
+
+_NORMS = PenaltyCall(NormPenalty(power=1.0, reduction="none"), 1.0)
 
 
 class PathLength(NamedTuple):
@@ -40,8 +43,7 @@ def path_length_penalty(
     noise: Tensor | None = None,
     rng: torch.Generator | None = None,
     inv_scale: InvScale = None,
-    graph_cut: GraphCut = "auto",
-    zero_grads: ZeroGrads = "stock",
+    how: Differentiation | None = None,
 ) -> PathLength:
     """Path length regularisation (StyleGAN2; Karras et al., 2020).
 
@@ -59,9 +61,6 @@ def path_length_penalty(
     that keeps its own average of the lengths takes ``decay=0``: the penalty is then about ``mean``
     as given, without a gradient through it, and ``result.lengths`` are there to update it.
 
-    There is no ``chunk_size``: the graph of all images exists already. StyleGAN2 itself takes a
-    smaller batch here.
-
     Args:
         images: generated images [B, C, H, W], with their graph.
         latents: what they were made from, [B, D] or [B, layers, D], requiring grad.
@@ -70,11 +69,17 @@ def path_length_penalty(
         decay: share of this batch in the average.
         noise: y, shaped like ``images`` and already divided; None draws it.
         rng: generator for that draw.
-        inv_scale: see :func:`gradient_penalty`; also ``graph_cut`` and ``zero_grads``.
+        inv_scale: see :func:`gradient_penalty`.
+        how: see :class:`Differentiation`; without ``chunk_size``.
 
     Raises:
         ValueError: if shapes do not fit, or the images do not depend on the latents.
     """
+    if how is not None and how.chunk_size is not None:
+        raise ValueError(
+            "how: there is no chunk_size here, as the graph of all images exists already; take a "
+            "smaller batch, as StyleGAN2 itself does."
+        )
     weight = check_weight("weight", weight)
     decay = check_number("decay", decay)
     check_tensor("images", images)
@@ -110,14 +115,14 @@ def path_length_penalty(
             f"noise: expected the shape of images, {list(images.shape)}, got {list(noise.shape)}."
         )
 
-    call = CriticCall(as_logits, inv_scale=inv_scale, graph_cut=graph_cut, zero_grads=zero_grads)
+    call = critic_call(as_logits, (), inv_scale, how)
     unrelated = (
         "latents: the images were not computed from them. Pass the very tensor that went into the "
         "generator, not a copy or a view of it."
     )
     result = gradients_of(call, [images * noise], [latents], unrelated=unrelated)
     layers = latents.shape[1] if latents.dim() == 3 else 1
-    norms = NormPenalty(1.0, 0.0, reduction="none", power=1.0)(result.gradients)
+    norms = _NORMS(result.gradients)
     lengths = norms / math.sqrt(layers)
     average = torch.lerp(mean.detach().to(lengths.dtype), lengths.mean(), decay)
     penalty = result.signalled(scaled(weight, (lengths - average).square().mean()))

@@ -25,12 +25,12 @@ Alpha = float | Tensor | AlphaKind | None
 Samples = Tensor | Sequence[Tensor]
 
 ALPHA_KINDS = ("sample", "element", "batch")
-SAMPLINGS = ("mixed", "real", "fake", "dragan")
+PLACES = ("mixed", "real", "fake")
 
 
 @dataclass(frozen=True)
-class Dragan:
-    """Samples around the real ones (DRAGAN; Kodali et al., 2017): pass as ``sampling``.
+class AroundReal:
+    """Samples around the real ones (DRAGAN; Kodali et al., 2017): where a penalty is taken.
 
     .. math:: noisy = real + scale \\cdot std(real) \\cdot u, \\qquad
         \\hat x = \\alpha \\cdot real + (1 - \\alpha) \\cdot noisy
@@ -43,7 +43,7 @@ class Dragan:
             ``"normal"``.
         clamp: bounds of the noisy samples, or None.
 
-    With ``alpha=0.0``, ``Dragan(1.0, "population", "centered", (0, 1))`` is compare_gan's.
+    With ``alpha=0.0``, ``AroundReal(1.0, "population", "centered", (0, 1))`` is compare_gan's.
     """
 
     scale: float = 0.5
@@ -77,7 +77,7 @@ class Dragan:
         return noisy.clamp(*self.clamp) if self.clamp is not None else noisy
 
 
-Sampling = Literal["mixed", "real", "fake", "dragan"] | Dragan
+Where = Literal["mixed", "real", "fake"] | AroundReal
 
 
 def _checked_images(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,32 +215,39 @@ def as_samples(name: str, samples: object) -> tuple[Tensor, ...]:
 def penalty_points(
     real: Samples | None,
     fake: Samples | None,
-    sampling: Sampling,
+    at: Where | None,
     alpha: Alpha,
     rng: torch.Generator | None,
 ) -> tuple[Tensor, ...]:
     """The points at which :func:`gradient_penalty` asks for the gradient, one for each input."""
-    around = sampling if isinstance(sampling, Dragan) else Dragan()
-    kind = "dragan" if isinstance(sampling, Dragan) else sampling
-    check_choice("sampling", kind, SAMPLINGS)
+    if at is None:
+        raise ValueError(
+            "at: a NormPenalty does not say where the gradient is taken; choose one of "
+            f"{', '.join(PLACES)}, or AroundReal()."
+        )
+    if not isinstance(at, AroundReal):
+        check_choice("at", at, PLACES)
     _check_alpha(alpha)
-    # A Dragan draws its noise even where alpha is given.
-    _check_rng(alpha if kind == "mixed" else None, rng)
-    for name, value, unused in (("real", real, kind == "fake"), ("fake", fake, kind != "mixed")):
-        if value is None and not (unused and not (name == "fake" and kind == "fake")):
-            raise ValueError(f"{name}: sampling {kind!r} needs {name} samples, got None.")
-    if kind == "fake":
+    # The noise around real samples is drawn even where alpha is given.
+    _check_rng(alpha if at == "mixed" else None, rng)
+    for name, value, needed in (
+        ("real", real, at != "fake"),
+        ("fake", fake, at in ("mixed", "fake")),
+    ):
+        if value is None and needed:
+            raise ValueError(f"{name}: at={at!r} needs {name} samples, got None.")
+    if at == "fake":
         return as_samples("fake", fake)
     reals = as_samples("real", real)
-    if kind == "real":
+    if at == "real":
         return reals
-    if kind == "mixed":
+    if isinstance(at, AroundReal):
+        pairs = [(r, at.noisy(r, rng)) for r in reals]
+    else:
         fakes = as_samples("fake", fake)
         if len(fakes) != len(reals):
             raise ValueError(f"fake: expected {len(reals)} inputs like real, got {len(fakes)}.")
         pairs = [_checked_images(r, f) for r, f in zip(reals, fakes)]
-    else:
-        pairs = [(r, around.noisy(r, rng)) for r in reals]
     if (alpha is None or isinstance(alpha, str)) and alpha != "element":
         # One draw for all inputs of a sample.
         alpha = _alpha_tensor(alpha, reals[0], rng)

@@ -1,1 +1,1 @@
-"""Calls of somebody else's critic: its arguments, its modules, its gradient, slices of its batch."""
+"""Calls of somebody else's critic: arguments, modules, gradients, slices of its batch."""

@@ -90,7 +90,7 @@ class CriticArguments:
             )
 
         for key, argument in [*enumerate(args), *kwargs.items()]:
-            name = f"critic_{'kwargs' if isinstance(key, str) else 'args'}[{quoted(key)}]"
+            name = f"critic_args[{quoted(key)}]"
             values, spec = tree_flatten(argument, is_leaf=is_one_value)
             named = None if batch_args is None else key in batch_args
             flags = [_is_batched(name, value, batch, named) for value in values]
@@ -162,14 +162,9 @@ def _is_batched(name: str, value: Any, batch: int, named: bool | None) -> bool:
 def check_batch_args(args: Sequence, kwargs: Mapping, batch_args: BatchArgs) -> None:
     if batch_args is None:
         return
-    if not isinstance(batch_args, (list, tuple)):
-        raise TypeError(
-            "batch_args: expected a tuple of positions in critic_args and names in critic_kwargs, "
-            f"got {describe(batch_args)}."
-        )
     for key in batch_args:
         if key not in kwargs and (isinstance(key, str) or key not in range(len(args))):
             raise ValueError(
-                f"batch_args: {quoted(key)} is neither a position in critic_args, of which there "
-                f"are {len(args)}, nor a name in critic_kwargs."
+                f"batch_args: {quoted(key)} is neither a position among the critic's arguments, of "
+                f"which there are {len(args)}, nor a name of one."
             )

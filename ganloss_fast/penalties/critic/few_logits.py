@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganloss_fast.checks import warn
 from ganloss_fast.traced_functions import run_by_dynamo
 
 FEW_LOGITS = (
@@ -42,10 +42,7 @@ def _warn_once(critic: Any) -> None:
         _warned.add(critic)
     except TypeError:  # not hashable, or without weak references: Python's filter remembers
         pass
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("ganloss_fast"):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(FEW_LOGITS, stacklevel=level)
+    warn(FEW_LOGITS)
 
 
 @run_by_dynamo

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ganloss_fast.checks import check_choice, check_number, check_tensor, describe
+from ganloss_fast.checks import check_number, describe
 from ganloss_fast.graph_cut import second_order
 from ganloss_fast.graph_cut.hooks import is_compiled, walk
-from ganloss_fast.graph_cut.second_order import (
-    GRAPH_CUT_CHOICES,
-    ZERO_GRADS_CHOICES,
-    GraphCut,
-    ZeroGrads,
-)
 from ganloss_fast.ops.terms import compute_dtype
-from ganloss_fast.penalties.critic.arguments import BatchArgs, check_batch_args
+from ganloss_fast.penalties.critic.call import CriticCall, InvScale
 from ganloss_fast.penalties.critic.few_logits import warn_of_few_logits
 from ganloss_fast.penalties.critic.modules import warns_if_samples_interact
 from ganloss_fast.penalties.critic.wrapped import refuse_wrapped_graph
 from ganloss_fast.traced_functions import count_losing, refuse_losing
-
-LogitReduction = Literal["sum", "mean"]
-InvScale = Any  # float, 0-d Tensor or torch.amp.GradScaler
 
 INDEPENDENT = (
     "critic: its output does not depend on its input through autograd; it may be detached, or "
@@ -47,52 +38,6 @@ def is_functional() -> bool:
     return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
 
 
-@dataclass(frozen=True, eq=False)
-class CriticCall:
-    """A critic with everything about the call but its inputs; the keywords of the penalties."""
-
-    critic: Callable[..., Any]
-    args: Sequence = ()
-    kwargs: Mapping = field(default_factory=dict)
-    output_weights: Sequence[float] | None = None
-    logit_reduction: LogitReduction = "sum"
-    inv_scale: InvScale = None
-    graph_cut: GraphCut = "auto"
-    zero_grads: ZeroGrads = "stock"
-    batch_args: BatchArgs = None
-
-    def __post_init__(self) -> None:
-        if not callable(self.critic):
-            raise TypeError(
-                f"critic: expected a function or a module, got {describe(self.critic)}."
-            )
-        if not isinstance(self.args, (list, tuple)):
-            raise TypeError(f"critic_args: expected a tuple or a list, got {describe(self.args)}.")
-        if not isinstance(self.kwargs, Mapping):
-            raise TypeError(f"critic_kwargs: expected a dict, got {describe(self.kwargs)}.")
-        check_batch_args(self.args, self.kwargs, self.batch_args)
-        if self.output_weights is not None:
-            if not isinstance(self.output_weights, (list, tuple)):
-                raise TypeError(
-                    "output_weights: expected a list of numbers, one for each output of the "
-                    f"critic, got {describe(self.output_weights)}."
-                )
-            for k, weight in enumerate(self.output_weights):
-                check_number(f"output_weights[{k}]", weight)
-        check_choice("logit_reduction", self.logit_reduction, ("sum", "mean"))
-        check_choice("graph_cut", self.graph_cut, GRAPH_CUT_CHOICES)
-        check_choice("zero_grads", self.zero_grads, ZERO_GRADS_CHOICES)
-        if self.graph_cut == "off" and self.zero_grads != "stock":
-            raise ValueError(
-                f"zero_grads: {self.zero_grads!r} cannot be combined with graph_cut='off', which "
-                "leaves zeros to stock autograd; use graph_cut='auto'."
-            )
-
-    def outputs(self, points: Sequence[Tensor]) -> list[Tensor]:
-        value = self.critic(*points, *self.args, **self.kwargs)
-        return as_logits(value, "critic", self.output_weights is not None)
-
-
 @dataclass(frozen=True)
 class InputGradients:
     """Gradients, one for each input, and a 0-d factor that is 1, or NaN where stock autograd
@@ -103,42 +48,6 @@ class InputGradients:
 
     def signalled(self, penalty: Tensor) -> Tensor:
         return penalty if self.signal is None else penalty * self.signal.to(penalty.dtype)
-
-
-def as_logits(value: object, name: str = "critic", weighted: bool = False) -> list[Tensor]:
-    """Outputs of a critic, or the argument ``name``, as a list; refuses what has no rule.
-
-    A tuple is taken only where its entries are ``weighted``: often it is (features, logits), and
-    summing both would be a wrong penalty and no error.
-    """
-    came, advice = "got", "Take the logits alone, for example logits[-1]."
-    if name == "critic":
-        came, advice = "it returned", "Wrap the critic, for example lambda x: critic(x)[-1]."
-    if value is None:
-        raise TypeError(f"{name}: {came} None; is a return statement missing?")
-    if isinstance(value, tuple) and not weighted:
-        raise TypeError(
-            f"{name}: {came} {describe(value)}. If all of it is logits, make it a list or pass "
-            f"output_weights. If not: {advice}"
-        )
-    listed = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not listed:
-        raise ValueError(f"{name}: {came} an empty sequence.")
-    logits: list[Tensor] = []
-    for k, item in enumerate(listed):
-        where = came if not isinstance(value, (list, tuple)) else f"output {k} is"
-        if not isinstance(item, Tensor):
-            raise TypeError(
-                f"{name}: expected a tensor of logits, or a flat list of them, but {where} "
-                f"{describe(item)}. {advice}"
-            )
-        if not item.dtype.is_floating_point:
-            raise TypeError(
-                f"{name}: expected floating-point logits, but {where} {describe(item)}. The "
-                "gradient with respect to the input needs them."
-            )
-        logits.append(check_tensor(name, item))
-    return logits
 
 
 def scales(inv_scale: InvScale, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -173,7 +82,7 @@ def unscaled(gradients: Sequence[Tensor], inverse: Tensor | None) -> list[Tensor
     return [gradient.to(inverse.dtype) * inverse for gradient in gradients]
 
 
-def check_output_weights(weights: Sequence[float] | None, outputs: int) -> Sequence[float]:
+def weights_of_outputs(weights: Sequence[float] | None, outputs: int) -> Sequence[float]:
     if weights is None:
         return [1.0] * outputs
     if len(weights) != outputs:
@@ -186,7 +95,7 @@ def check_output_weights(weights: Sequence[float] | None, outputs: int) -> Seque
 
 def _directions(call: CriticCall, logits: Sequence[Tensor], scale: Tensor | None) -> list[Tensor]:
     """What each logit counts in the sum that is differentiated."""
-    weights = check_output_weights(call.output_weights, len(logits))
+    weights = weights_of_outputs(call.output_weights, len(logits))
     directions = []
     for logit, weight in zip(logits, weights):
         if call.logit_reduction == "mean":
@@ -243,20 +152,20 @@ def gradients_of(
     if not create_graph:
         return InputGradients(unscaled(gradients, inverse))
     signal = None
-    if call.graph_cut != "off":
+    if call.how.graph_cut != "off":
         signal = second_order.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
     if signal is None or second_order.is_known_nonfinite(signal):
         if any(map(is_compiled, walk([gradient.grad_fn for gradient in gradients]))):
             raise RuntimeError(COMPILED_CRITIC)
-        if call.zero_grads == "all":
+        if call.how.zero_grads == "all":
             parameters = second_order.parameters_of(call.critic, logits)
             gradients = tuple(second_order.with_zeros(gradients, parameters, hidden))
         return InputGradients(unscaled(gradients, inverse))
     parameters = []
-    if call.zero_grads == "all":
+    if call.how.zero_grads == "all":
         parameters = second_order.parameters_of(call.critic, logits)
-    fast_weights = call.graph_cut == "fast"
-    cut = second_order.cut(gradients, call.zero_grads, parameters, hidden, fast_weights)
+    fast_weights = call.how.graph_cut == "fast"
+    cut = second_order.cut(gradients, call.how.zero_grads, parameters, hidden, fast_weights)
     if cut.compiled:  # torch would say so, but only in the backward
         raise RuntimeError(COMPILED_CRITIC)
     return InputGradients(unscaled(cut.grads, inverse), signal if cut.cut else None)
@@ -355,7 +264,7 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
     gradients = torch.func.grad(total, argnums=tuple(range(len(points))))(*points)
     if torch.compiler.is_dynamo_compiling():
         refuse_losing(before)
-    signal = _zero_of_parameters(call.critic) if call.zero_grads == "all" else None
+    signal = _zero_of_parameters(call.critic) if call.how.zero_grads == "all" else None
     return InputGradients(unscaled(gradients, inverse), None if signal is None else signal + 1)
 
 

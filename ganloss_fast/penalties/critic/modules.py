@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
+from ganloss_fast.checks import warn
 from ganloss_fast.penalties.critic.reach import Reach, unwrapped
 from ganloss_fast.penalties.critic.wrapped import refuse_wrapper
 
@@ -176,9 +176,8 @@ def warns_if_samples_interact(critic: Callable[..., Any]) -> Iterator[None]:
         _checked[critic].add(mode)
     _warned.update(coupling)
     if coupling:
-        warnings.warn(
+        warn(
             f"critic: it runs batch normalisation, {coupling[0]}, on the statistics of the batch: "
             "the gradient of one sample then depends on the others, so the penalty is not on "
             "per-sample norms. Gulrajani et al. (2017) use layer normalisation instead.",
-            stacklevel=7,
         )

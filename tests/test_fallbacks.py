@@ -2,7 +2,7 @@
 
 Who serves a CUDA tensor in each of them is the subject of test_backend_selection.py.
 
-The autograd classes of functions.py, which serve where the extension is missing, run here over the
+The autograd classes of the ops, which serve where the extension is missing, run here over the
 extension's own CPU kernels; over the Triton kernels they run in test_triton_segments.py.
 """
 
@@ -21,8 +21,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ganloss_fast
-from ganloss_fast import backends, ops
-from ganloss_fast.ops import functions, reference, terms
+from ganloss_fast import backends, ops, reference
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.dispatch import is_plain_eager
+from ganloss_fast.ops.interpolate import interpolate_function
+from ganloss_fast.ops.multi_tensor_loss import multi_tensor_loss_function
+from ganloss_fast.ops.norm_penalty import norm_penalty_function
+from ganloss_fast.ops.perturb import perturb_function
 from ganloss_fast.ops.terms import Segment
 
 ROOT = Path(ganloss_fast.__file__).parents[1]
@@ -141,7 +146,7 @@ def test_without_a_compiler_the_install_says_so(without_extension, tmp_path):
     assert printed.splitlines() == ["True", reason]
 
 
-# ---- functions.py ------------------------------------------------------------------------------
+# ---- the ops as Python autograd.Function classes ----------------------------------------------
 
 
 @pytest.fixture
@@ -150,7 +155,11 @@ def kernels():
     if not backends.HAS_NATIVE:
         pytest.skip(f"no extension: {backends.NATIVE_MISSING}")
     return SimpleNamespace(
-        **{name: getattr(torch.ops.ganloss_fast, name).default for name in ops.FAKE_KERNELS}
+        **{
+            name: getattr(torch.ops.ganloss_fast, name).default
+            for op in ops.OPS
+            for name in op.fake_kernels()
+        }
     )
 
 
@@ -170,7 +179,7 @@ def segments_of(a, b, mean) -> list[Segment]:
 def loss_of(kernels, a, b, mean):
     """A scalar that uses the total and one of the values."""
     arguments = ops.flatten_segments(segments_of(a, b, mean))
-    total, values, _ = functions.multi_tensor_loss(kernels, *arguments, False)
+    total, values, _ = multi_tensor_loss_function(kernels, *arguments, False)
     return total + 2 * values[1]
 
 
@@ -186,17 +195,17 @@ def test_functions_have_first_and_second_derivatives(kernels):
     assert torch.autograd.gradgradcheck(lambda *x: loss_of(kernels, *x), inputs)
 
     def penalty(g):
-        return functions.norm_penalty(kernels, g, 1, 0.5, 3.0)[0]
+        return norm_penalty_function(kernels, g, 1, 0.5, 3.0)[0]
 
     assert torch.autograd.gradcheck(penalty, draw(3, 4))
     assert torch.autograd.gradgradcheck(penalty, draw(3, 4))
     for alpha in (draw(), draw(3), draw(3, 4)):
         samples = (draw(3, 4), draw(3, 4), alpha)
-        assert torch.autograd.gradcheck(lambda *x: functions.interpolate(kernels, *x), samples)
-        assert torch.autograd.gradgradcheck(lambda *x: functions.interpolate(kernels, *x), samples)
+        assert torch.autograd.gradcheck(lambda *x: interpolate_function(kernels, *x), samples)
+        assert torch.autograd.gradgradcheck(lambda *x: interpolate_function(kernels, *x), samples)
 
     def energy(x):
-        return functions.perturb(kernels, x, 0.5, torch.tensor(3)) ** 3
+        return perturb_function(kernels, x, 0.5, torch.tensor(3)) ** 3
 
     assert torch.autograd.gradcheck(energy, draw(5))
     assert torch.autograd.gradgradcheck(energy, draw(5))
@@ -232,7 +241,7 @@ def test_functions_raise_for_a_third_derivative(kernels):
     with pytest.raises(NotImplementedError, match="third-order"):
         torch.autograd.grad(second.sum(), a)
     g = draw(3, 4)
-    penalty = functions.norm_penalty(kernels, g, 0, 1.0, 1.0)[0]
+    penalty = norm_penalty_function(kernels, g, 0, 1.0, 1.0)[0]
     (first,) = torch.autograd.grad(penalty, g, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), g, create_graph=True)
     with pytest.raises(NotImplementedError, match="third-order"):
@@ -251,21 +260,21 @@ def test_functions_refuse_weights_that_require_grad(kernels):
     weight = draw(5)
     arguments = ops.flatten_segments([Segment(draw(5), terms.LINEAR, weight=weight)])
     with pytest.raises(NotImplementedError, match="weights: no gradient flows"):
-        functions.multi_tensor_loss(kernels, *arguments, False)
+        multi_tensor_loss_function(kernels, *arguments, False)
 
 
 def test_functions_leave_functorch_and_tracing_to_the_reference():
     """Where Function classes would refuse, or lose the second-order term."""
     x = torch.zeros(3)
     seen = {}
-    seen["eager"] = functions.can_serve(x)
-    torch.func.grad(lambda t: seen.update(grad=functions.can_serve(t)) or t.sum())(x)
-    torch.vmap(lambda t: seen.update(vmap=functions.can_serve(t)) or t)(x)
+    seen["eager"] = is_plain_eager(x)
+    torch.func.grad(lambda t: seen.update(grad=is_plain_eager(t)) or t.sum())(x)
+    torch.vmap(lambda t: seen.update(vmap=is_plain_eager(t)) or t)(x)
     with FakeTensorMode() as mode:
-        seen["fake"] = functions.can_serve(mode.from_tensor(x))
+        seen["fake"] = is_plain_eager(mode.from_tensor(x))
 
     def traced(t):
-        return t + 1 if functions.can_serve(t) else t - 1
+        return t + 1 if is_plain_eager(t) else t - 1
 
     seen["compiled"] = torch.compile(traced, backend="eager", fullgraph=True)(x)[0].item() > 0
     assert seen == {"eager": True, "grad": False, "vmap": False, "fake": False, "compiled": False}

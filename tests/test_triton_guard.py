@@ -23,8 +23,8 @@ from triton_interpreted import (
     triton_under_guard,
 )
 
-from ganloss_fast import backends, ops
-from ganloss_fast.ops import reference, terms
+from ganloss_fast import backends, ops, reference
+from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 from ganloss_fast.ops.triton import (
     launchers,

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import torch
 import triton_guard
 
-from ganloss_fast import backends, ops
-from ganloss_fast.ops import reference, terms
+from ganloss_fast import backends, ops, reference
+from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 from ganloss_fast.ops.triton import batch_launchers, layout, segment_launchers
 

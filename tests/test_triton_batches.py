@@ -27,7 +27,8 @@ from triton_interpreted import (
 from ganloss_fast import ops, reference
 from ganloss_fast.ops.norm_penalty import PENALTY_MODES
 from ganloss_fast.ops.triton import launchers
-from ganloss_fast.ops.triton.rows import long_row, rows_end_to_end, short_rows
+from ganloss_fast.ops.triton.norm_penalty import short_rows
+from ganloss_fast.ops.triton.rows import long_row, rows_end_to_end
 
 
 @pytest.fixture(autouse=True)

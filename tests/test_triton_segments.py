@@ -35,8 +35,8 @@ from ganloss_fast.ops import terms
 from ganloss_fast.ops.multi_tensor_loss import segment_statistics
 from ganloss_fast.ops.terms import Segment
 from ganloss_fast.ops.triton import launchers
-from ganloss_fast.ops.triton.multi_tensor_loss import tile_count
 from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, TERM_FUNCTIONS, VALUE
+from ganloss_fast.ops.triton.tiles import tile_count
 
 INF, NAN = math.inf, math.nan
 

@@ -16,7 +16,7 @@ import triton_guard
 from ganloss_fast import backends, ops, reference
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
-from ganloss_fast.ops.triton import batch_launchers, layout, segment_launchers
+from ganloss_fast.ops.triton import layout, multi_tensor_loss, norm_penalty, perturb
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EPSILON = {dtype: torch.finfo(dtype).eps for dtype in DTYPES}
@@ -43,8 +43,9 @@ def triton_under_guard() -> Iterator[None]:
 
 def set_block(monkeypatch, block: int, programs: int) -> None:
     """Small tiles and few programs: every edge of a kernel lies within a few elements."""
-    for module in (layout, segment_launchers, batch_launchers):
+    for module in (layout, multi_tensor_loss, perturb):
         monkeypatch.setattr(module, "BLOCK", block)
+    for module in (layout, multi_tensor_loss, norm_penalty):
         monkeypatch.setattr(module, "MAX_PROGRAMS", programs)
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast import backends
+from ganloss_fast._torch import is_looked_on
 
 Kernels = Any  # a module or another namespace of op-level functions
 Kernel = Callable[..., Any]
@@ -57,8 +58,7 @@ def is_plain_eager(tensor: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
         and type(tensor) in (Tensor, torch.nn.Parameter)
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._len_torch_dispatch_stack() == 0
+        and not is_looked_on()
     )
 
 

@@ -2,7 +2,7 @@
 
 They need a process of their own, because the interpreter is chosen before Triton is imported:
 
-    TRITON_INTERPRET=1 python -m pytest tests/test_triton_*.py
+    TRITON_INTERPRET=1 python -m pytest tests/ops/test_triton_*.py
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ def set_block(monkeypatch, block: int, programs: int) -> None:
         monkeypatch.setattr(module, "BLOCK", block)
     for module in (layout, multi_tensor_loss, norm_penalty):
         monkeypatch.setattr(module, "MAX_PROGRAMS", programs)
+
+
+# Short rows (several to a program), rows of one program, rows of several: with tiles of 16.
+BATCHES = [(1,), (5,), (7, 3), (40, 8), (3, 17), (2, 3, 5, 7), (1, 333), (0, 5), (4, 0)]
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -19,8 +19,6 @@ from triton_interpreted import (
     every_term,
     leaf,
     penalty_orders,
-    set_block,
-    triton_under_guard,
 )
 
 from ganloss_fast import backends, ops, reference
@@ -34,17 +32,7 @@ from ganloss_fast.ops.triton import (
     reduction,
 )
 
-
-@pytest.fixture(autouse=True)
-def under_guard():
-    with triton_under_guard():
-        yield
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """16 elements to a tile and at most 4 programs to a sum."""
-    set_block(monkeypatch, 16, 4)
+pytestmark = pytest.mark.usefixtures("under_guard")
 
 
 # ---- determinism ---------------------------------------------------------------------------------

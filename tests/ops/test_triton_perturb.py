@@ -11,7 +11,7 @@ if triton_guard.why_unavailable():
 
 import triton
 import triton.language as tl
-from triton_interpreted import DTYPES, draw, leaf, set_block, triton_under_guard
+from triton_interpreted import DTYPES, draw, leaf, set_block
 
 from ganloss_fast import backends, ops
 from ganloss_fast.ops.perturb import normals_of_blocks
@@ -22,10 +22,7 @@ from ganloss_fast.ops.triton.perturb import noise_of_tile, words_of_blocks
 SEED = torch.tensor(-1234567890123456789)
 
 
-@pytest.fixture(autouse=True)
-def under_guard():
-    with triton_under_guard():
-        yield
+pytestmark = pytest.mark.usefixtures("under_guard")
 
 
 @triton.jit

@@ -26,8 +26,6 @@ from triton_interpreted import (
     in_float64,
     inputs_of,
     leaf,
-    set_block,
-    triton_under_guard,
 )
 
 from ganloss_fast import ops, reference
@@ -41,16 +39,7 @@ from ganloss_fast.ops.triton.tiles import tile_count
 INF, NAN = math.inf, math.nan
 
 
-@pytest.fixture(autouse=True)
-def under_guard():
-    with triton_under_guard():
-        yield
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """16 elements to a tile and at most 4 programs to a sum."""
-    set_block(monkeypatch, 16, 4)
+pytestmark = pytest.mark.usefixtures("under_guard")
 
 
 # ---- formulas ------------------------------------------------------------------------------------

@@ -23,9 +23,12 @@ bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks.penalties $(ARGS)
 
 # What every implementation must pass; and of it, what depends on the order of blocks and threads.
-OP_TESTS_OF_SUMS = $(addprefix tests/test_, multi_tensor_loss.py penalties.py statistics.py)
-OP_TESTS = $(OP_TESTS_OF_SUMS) $(addprefix tests/test_, multi_tensor_loss_graph.py terms.py \
-    ops.py segment_weights.py losses.py matching.py penalty_family.py properties.py perturb.py)
+OP_TESTS_OF_SUMS = tests/test_penalties.py \
+    $(addprefix tests/ops/test_multi_tensor_loss, .py _statistics.py)
+OP_TESTS = $(OP_TESTS_OF_SUMS) \
+    $(addprefix tests/ops/test_, multi_tensor_loss_graph.py multi_tensor_loss_weights.py \
+    terms.py ops.py properties.py perturb.py) \
+    $(addprefix tests/test_, losses.py matching.py penalty_family.py)
 
 # The GPU kernels, executed, race-checked, memory-checked and held to their static budget on a
 # machine without a GPU: CUDA C++ on the harness in tests/harness, on two schedules, and Triton in
@@ -33,7 +36,7 @@ OP_TESTS = $(OP_TESTS_OF_SUMS) $(addprefix tests/test_, multi_tensor_loss_graph.
 verify-gpu-kernels: $(addprefix prove-, cuda cuda-ops cuda-schedule triton)
 
 prove-cuda: $(VENV)/.built
-	$(BIN)/python -m pytest $(ARGS) tests/test_cuda_*.py tests/test_triton_static.py
+	$(BIN)/python -m pytest $(ARGS) tests/test_cuda_*.py tests/ops/test_triton_static.py
 
 prove-cuda-ops: $(VENV)/.built
 	$(BIN)/python -m pytest $(ARGS) --emulated-cuda $(OP_TESTS)
@@ -43,8 +46,8 @@ prove-cuda-schedule: $(VENV)/.built
 
 prove-triton: $(VENV)/.built
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(ARGS) -k triton $(OP_TESTS) \
-	    tests/test_triton_segments.py tests/test_triton_batches.py tests/test_triton_guard.py \
-	    tests/test_triton_perturb.py
+	    $(addprefix tests/ops/test_triton_, multi_tensor_loss.py norm_penalty.py interpolate.py \
+	    perturb.py guard.py)
 
 # All that a machine with a GPU is wanted for, in nine minutes and without a network, with the
 # torch of PYTHON as it is: tests, timings, sanitizers. What was found lies in OUT.

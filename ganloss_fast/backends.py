@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from ganloss_fast import extension
+from ganloss_fast._torch import FakeTensor
 from ganloss_fast.checks import quoted, warn
 
 BACKENDS = ("native", "triton", "reference")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ganloss_fast._torch import TorchDispatchMode, without_onednn
 from ganloss_fast.graph_cut import second_order
 from ganloss_fast.graph_cut.hooks import row_of
 from ganloss_fast.graph_cut.rows import Node, walk
@@ -46,13 +45,13 @@ class CountFlops(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        formula = self.formulas.get(func._overloadpacket)
+        formula = self.formulas.get(func.overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
-        elif func._overloadpacket in _RECURRENT:
+        elif func.overloadpacket in _RECURRENT:
             self.total += _recurrent_flops(*args)
-        elif func._overloadpacket in _WITHOUT_FORMULA:
-            self.uncounted.add(func._overloadpacket.__name__)
+        elif func.overloadpacket in _WITHOUT_FORMULA:
+            self.uncounted.add(func.overloadpacket.__name__)
         return result
 
 
@@ -244,23 +243,12 @@ def _genuine_layers(call: CriticCall, points: Sequence[Tensor]) -> tuple[Genuine
     return tuple(found)
 
 
-@contextlib.contextmanager
-def _without_onednn() -> Iterator[None]:
-    # torch.backends.mkldnn.flags sets TF32 too, and warns of it.
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(enabled)
-
-
 def _counted(call: CriticCall, points: Sequence[Tensor]) -> tuple[CountFlops, int, int, int, int]:
     """The forward pass; FLOPs of a stock step and of a cut one, its edges cut and nodes seen."""
     # Without oneDNN, whose recurrent layers are one kernel, computed again in their backward: the
     # same arithmetic in float32 and float64. With gradients on, as it trains: without, layers take
     # fused kernels that count as nothing.
-    with _without_onednn():
+    with without_onednn():
         with torch.enable_grad(), CountFlops() as counter:
             run_critic(call, [point.detach() for point in points])
         stock, _, _ = _penalty_step(call, points, with_cut=False)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn import Module
 from torch.nn.parameter import Parameter, UninitializedParameter
 
+from ganloss_fast._torch import make_dynamo_look_again, run_by_dynamo
 from ganloss_fast.checks import describe
-from ganloss_fast.traced_functions import run_by_dynamo
 
 
 @contextlib.contextmanager
@@ -60,28 +59,12 @@ def frozen(
         for parameter in wanted:
             parameter.requires_grad_(False)
             changed.append(parameter)
-        _tell_dynamo(modules)
+        make_dynamo_look_again(modules)
         yield modules[0] if len(modules) == 1 else modules
     finally:
         for parameter in changed:
             parameter.requires_grad_(True)
-        _tell_dynamo(modules)
-
-
-# Before 2.13, compiled code looks at a module again only where one of its dictionaries changed, and
-# would go on with the graph of before: a critic that was first run inside the block would never
-# learn.
-_DYNAMO_LOOKS_AT_DICTIONARIES = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
-
-
-def _tell_dynamo(modules: Sequence[Module]) -> None:
-    if not _DYNAMO_LOOKS_AT_DICTIONARIES or "torch._dynamo" not in sys.modules:
-        return
-    for module in modules:
-        for part in module.modules():
-            parameters = dict(part._parameters)
-            part._parameters.clear()
-            part._parameters.update(parameters)
+        make_dynamo_look_again(modules)
 
 
 @run_by_dynamo

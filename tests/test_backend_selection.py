@@ -16,7 +16,7 @@ import torch
 
 import ganloss_fast
 from ganloss_fast import backends, ops
-from ganloss_fast.ops import functions, reference, terms
+from ganloss_fast.ops import dispatch, terms
 from ganloss_fast.ops.terms import Segment
 
 EXTENSIONS = {
@@ -105,15 +105,19 @@ def who_computes(monkeypatch, installed: ModuleType) -> str:
     def note(name):
         return lambda *_: (name, None, None)
 
-    monkeypatch.setattr(ops, "backends", installed)
-    monkeypatch.setattr(ops, "_multi_tensor_loss_eager", note("native"), raising=False)
-    monkeypatch.setattr(ops, "_multi_tensor_loss", note("triton op"), raising=False)
-    monkeypatch.setattr(functions, "multi_tensor_loss", note("triton function"))
+    op = ops.OPS[0]._replace(registered=note("triton op"), function=note("triton function"))
+    loss = importlib.import_module("ganloss_fast.ops.multi_tensor_loss")  # ops holds its function
+    for module in (loss, dispatch):
+        monkeypatch.setattr(module, "backends", installed)
+    monkeypatch.setattr(loss, "MULTI_TENSOR_LOSS", op)
+    monkeypatch.setattr(loss, "_multi_tensor_loss_eager", note("native"), raising=False)
     monkeypatch.setattr(
-        reference, "multi_tensor_loss", lambda *_: SimpleNamespace(total="reference")
+        loss, "multi_tensor_loss_reference", lambda *_: SimpleNamespace(total="reference")
     )
-    monkeypatch.setattr(functions, "can_serve", lambda tensor: not torch.compiler.is_compiling())
-    monkeypatch.setattr(ops, "_triton_launchers", lambda: None)
+    monkeypatch.setattr(
+        dispatch, "is_plain_eager", lambda tensor: not torch.compiler.is_compiling()
+    )
+    monkeypatch.setattr(dispatch, "triton_launchers", lambda: None)
     return ops.multi_tensor_loss([Segment(on_cuda(), terms.LINEAR)]).total
 
 

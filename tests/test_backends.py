@@ -16,8 +16,8 @@ from oracle import draw
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ganloss_fast as gf
-from ganloss_fast import backends, ops
-from ganloss_fast.ops import reference, terms
+from ganloss_fast import backends, ops, reference
+from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
 PACKAGE = Path(gf.__file__).parent

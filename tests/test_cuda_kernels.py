@@ -22,8 +22,8 @@ import torch
 from harness import build
 
 import ganloss_fast
-from ganloss_fast import ops
-from ganloss_fast.ops import reference, terms
+from ganloss_fast import ops, reference
+from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
 pytestmark = pytest.mark.skipif(

@@ -1,9 +1,6 @@
 """Installations in which the extension, Triton or a compiler is missing, in fresh processes.
 
 Who serves a CUDA tensor in each of them is the subject of test_backend_selection.py.
-
-The autograd classes of functions.py, which serve where the extension is missing, run here over the
-extension's own CPU kernels; over the Triton kernels they run in test_triton_segments.py.
 """
 
 from __future__ import annotations
@@ -14,16 +11,11 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ganloss_fast
-from ganloss_fast import backends, ops
-from ganloss_fast.ops import functions, reference, terms
-from ganloss_fast.ops.terms import Segment
+from ganloss_fast import backends
 
 ROOT = Path(ganloss_fast.__file__).parents[1]
 
@@ -139,133 +131,3 @@ def test_without_a_compiler_the_install_says_so(without_extension, tmp_path):
         LOSS + "    print(backends.why_not('native', 'cpu'))", tmp_path / "package"
     )
     assert printed.splitlines() == ["True", reason]
-
-
-# ---- functions.py ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def kernels():
-    """The extension's CPU kernels as plain functions: no autograd of their own is used."""
-    if not backends.HAS_NATIVE:
-        pytest.skip(f"no extension: {backends.NATIVE_MISSING}")
-    return SimpleNamespace(
-        **{name: getattr(torch.ops.ganloss_fast, name).default for name in ops.FAKE_KERNELS}
-    )
-
-
-def draw(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
-
-
-def segments_of(a, b, mean) -> list[Segment]:
-    weight = torch.linspace(0, 1, a.numel(), dtype=a.dtype)
-    return [
-        Segment(a, terms.softplus(-1.0), 1.5, b),
-        Segment(a, terms.squared(0.3), 0.5, mean, weight),
-        Segment(b, terms.LINEAR, -1.0),
-    ]
-
-
-def loss_of(kernels, a, b, mean):
-    """A scalar that uses the total and one of the values."""
-    arguments = ops.flatten_segments(segments_of(a, b, mean))
-    total, values, _ = functions.multi_tensor_loss(kernels, *arguments, False)
-    return total + 2 * values[1]
-
-
-def plain_loss_of(a, b, mean):
-    outputs = reference.multi_tensor_loss(segments_of(a, b, mean))
-    return outputs.total + 2 * outputs.values[1]
-
-
-def test_functions_have_first_and_second_derivatives(kernels):
-    torch.manual_seed(0)
-    inputs = (draw(5), draw(5), draw())
-    assert torch.autograd.gradcheck(lambda *x: loss_of(kernels, *x), inputs)
-    assert torch.autograd.gradgradcheck(lambda *x: loss_of(kernels, *x), inputs)
-
-    def penalty(g):
-        return functions.norm_penalty(kernels, g, 1, 0.5, 3.0)[0]
-
-    assert torch.autograd.gradcheck(penalty, draw(3, 4))
-    assert torch.autograd.gradgradcheck(penalty, draw(3, 4))
-    for alpha in (draw(), draw(3), draw(3, 4)):
-        samples = (draw(3, 4), draw(3, 4), alpha)
-        assert torch.autograd.gradcheck(lambda *x: functions.interpolate(kernels, *x), samples)
-        assert torch.autograd.gradgradcheck(lambda *x: functions.interpolate(kernels, *x), samples)
-
-    def energy(x):
-        return functions.perturb(kernels, x, 0.5, torch.tensor(3)) ** 3
-
-    assert torch.autograd.gradcheck(energy, draw(5))
-    assert torch.autograd.gradgradcheck(energy, draw(5))
-
-
-@pytest.mark.parametrize("learns", ["a", "b", "mean"])
-def test_functions_give_gradients_to_whoever_asks(kernels, learns):
-    inputs = {"a": draw(5), "b": draw(5), "mean": draw()}
-    inputs = {n: x if n == learns else x.detach() for n, x in inputs.items()}
-    (actual,) = torch.autograd.grad(loss_of(kernels, **inputs), inputs[learns], create_graph=True)
-    (expected,) = torch.autograd.grad(plain_loss_of(**inputs), inputs[learns], create_graph=True)
-    torch.testing.assert_close(actual, expected)
-    actual, expected = (
-        torch.autograd.grad(g.square().sum(), inputs[learns], allow_unused=True)[0]
-        for g in (actual, expected)
-    )
-    torch.testing.assert_close(actual, expected)
-
-
-def test_functions_run_backward_twice(kernels):
-    a, b, mean = draw(5), draw(5), draw()
-    loss = loss_of(kernels, a, b, mean)
-    loss.backward(retain_graph=True)
-    once = a.grad.clone()
-    loss.backward()
-    torch.testing.assert_close(a.grad, 2 * once)
-
-
-def test_functions_raise_for_a_third_derivative(kernels):
-    a = draw(5)
-    (first,) = torch.autograd.grad(loss_of(kernels, a, draw(5), draw()), a, create_graph=True)
-    (second,) = torch.autograd.grad(first.square().sum(), a, create_graph=True)
-    with pytest.raises(NotImplementedError, match="third-order"):
-        torch.autograd.grad(second.sum(), a)
-    g = draw(3, 4)
-    penalty = functions.norm_penalty(kernels, g, 0, 1.0, 1.0)[0]
-    (first,) = torch.autograd.grad(penalty, g, create_graph=True)
-    (second,) = torch.autograd.grad(first.square().sum(), g, create_graph=True)
-    with pytest.raises(NotImplementedError, match="third-order"):
-        torch.autograd.grad(second.sum(), g)
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, when it is first used
-def test_functions_raise_in_forward_mode(kernels):
-    with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(draw(5).detach(), draw(5).detach())
-        with pytest.raises(RuntimeError, match=r"forward|jvp"):
-            loss_of(kernels, dual, draw(5), draw())
-
-
-def test_functions_refuse_weights_that_require_grad(kernels):
-    weight = draw(5)
-    arguments = ops.flatten_segments([Segment(draw(5), terms.LINEAR, weight=weight)])
-    with pytest.raises(NotImplementedError, match="weights: no gradient flows"):
-        functions.multi_tensor_loss(kernels, *arguments, False)
-
-
-def test_functions_leave_functorch_and_tracing_to_the_reference():
-    """Where Function classes would refuse, or lose the second-order term."""
-    x = torch.zeros(3)
-    seen = {}
-    seen["eager"] = functions.can_serve(x)
-    torch.func.grad(lambda t: seen.update(grad=functions.can_serve(t)) or t.sum())(x)
-    torch.vmap(lambda t: seen.update(vmap=functions.can_serve(t)) or t)(x)
-    with FakeTensorMode() as mode:
-        seen["fake"] = functions.can_serve(mode.from_tensor(x))
-
-    def traced(t):
-        return t + 1 if functions.can_serve(t) else t - 1
-
-    seen["compiled"] = torch.compile(traced, backend="eager", fullgraph=True)(x)[0].item() > 0
-    assert seen == {"eager": True, "grad": False, "vmap": False, "fake": False, "compiled": False}

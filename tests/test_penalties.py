@@ -19,8 +19,7 @@ from oracle import (
 from torch import Tensor, nn
 
 import ganloss_fast as gf
-from ganloss_fast import ops
-from ganloss_fast.ops import reference
+from ganloss_fast import ops, reference
 
 PUBLIC = {
     "package": SimpleNamespace(

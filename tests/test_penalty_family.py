@@ -11,7 +11,7 @@ from penalty_oracle import TOLERANCE, assert_penalty, flat, hand_written, sample
 from torch import nn
 
 import ganloss_fast as gf
-from ganloss_fast.ops import reference
+from ganloss_fast import reference
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])

@@ -86,7 +86,7 @@ def test_what_was_made_under_inference_mode_is_a_target(ours, plain, backend):
 
 def test_errors_of_ordinary_tensors_stay_as_they_are():
     x, weight = torch.randn(4, requires_grad=True), torch.rand(4, requires_grad=True)
-    segment = gf.terms.Segment(x, gf.terms.LINEAR, weight=weight)
+    segment = gf.ops.terms.Segment(x, gf.ops.terms.LINEAR, weight=weight)
     with pytest.raises(NotImplementedError, match="weights: no gradient"):
         gf.ops.multi_tensor_loss([segment])
 

@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from ganloss_fast.ops.triton import batch_launchers, segment_launchers
+from ganloss_fast.ops.triton import interpolate, multi_tensor_loss, norm_penalty, perturb
 
 THREADS = 128  # of a program
 SUPPORTED = "3.8."  # its compiler's internals are used here, and registers differ by release
@@ -92,8 +92,10 @@ def launches_of(call: Callable[[], Any], target: str) -> list[Launch]:
         driver_of(target),
         mock.patch.object(JITFunction, "run", recording),
         # As on a torch for the target's maker: layout.py looks at the one that is installed.
-        mock.patch.object(segment_launchers, "NUM_WARPS", warps),
-        mock.patch.object(batch_launchers, "NUM_WARPS", warps),
+        mock.patch.object(multi_tensor_loss, "NUM_WARPS", warps),
+        mock.patch.object(norm_penalty, "NUM_WARPS", warps),
+        mock.patch.object(interpolate, "NUM_WARPS", warps),
+        mock.patch.object(perturb, "NUM_WARPS", warps),
     ):
         call()
     return launches

@@ -2,7 +2,7 @@
 
 They need a process of their own, because the interpreter is chosen before Triton is imported:
 
-    TRITON_INTERPRET=1 python -m pytest tests/test_triton_*.py
+    TRITON_INTERPRET=1 python -m pytest tests/ops/test_triton_*.py
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import torch
 import triton_guard
 
-from ganloss_fast import backends, ops
-from ganloss_fast.ops import reference, terms
+from ganloss_fast import backends, ops, reference
+from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
-from ganloss_fast.ops.triton import batch_launchers, layout, segment_launchers
+from ganloss_fast.ops.triton import layout, multi_tensor_loss, norm_penalty, perturb
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EPSILON = {dtype: torch.finfo(dtype).eps for dtype in DTYPES}
@@ -43,9 +43,14 @@ def triton_under_guard() -> Iterator[None]:
 
 def set_block(monkeypatch, block: int, programs: int) -> None:
     """Small tiles and few programs: every edge of a kernel lies within a few elements."""
-    for module in (layout, segment_launchers, batch_launchers):
+    for module in (layout, multi_tensor_loss, perturb):
         monkeypatch.setattr(module, "BLOCK", block)
+    for module in (layout, multi_tensor_loss, norm_penalty):
         monkeypatch.setattr(module, "MAX_PROGRAMS", programs)
+
+
+# Short rows (several to a program), rows of one program, rows of several: with tiles of 16.
+BATCHES = [(1,), (5,), (7, 3), (40, 8), (3, 17), (2, 3, 5, 7), (1, 333), (0, 5), (4, 0)]
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

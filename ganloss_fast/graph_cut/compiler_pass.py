@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
+from ganloss_fast._torch import graph_pass
+
 _aten = torch.ops.aten
 
 # Views of their first argument, and zero if it is.
@@ -265,14 +267,7 @@ def compile_options(**options: Any) -> dict[str, Any]:
     Args:
         options: further options of torch.compile, which are passed on.
     """
-    from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
-
-    class RemoveZeroBranch(CustomGraphPass):
-        def __call__(self, graph: Graph) -> None:
-            remove_zero_branch(graph)
-
-        def uuid(self) -> Any:  # the compiler's cache has to know what ran
-            return get_hash_for_files((__file__,))
-
-    passes: dict[str, Callable] = {"post_grad_custom_pre_pass": RemoveZeroBranch()}
+    passes: dict[str, Callable] = {
+        "post_grad_custom_pre_pass": graph_pass(remove_zero_branch, __file__)
+    }
     return {**passes, **options}

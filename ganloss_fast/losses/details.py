@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ganloss_fast import ops
 from ganloss_fast.checks import Weight
-from ganloss_fast.ops import functions
+from ganloss_fast.ops.dispatch import is_plain_eager
 from ganloss_fast.ops.terms import LossOutputs, Segment, compute_dtype
 
 Reduction = Literal["sum", "mean"]
@@ -71,6 +71,26 @@ class _Side(NamedTuple):
         last = self.first + len(self.segments)
         rows = computed.statistics[self.first : last : len(self.segments) // outputs]
         return LogitStatistics(*rows.unbind(1))
+
+
+class _LogitMeans(torch.autograd.Function):
+    """The means [K] of K tensors, already taken: a gradient for them without reading the data.
+
+    Linear, so its backward is a few PyTorch ops that have every derivative there is.
+    """
+
+    @staticmethod
+    def forward(ctx, means, *logits):
+        ctx.kinds = [(t.shape, t.numel(), t.dtype) for t in logits]
+        return means.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        gradients: list[Tensor | None] = [None] * len(ctx.kinds)
+        for k, (shape, count, dtype) in enumerate(ctx.kinds):
+            if ctx.needs_input_grad[1 + k]:
+                gradients[k] = (g[k] / max(count, 1)).to(dtype).expand(shape)
+        return None, *gradients
 
 
 Part = TypeVar("Part")
@@ -169,9 +189,9 @@ class LossDetails:
         if side is None:
             return None
         logits = side.logits(self._outputs)
-        if functions.can_serve(logits[0]):
+        if is_plain_eager(logits[0]):
             means = side.statistics(self._computed, self._outputs).mean
-            return functions.LogitMeans.apply(means, *logits)
+            return _LogitMeans.apply(means, *logits)
         dtype = self._computed.total.dtype
         return torch.stack([t.to(compute_dtype(t.dtype)).mean().to(dtype) for t in logits])
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ganloss_fast._torch import traces_autograd_calls
 from ganloss_fast.checks import describe
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class _MeanOverRanks(torch.autograd.Function):
 
 def mean_over_ranks(values: Tensor, group: ProcessGroup) -> Tensor:
     """The mean of ``values`` over the ranks of ``group``, in one collective each way."""
-    if torch.compiler.is_compiling() and getattr(torch._dynamo.config, "trace_autograd_ops", False):
+    if torch.compiler.is_compiling() and traces_autograd_calls():
         # Dynamo would drop the second-order term of a Python function, and say nothing.
         raise RuntimeError(
             "process_group: a loss over processes cannot be compiled with "

@@ -12,7 +12,7 @@ from ganloss_fast.checks import Weight, check_choice, check_flag, scaled
 from ganloss_fast.losses.details import REDUCTIONS, Reduction, Sides, flatten
 from ganloss_fast.losses.masks import Mask, masked
 from ganloss_fast.losses.table import Loss
-from ganloss_fast.ops import reference
+from ganloss_fast.ops.multi_tensor_loss import segment_elements
 
 ElementReduction = Literal["mean", "sum", "none"]
 
@@ -49,7 +49,7 @@ def _elements(sides: Sides, outputs: int) -> dict[str, list[Tensor]]:
     """What the op takes the means of, for every side and output: tensors shaped like the logits."""
     found = {}
     for name, segments in sides.items():
-        values = [segment.scale * reference.segment_elements(segment) for segment in segments]
+        values = [segment.scale * segment_elements(segment) for segment in segments]
         own = len(segments) // outputs
         found[name] = [sum(values[k : k + own][1:], values[k]) for k in range(0, len(values), own)]
     return found

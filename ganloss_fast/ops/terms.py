@@ -8,14 +8,57 @@ segments, :func:`ganloss_fast.ops.multi_tensor_loss` computes them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# A term's code is its index here. The same list stands in csrc/math/terms.h (kTermNames) and in
-# reference.TERM_FUNCTIONS; a test compares them.
-TERM_NAMES = ("softplus", "hinge", "squared", "linear", "abs")
+# ---- formulas ----------------------------------------------------------------------------------
+#
+# phi(z) with its two parameters, in plain PyTorch; z is float32 or float64. The same formulas
+# stand in csrc/math/terms.h for C++ and in triton/terms.py.
+
+
+def _softplus(z: Tensor, sign: float, _: float) -> Tensor:
+    """log(1 + exp(sign z)). Above its threshold F.softplus is the identity: 20, its default, is
+    too early for float64; from 40 on the difference is below the last bit."""
+    return torch.nn.functional.softplus(sign * z, threshold=40)
+
+
+def _hinge(z: Tensor, sign: float, margin: float) -> Tensor:
+    """max(0, margin - sign z)."""
+    return torch.relu(margin - sign * z)
+
+
+def _squared(z: Tensor, center: float, _: float) -> Tensor:
+    """(z - center)^2. As a product: square's backward doubles z - center before it scales it."""
+    return (z - center) * (z - center)
+
+
+def _linear(z: Tensor, _: float, __: float) -> Tensor:
+    """z."""
+    return z
+
+
+def _absolute(z: Tensor, _: float, __: float) -> Tensor:
+    """|z|."""
+    return z.abs()
+
+
+# A term's code is its place here. The names stand in csrc/math/terms.h too (kTermNames), in this
+# order; a test compares them.
+TERM_FUNCTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "softplus": _softplus,
+    "hinge": _hinge,
+    "squared": _squared,
+    "linear": _linear,
+    "abs": _absolute,
+}
+TERM_NAMES = tuple(TERM_FUNCTIONS)
+
+
+# ---- terms as losses write them ----------------------------------------------------------------
 
 
 class Term(NamedTuple):
@@ -68,6 +111,14 @@ class LossOutputs(NamedTuple):
     # [0, 4] unless asked for; detached
 
 
+# ---- dtypes ------------------------------------------------------------------------------------
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 is computed in float64, everything else in float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def result_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
+    """Of what is summed over several tensors: float64 if one of them is, else float32."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ganloss_fast import ops
+from ganloss_fast._torch import disable_dispatch_modes
 from ganloss_fast.checks import (
     Weight,
     check_choice,
@@ -377,7 +377,7 @@ class _RandomState:
 
     def has_moved(self) -> bool:
         now = _RandomState(self._device, [generator for generator, _ in self._others])
-        with _disable_current_modes():  # FakeTensorMode, for one, takes no tensor but its own
+        with disable_dispatch_modes():  # FakeTensorMode, for one, takes no tensor but its own
             if not _is_same(self._cpu, now._cpu) or not _is_same(self._on_device, now._on_device):
                 return True
             others = {id(generator): state for generator, state in now._others}

@@ -1,6 +1,8 @@
 """The ops as Triton kernels: for GPUs where the extension has no kernels of its own.
 
-``terms.py`` and ``penalty.py`` hold the formulas, ``multi_tensor_loss.py``, ``rows.py`` and
-``perturb.py`` the kernels, ``launchers.py`` one function for each op, with the signature of its
-schema. Nothing here is imported before a tensor needs it, so Triton is never a hard dependency.
+One file for each op, with its kernels and its launchers (of multi_tensor_loss the kernels have a
+file of their own). ``terms.py`` holds the formulas of the terms; ``tiles.py``, ``rows.py`` and
+``reduction.py`` what kernels share; ``checks.py`` and ``layout.py`` what launchers share;
+``launchers.py`` is the namespace of them all. Nothing here is imported before a tensor needs it, so
+Triton is never a hard dependency.
 """

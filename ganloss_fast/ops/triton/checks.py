@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.ops.reference import PENALTY_MODES
+from ganloss_fast.ops.norm_penalty import PENALTY_MODES
 from ganloss_fast.ops.terms import TERM_NAMES
 
 SUPPORTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -19,6 +19,10 @@ COMPUTE_DTYPES = {
 ACCUMULATORS = {tl.float32: torch.float32, tl.float64: torch.float64}
 
 
+def accumulator_of(batch: Tensor) -> torch.dtype:
+    return ACCUMULATORS[COMPUTE_DTYPES[batch.dtype]]
+
+
 # Elements of a tile: two 16-byte loads for each of 128 threads in float32, one in half. With 2048
 # the statistics' accumulators of a half kernel would take 168 registers, three blocks to a
 # multiprocessor.
@@ -53,6 +57,12 @@ def workspace_for(programs: int, sums: int, device: torch.device) -> Tensor | No
         return None
     words = PARTIALS_AT.value + WORDS_OF_PARTIAL * sums * programs
     return torch.zeros(words, dtype=torch.int32, device=device)
+
+
+def rows_of(batch: Tensor) -> tuple[int, int]:
+    """(samples, elements of each)"""
+    samples = batch.shape[0]
+    return samples, batch.numel() // max(1, samples)
 
 
 class RowGeometry(NamedTuple):

@@ -1,404 +1,281 @@
-"""multi_tensor_loss in Triton: one launch for each segment, forward, backward and once more.
+"""multi_tensor_loss in Triton: a list of segments to launches of one segment each.
 
-Half and bfloat16 are upcast as they are read: arithmetic is float32, or float64 for float64. The
-launches of a call, one for each segment, follow each other on one stream, so the last program of
-a launch can add its segment to the total of those before it: no further launch, no host.
+The kernels stand in ``multi_tensor_loss_kernels.py``.
 
-Tiles that lie wholly inside a segment are loaded and stored without a mask. A masked access is
-only vectorised when the length is known to be a multiple of 16, which the lengths of users are
-not. `is_whole` is the same for all threads: a branch on it costs no divergence.
+A list costs one launch for each segment and direction, because Triton has no pointer arrays:
+10 to 20 microseconds of Python each, where the CUDA C++ kernels launch once for the whole list. A
+call with a segment of more than one tile also fills a small workspace with zeros.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
 import triton
-import triton.language as tl
+from torch import Tensor
 
-from ganloss_fast.ops.triton.reduction import store_partial, sum_partials, take_ticket
-from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, VALUE, square_root
+from ganloss_fast.ops.terms import TERM_NAMES, result_dtype
+from ganloss_fast.ops.triton import multi_tensor_loss_kernels as kernels
+from ganloss_fast.ops.triton.checks import (
+    HAS_B,
+    HAS_WEIGHT,
+    check_incoming,
+    check_same,
+    check_segments,
+    check_shape,
+)
+from ganloss_fast.ops.triton.layout import (
+    BLOCK,
+    COMPUTE_DTYPES,
+    NUM_WARPS,
+    dense,
+    in_layout_of,
+    program_count,
+    workspace_for,
+)
+from ganloss_fast.ops.triton.reduction import MAX_PROGRAMS
+from ganloss_fast.ops.triton.terms import TERM_FUNCTIONS
 
-
-@triton.jit
-def first_tile():
-    """The first tile of this program, in 64 bits: so are all offsets that are made from it."""
-    return tl.program_id(0).to(tl.int64)
-
-
-@triton.jit
-def tile_count(count, BLOCK: tl.constexpr):
-    """Tiles of a segment. In 64 bits: just below 2^31 elements, rounding up would overflow."""
-    return tl.cdiv(count.to(tl.int64), BLOCK)
-
-
-@triton.jit
-def load_tile(pointer, offsets, count, is_whole, T: tl.constexpr):
-    """The elements of a tile in the compute dtype; 0 behind the end."""
-    if is_whole:
-        x = tl.load(pointer + offsets)
-    else:
-        x = tl.load(pointer + offsets, mask=offsets < count, other=0.0)
-    return x.to(T)
-
-
-@triton.jit
-def store_tile(pointer, x, offsets, count, is_whole):
-    """Writes a tile in the dtype of the memory."""
-    x = x.to(pointer.dtype.element_ty)
-    if is_whole:
-        tl.store(pointer + offsets, x)
-    else:
-        tl.store(pointer + offsets, x, mask=offsets < count)
+TERMS = [TERM_FUNCTIONS[name] for name in TERM_NAMES]
 
 
-@triton.jit
-def only(x, offsets, count, is_whole):
-    """x, and 0 behind the end: for sums."""
-    if not is_whole:
-        x = tl.where(offsets < count, x, 0.0)
-    return x
+class DenseSegment(NamedTuple):
+    """One segment with its operands in one memory order."""
+
+    position: int  # in the list
+    a: Tensor
+    b: Tensor | None  # 0-d, or in the layout of a
+    weight: Tensor | None  # in the layout of a, in any dtype
+    term: triton.JITFunction
+    first: float
+    second: float
+    scale: float
+
+    @property
+    def programs(self) -> int:
+        return program_count(self.a.numel())
+
+    @property
+    def b_is_scalar(self) -> bool:
+        return self.b is not None and self.b.dim() == 0
 
 
-@triton.jit
-def minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR: tl.constexpr, T: tl.constexpr):
-    """x - b, for a b like x, a single one, or none."""
-    if b is not None:
-        if B_IS_SCALAR:
-            x -= tl.load(b).to(T)
-        else:
-            x -= load_tile(b, offsets, count, is_whole, T)
-    return x
-
-
-@triton.jit
-def weighted(w, x):
-    """w x, and 0 where w is 0: a masked infinity must not become NaN."""
-    return tl.where(w == 0.0, 0.0, w * x)
-
-
-@triton.jit
-def as_scalar(number, T: tl.constexpr):
-    """A float64 argument in the compute dtype. Unannotated, Triton would pass it as float32."""
-    return tl.full((), number, T)
-
-
-@triton.jit
-def incoming(
-    grad_total,  # [] or None
-    grad_values,  # [S] with any stride, or None
-    grad_values_stride,
-    segment,
-    scale,
-    count,
-    T: tl.constexpr,
-):
-    """d loss / d (sum of the segment): what reaches the segment, over its number of elements."""
-    factor = tl.zeros((), T)
-    if grad_total is not None:
-        factor += tl.load(grad_total).to(T) * as_scalar(scale, T)
-    if grad_values is not None:
-        factor += tl.load(grad_values + segment * grad_values_stride).to(T)
-    return factor / count.to(T)
-
-
-@triton.jit
-def store_mean(
-    values,  # [S]
-    total,  # []
-    segment,
-    scale,
-    mean,
-):
-    """Writes the mean of a segment and adds it to the total of the segments before it."""
-    L: tl.constexpr = total.dtype.element_ty
-    mean = mean.to(L)
-    tl.store(values + segment, mean)
-    before = tl.load(total, mask=segment > 0, other=0.0)
-    tl.store(total, before + as_scalar(scale, L) * mean)
-
-
-@triton.jit
-def finite_element(a, index, count, T: tl.constexpr):
-    x = tl.load(a + index, mask=count > 0, other=0.0).to(T)
-    return tl.where(x - x == 0.0, x, 0.0)
-
-
-@triton.jit
-def center_of(a, count, T: tl.constexpr):
-    """What deviations are counted from: see ``csrc/math/statistics.h``.
-
-    Near the mean, so that a large one does not swallow the deviation: the middle of three elements,
-    of which one may be an outlier. An infinite one would make the mean of infinities NaN.
-    """
-    step = count // 6
-    x = finite_element(a, step, count, T)
-    y = finite_element(a, 3 * step, count, T)
-    z = finite_element(a, 5 * step, count, T)
-    return tl.minimum(tl.maximum(tl.minimum(x, y), z), tl.maximum(x, y))
-
-
-@triton.jit
-def add_statistics(deviations, squares, signs, nonfinite, x, shift, offsets, count, is_whole):
-    """The sums that the statistics are made of, with one more tile."""
-    deviation = x - shift
-    sign = tl.where(x > 0.0, 1.0, 0.0) - tl.where(x < 0.0, 1.0, 0.0)
-    is_finite = (x - x) == 0.0
-    deviations += only(deviation, offsets, count, is_whole)
-    squares += only(deviation * deviation, offsets, count, is_whole)
-    signs += only(sign.to(x.dtype), offsets, count, is_whole)
-    nonfinite += only(tl.where(is_finite, 0.0, 1.0).to(x.dtype), offsets, count, is_whole)
-    return deviations, squares, signs, nonfinite
-
-
-@triton.jit
-def store_statistics(
-    row,  # [4]
-    count,
-    shift,
-    deviations,
-    squares,
-    signs,
-    nonfinite,
-):
-    """Mean, standard deviation, mean sign and non-finite count from the sums of a segment."""
-    L: tl.constexpr = row.dtype.element_ty
-    mean = deviations / count
-    variance = squares / count - mean * mean
-    variance = tl.where(variance < 0.0, 0.0, variance)
-    tl.store(row, (shift + mean).to(L))
-    tl.store(row + 1, square_root(variance).to(L))
-    tl.store(row + 2, (signs / count).to(L))
-    tl.store(row + 3, nonfinite.to(L))
-
-
-@triton.jit(do_not_specialize=["segment", "count"])
-def term_mean_kernel(
-    a,  # [count]
-    b,  # [count], [] or None
-    weight,  # [count] or None
-    workspace,  # int32, see reduction.py; None for a single program
-    values,  # [S]
-    total,  # []
-    statistics,  # [S, 4] or None
-    segment,
-    count,
-    scale: tl.float64,
-    first: tl.float64,
-    second: tl.float64,
-    TERM: tl.constexpr,  # the term's function
-    B_IS_SCALAR: tl.constexpr,
-    T: tl.constexpr,  # the compute dtype
-    BLOCK: tl.constexpr,
-    PARTIALS_BLOCK: tl.constexpr,
-):
-    """values[segment] = mean(w phi(a - b)), total += scale * values[segment], statistics of a."""
-    first = as_scalar(first, T)
-    second = as_scalar(second, T)
-    terms = tl.zeros((BLOCK,), T)
-    if statistics is not None:
-        shift = center_of(a, count, T)
-        deviations = tl.zeros((BLOCK,), T)
-        squares = tl.zeros((BLOCK,), T)
-        signs = tl.zeros((BLOCK,), T)
-        nonfinite = tl.zeros((BLOCK,), T)
-
-    for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
-        offsets = tile * BLOCK + tl.arange(0, BLOCK)
-        is_whole = tile < count // BLOCK
-        x = load_tile(a, offsets, count, is_whole, T)
-        z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
-        value = TERM(z, first, second, 1.0, VALUE)
-        if weight is not None:
-            value = weighted(load_tile(weight, offsets, count, is_whole, T), value)
-        terms += only(value, offsets, count, is_whole)
-        if statistics is not None:
-            deviations, squares, signs, nonfinite = add_statistics(
-                deviations, squares, signs, nonfinite, x, shift, offsets, count, is_whole
-            )
-
-    elements = count.to(T)
-    if workspace is None:
-        store_mean(values, total, segment, scale, tl.sum(terms, 0) / elements)
-        if statistics is not None:
-            store_statistics(
-                statistics + 4 * segment,
+def dense_segments(a, b, weights, operands, terms, parameters, scale) -> list[DenseSegment]:
+    check_segments(a, b, weights, operands, terms, parameters, scale)
+    next_b, next_weight = iter(b), iter(weights)
+    segments = []
+    for s, taken in enumerate(operands):
+        elements = dense(a[s])
+        other = weight = None
+        if taken & HAS_B:
+            other = next(next_b)
+            other = in_layout_of(other, elements) if other.dim() > 0 else other.resolve_neg()
+        if taken & HAS_WEIGHT:
+            weight = in_layout_of(next(next_weight), elements)
+        segments.append(
+            DenseSegment(
+                s,
                 elements,
-                shift,
-                tl.sum(deviations, 0),
-                tl.sum(squares, 0),
-                tl.sum(signs, 0),
-                tl.sum(nonfinite, 0),
+                other,
+                weight,
+                TERMS[terms[s]],
+                float(parameters[2 * s]),
+                float(parameters[2 * s + 1]),
+                float(scale[s]),
             )
-    else:
-        store_partial(workspace, 0, tl.sum(terms, 0))
-        if statistics is not None:
-            store_partial(workspace, 1, tl.sum(deviations, 0))
-            store_partial(workspace, 2, tl.sum(squares, 0))
-            store_partial(workspace, 3, tl.sum(signs, 0))
-            store_partial(workspace, 4, tl.sum(nonfinite, 0))
-        if take_ticket(workspace):
-            sum_of_terms = sum_partials(workspace, 0, T, PARTIALS_BLOCK)
-            store_mean(values, total, segment, scale, sum_of_terms / elements)
-            if statistics is not None:
-                store_statistics(
-                    statistics + 4 * segment,
-                    elements,
-                    shift,
-                    sum_partials(workspace, 1, T, PARTIALS_BLOCK),
-                    sum_partials(workspace, 2, T, PARTIALS_BLOCK),
-                    sum_partials(workspace, 3, T, PARTIALS_BLOCK),
-                    sum_partials(workspace, 4, T, PARTIALS_BLOCK),
-                )
-            tl.store(workspace, 0)  # for the launch of the next segment
+        )
+    return segments
 
 
-@triton.jit
-def store_pair(
-    to_a,  # [count] or None
-    to_b,  # [count], [] or None
-    x,
-    offsets,
-    count,
-    is_whole,
-    B_IS_SCALAR: tl.constexpr,
-):
-    """Writes x to the gradient of a and -x to the gradient of a tensor b."""
-    if to_a is not None:
-        store_tile(to_a, x, offsets, count, is_whole)
-    if to_b is not None and not B_IS_SCALAR:
-        store_tile(to_b, -x, offsets, count, is_whole)
+def shared_workspace(segments: Sequence[DenseSegment], sums: int) -> Tensor | None:
+    """For all launches of a call, of the size that the longest segment needs."""
+    if not segments:
+        return None
+    return workspace_for(max(s.programs for s in segments), sums, segments[0].a.device)
 
 
-@triton.jit(do_not_specialize=["segment", "grad_values_stride", "count"])
-def term_gradient_kernel(
-    a,  # [count]
-    b,  # [count], [] or None
-    weight,  # [count] or None
-    workspace,  # int32; None for a single program, or where b is no scalar
-    grad_total,  # [] or None
-    grad_values,  # [S] or None
-    to_a,  # [count] or None
-    to_b,  # [count], [] or None
-    grad_values_stride,
-    segment,
-    count,
-    scale: tl.float64,
-    first: tl.float64,
-    second: tl.float64,
-    TERM: tl.constexpr,
-    B_IS_SCALAR: tl.constexpr,
-    T: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PARTIALS_BLOCK: tl.constexpr,
-):
-    """to_a = incoming * w phi'(a - b), to_b = -to_a, or minus its sum where b is a scalar."""
-    first = as_scalar(first, T)
-    second = as_scalar(second, T)
-    factor = incoming(grad_total, grad_values, grad_values_stride, segment, scale, count, T)
-    before = factor
-    if weight is not None:  # see Factor in csrc/math/terms.h
-        before = tl.where(tl.abs(factor) > 1.0, 0.5, factor)
-        after = tl.where(tl.abs(factor) > 1.0, 2.0 * factor, 1.0)
-    SUMMED: tl.constexpr = B_IS_SCALAR and to_b is not None
-    if SUMMED:
-        sums = tl.zeros((BLOCK,), T)
+def launch(kernel, segment: DenseSegment, workspace: Tensor | None, *tensors) -> None:
+    """Launches a segment kernel with what all of them take beside their own tensors."""
+    count = segment.a.numel()
+    programs = program_count(count)
+    kernel[(programs,)](
+        segment.a,
+        segment.b,
+        segment.weight,
+        workspace if programs > 1 else None,
+        *tensors,
+        segment.position,
+        count,
+        segment.scale,
+        segment.first,
+        segment.second,
+        TERM=segment.term,
+        B_IS_SCALAR=segment.b_is_scalar,
+        T=COMPUTE_DTYPES[segment.a.dtype],
+        BLOCK=BLOCK,
+        PARTIALS_BLOCK=MAX_PROGRAMS,
+        num_warps=NUM_WARPS,
+    )
 
-    for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
-        offsets = tile * BLOCK + tl.arange(0, BLOCK)
-        is_whole = tile < count // BLOCK
-        x = load_tile(a, offsets, count, is_whole, T)
-        z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
-        gradient = TERM(z, first, second, before, SLOPE)
-        if weight is not None:
-            w = load_tile(weight, offsets, count, is_whole, T)
-            gradient = after * weighted(w, gradient)
-        store_pair(to_a, to_b, gradient, offsets, count, is_whole, B_IS_SCALAR)
-        if SUMMED:
-            sums += only(gradient, offsets, count, is_whole)
 
-    if SUMMED:
-        if workspace is None:
-            tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
+def multi_tensor_loss(a, b, weights, operands, terms, parameters, scale, with_statistics):
+    """-> total [], values [S], statistics [S, 4] or [0, 4]"""
+    segments = dense_segments(a, b, weights, operands, terms, parameters, scale)
+    dtype = result_dtype(a)
+    total = a[0].new_empty((), dtype=dtype)
+    values = a[0].new_empty((len(a),), dtype=dtype)
+    statistics = a[0].new_empty((len(a) if with_statistics else 0, 4), dtype=dtype)
+    with torch.cuda.device_of(a[0]):
+        workspace = shared_workspace(segments, 5 if with_statistics else 1)
+        for segment in segments:
+            launch(
+                kernels.term_mean_kernel,
+                segment,
+                workspace,
+                values,
+                total,
+                statistics if with_statistics else None,
+            )
+    return total, values, statistics
+
+
+A, B = 0, 1
+Operands = tuple[list[Tensor | None], list[Tensor | None]]
+"""What goes with the a, and with the b, of every segment; None where nobody asked."""
+
+
+def each_wanted(
+    name: str, operands: Sequence[int], wanted: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """(segment, A or B) for every index into a ++ b."""
+    with_b = [s for s, taken in enumerate(operands) if taken & HAS_B]
+    limit = len(operands) + len(with_b)
+    for index in wanted:
+        if not 0 <= index < limit:
+            raise ValueError(f"{name}: expected indices from 0 to {limit - 1}, got {index}")
+        if index < len(operands):
+            yield index, A
         else:
-            store_partial(workspace, 0, tl.sum(sums, 0))
-            if take_ticket(workspace):
-                gradient_of_b = -sum_partials(workspace, 0, T, PARTIALS_BLOCK)
-                tl.store(to_b, gradient_of_b.to(to_b.dtype.element_ty))
-                tl.store(workspace, 0)
+            yield with_b[index - len(operands)], B
 
 
-@triton.jit(do_not_specialize=["segment", "grad_values_stride", "count"])
-def term_curvature_kernel(
-    a,  # [count]
-    b,  # [count], [] or None
-    weight,  # [count] or None
-    workspace,  # int32; None for a single program
-    va,  # [count] or None: the direction in the gradient of a
-    vb,  # [count], [] or None: the direction in the gradient of b
-    grad_total,  # [] or None
-    grad_values,  # [S] or None
-    to_a,  # [count] or None
-    to_b,  # [count], [] or None
-    grad_grad_values,  # [S]
-    grad_grad_total,  # []
-    grad_values_stride,
-    segment,
-    count,
-    scale: tl.float64,
-    first: tl.float64,
-    second: tl.float64,
-    TERM: tl.constexpr,
-    B_IS_SCALAR: tl.constexpr,
-    T: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PARTIALS_BLOCK: tl.constexpr,
+def nothing_for(segments: list[DenseSegment]) -> Operands:
+    return [None] * len(segments), [None] * len(segments)
+
+
+def allocate(
+    name: str, segments: list[DenseSegment], operands: Sequence[int], wanted: Sequence[int]
+) -> tuple[list[Tensor], Operands]:
+    """The wanted gradients: as the list to return, and by side and segment."""
+    gradients, to = [], nothing_for(segments)
+    for s, side in each_wanted(name, operands, wanted):
+        like, b = segments[s].a, segments[s].b
+        if side == B and b is not None and b.dim() == 0:
+            like = b
+        gradient = torch.empty_like(like)
+        to[side][s] = gradient
+        gradients.append(gradient)
+    return gradients, to
+
+
+class Incoming(NamedTuple):
+    """The gradients of the total and of the values, as the kernels take them."""
+
+    total: Tensor | None
+    values: Tensor | None
+    stride: int  # of values, which may be expanded: so nothing is copied
+
+
+def incoming(
+    grad_total: Tensor | None, grad_values: Tensor | None, a: Sequence[Tensor]
+) -> Incoming:
+    check_incoming(grad_total, grad_values, a)
+    return Incoming(
+        None if grad_total is None else grad_total.resolve_neg(),
+        None if grad_values is None else grad_values.resolve_neg(),
+        0 if grad_values is None else grad_values.stride(0),
+    )
+
+
+def multi_tensor_loss_backward(
+    grad_total, grad_values, a, b, weights, operands, terms, parameters, scale, wanted
 ):
-    """The backward of the backward along v = va - vb.
+    """Gradients of the tensors of  a ++ b  whose indices are in ``wanted``, in that order."""
+    segments = dense_segments(a, b, weights, operands, terms, parameters, scale)
+    given = incoming(grad_total, grad_values, a)
+    gradients, (to_a, to_b) = allocate("wanted", segments, operands, wanted)
+    summed = [s for s in segments if s.b_is_scalar and to_b[s.position] is not None]
+    with torch.cuda.device_of(a[0]):
+        workspace = shared_workspace(summed, 1)
+        for s, segment in enumerate(segments):
+            if to_a[s] is None and to_b[s] is None:
+                continue
+            launch(
+                kernels.term_gradient_kernel,
+                segment,
+                workspace if segment.b_is_scalar and to_b[s] is not None else None,
+                given.total,
+                given.values,
+                to_a[s],
+                to_b[s],
+                given.stride,
+            )
+    return gradients
 
-    to_a = incoming * w phi''(a - b) v and to_b = -to_a (or minus its sum);
-    grad_grad_values[segment] = mean(w phi'(a - b) v), and the total its weighted sum.
-    """
-    first = as_scalar(first, T)
-    second = as_scalar(second, T)
-    factor = incoming(grad_total, grad_values, grad_values_stride, segment, scale, count, T)
-    SUMMED: tl.constexpr = B_IS_SCALAR and to_b is not None
-    inverse_count = 1.0 / count.to(T)
-    nothing = tl.where(count > 0, 0.0, float("nan"))  # what is added to a mean over nothing
-    contractions = tl.zeros((BLOCK,), T)
-    if SUMMED:
-        sums = tl.zeros((BLOCK,), T)
 
-    for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
-        offsets = tile * BLOCK + tl.arange(0, BLOCK)
-        is_whole = tile < count // BLOCK
-        x = load_tile(a, offsets, count, is_whole, T)
-        z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
-        v = tl.zeros((BLOCK,), T)
-        if va is not None:
-            v = load_tile(va, offsets, count, is_whole, T)
-        v = minus_b(v, vb, offsets, count, is_whole, B_IS_SCALAR, T)
-        slope = TERM(z, first, second, inverse_count, SLOPE)
-        curvature = TERM(z, first, second, 1.0, CURVATURE)
-        if weight is not None:
-            w = load_tile(weight, offsets, count, is_whole, T)
-            slope = weighted(w, slope)
-            curvature = weighted(w, curvature)
-        contractions += only(slope * v, offsets, count, is_whole)
-        second_order = factor * curvature * v
-        store_pair(to_a, to_b, second_order, offsets, count, is_whole, B_IS_SCALAR)
-        if SUMMED:
-            sums += only(second_order, offsets, count, is_whole)
+def multi_tensor_loss_double_backward(
+    directions,
+    grad_total,
+    grad_values,
+    a,
+    b,
+    weights,
+    operands,
+    terms,
+    parameters,
+    scale,
+    wanted,
+    wanted_second,
+):
+    """-> grad of grad_total [], grad of grad_values [S], gradients of ``wanted_second``"""
+    segments = dense_segments(a, b, weights, operands, terms, parameters, scale)
+    given = incoming(grad_total, grad_values, a)
+    if len(directions) != len(wanted):
+        raise ValueError(
+            f"directions: expected {len(wanted)} tensors, one for each entry of wanted, got "
+            f"{len(directions)}"
+        )
+    along = nothing_for(segments)
+    for direction, (s, side) in zip(directions, each_wanted("wanted", operands, wanted)):
+        elements = segments[s].a
+        if side == B and segments[s].b_is_scalar:
+            check_shape("directions", direction, (), elements)
+            along[side][s] = direction.resolve_neg()
+        else:
+            check_same("directions", direction, elements)
+            along[side][s] = in_layout_of(direction, elements)
 
-    if workspace is None:
-        mean = tl.sum(contractions, 0) + nothing
-        store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
-        if SUMMED:
-            tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
-    else:
-        store_partial(workspace, 0, tl.sum(contractions, 0))
-        if SUMMED:
-            store_partial(workspace, 1, tl.sum(sums, 0))
-        if take_ticket(workspace):
-            mean = sum_partials(workspace, 0, T, PARTIALS_BLOCK) + nothing
-            store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
-            if SUMMED:
-                gradient_of_b = -sum_partials(workspace, 1, T, PARTIALS_BLOCK)
-                tl.store(to_b, gradient_of_b.to(to_b.dtype.element_ty))
-            tl.store(workspace, 0)
+    gradients, (to_a, to_b) = allocate("wanted_second", segments, operands, wanted_second)
+    dtype = result_dtype(a)
+    grad_grad_total = a[0].new_empty((), dtype=dtype)
+    grad_grad_values = a[0].new_empty((len(a),), dtype=dtype)
+    with torch.cuda.device_of(a[0]):
+        workspace = shared_workspace(segments, 2)
+        for s, segment in enumerate(segments):
+            launch(
+                kernels.term_curvature_kernel,
+                segment,
+                workspace,
+                along[A][s],
+                along[B][s],
+                given.total,
+                given.values,
+                to_a[s],
+                to_b[s],
+                grad_grad_values,
+                grad_grad_total,
+                given.stride,
+            )
+    return grad_grad_total, grad_grad_values, gradients

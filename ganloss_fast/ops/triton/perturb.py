@@ -1,16 +1,22 @@
 """perturb in Triton: x + sigma * normal noise, by the formulas of ``csrc/math/philox.h``."""
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from ganloss_fast.ops.triton.multi_tensor_loss import (
-    as_scalar,
-    first_tile,
-    load_tile,
-    store_tile,
-    tile_count,
+from ganloss_fast.ops.triton.checks import check_operand, check_seed
+from ganloss_fast.ops.triton.layout import (
+    BLOCK,
+    COMPUTE_DTYPES,
+    NUM_WARPS,
+    program_count,
+    restore_layout,
 )
 from ganloss_fast.ops.triton.terms import square_root
+from ganloss_fast.ops.triton.tiles import as_scalar, first_tile, load_tile, store_tile, tile_count
+
+# ---- kernels -------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -96,3 +102,26 @@ def perturb_kernel(
         result = load_tile(inputs, offsets, count, is_whole, T)
         result += deviation * noise_of_tile(key, tile, T, BLOCK)
         store_tile(out, result, offsets, count, is_whole)
+
+
+# ---- launchers -----------------------------------------------------------------------------------
+
+
+def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
+    """seed: one int64 element, which the kernel reads."""
+    check_operand("inputs", inputs, inputs)
+    check_seed(seed, inputs)
+    x = inputs.resolve_neg().contiguous()  # noise follows the row-major index in any layout
+    out = torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        perturb_kernel[(program_count(x.numel()),)](
+            x,
+            seed,
+            out,
+            x.numel(),
+            float(sigma),
+            T=COMPUTE_DTYPES[x.dtype],
+            BLOCK=BLOCK,
+            num_warps=NUM_WARPS,
+        )
+    return restore_layout(out, x, inputs)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from ganloss_fast._torch import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 from ganloss_fast.checks import describe, quoted
 
 BatchArgs = Sequence[int | str] | None

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganloss_fast._torch import run_by_dynamo
 from ganloss_fast.checks import warn
-from ganloss_fast.traced_functions import run_by_dynamo
 
 FEW_LOGITS = (
     "critic: it has fewer logits than samples, but a penalty takes a norm for each sample. Where a "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ganloss_fast._torch import BatchNorm, is_functorch_active
 from ganloss_fast.checks import check_number, describe
 from ganloss_fast.graph_cut import second_order
 from ganloss_fast.graph_cut.hooks import is_compiled, walk
@@ -18,8 +19,8 @@ from ganloss_fast.ops.terms import compute_dtype
 from ganloss_fast.penalties.critic.call import CriticCall, InvScale
 from ganloss_fast.penalties.critic.few_logits import warn_of_few_logits
 from ganloss_fast.penalties.critic.modules import warns_if_samples_interact
+from ganloss_fast.penalties.critic.traced_functions import count_losing, refuse_losing
 from ganloss_fast.penalties.critic.wrapped import refuse_wrapped_graph
-from ganloss_fast.traced_functions import count_losing, refuse_losing
 
 INDEPENDENT = (
     "critic: its output does not depend on its input through autograd; it may be detached, or "
@@ -35,7 +36,7 @@ COMPILED_CRITIC = (
 
 def is_functional() -> bool:
     """Whether a tracer or a functorch transform is at work: autograd.grad does not serve there."""
-    return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
+    return torch.compiler.is_compiling() or is_functorch_active()
 
 
 @dataclass(frozen=True)
@@ -304,9 +305,7 @@ def refuse_untraceable(critic: Callable[..., Any]) -> None:
     if not isinstance(critic, torch.nn.Module):
         return
     for module in critic.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and (
-            module.training and module.track_running_stats
-        ):
+        if isinstance(module, BatchNorm) and (module.training and module.track_running_stats):
             raise ValueError(
                 "critic: batch normalisation in training mode changes its running statistics, "
                 "which torch.func and torch.compile cannot follow in a penalty. Use layer, "

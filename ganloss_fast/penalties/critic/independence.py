@@ -26,9 +26,9 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import Module
 
+from ganloss_fast._torch import FakeTensor
 from ganloss_fast.graph_cut.hooks import is_compiled, walk
 from ganloss_fast.penalties.critic.arguments import CriticArguments
 from ganloss_fast.penalties.critic.gradient import CriticCall

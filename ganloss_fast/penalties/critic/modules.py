@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
+from ganloss_fast._torch import BatchNorm
 from ganloss_fast.checks import warn
 from ganloss_fast.penalties.critic.reach import Reach, unwrapped
 from ganloss_fast.penalties.critic.wrapped import refuse_wrapper
@@ -65,7 +65,7 @@ def _hooked(critic: Callable[..., Any], reach: Reach, hook: Callable[..., None])
 
 def uses_batch_statistics(module: Module) -> bool:
     """Whether it is a batch normalisation that couples the samples."""
-    return isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+    return isinstance(module, BatchNorm) and (module.training or module.running_mean is None)
 
 
 def has_old_spectral_norm(module: Module) -> bool:

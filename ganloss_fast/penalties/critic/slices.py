@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules import module as torch_module
 
+from ganloss_fast._torch import has_backward_hooks
 from ganloss_fast.penalties.critic.arguments import CriticArguments, Rows, take_rows
 from ganloss_fast.penalties.critic.gradient import CriticCall, CriticRun
 from ganloss_fast.penalties.critic.modules import (
@@ -82,7 +82,7 @@ def first_run(
         refuse_wrapper_in_slices(module)
         if uses_batch_statistics(module):
             raise ValueError(INTERACTING)
-        if _has_backward_hooks(module):
+        if has_backward_hooks(module):
             raise ValueError(
                 f"chunk_size: {type(module).__name__} has backward hooks, which would run for each "
                 "slice, on the gradient of its samples alone. Remove them, or compute in one piece."
@@ -181,12 +181,3 @@ def refuse_few_logits(value: Any, samples: int) -> None:
                 "slices may part what belongs together. Where a logit judges a pack of samples, "
                 "pass packs as the samples, inputs.view(B // pac, -1); or compute in one piece."
             )
-
-
-def _has_backward_hooks(module: torch.nn.Module) -> bool:
-    return bool(
-        module._backward_hooks
-        or module._backward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
-    )

@@ -19,32 +19,20 @@ from triton_interpreted import (
     every_term,
     leaf,
     penalty_orders,
-    set_block,
-    triton_under_guard,
 )
 
-from ganloss_fast import backends, ops
-from ganloss_fast.ops import reference, terms
+from ganloss_fast import backends, ops, reference
+from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 from ganloss_fast.ops.triton import (
     launchers,
     multi_tensor_loss,
+    multi_tensor_loss_kernels,
+    norm_penalty,
     reduction,
-    rows,
-    segment_launchers,
 )
 
-
-@pytest.fixture(autouse=True)
-def under_guard():
-    with triton_under_guard():
-        yield
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """16 elements to a tile and at most 4 programs to a sum."""
-    set_block(monkeypatch, 16, 4)
+pytestmark = pytest.mark.usefixtures("under_guard")
 
 
 # ---- determinism ---------------------------------------------------------------------------------
@@ -167,20 +155,25 @@ def test_a_masked_lane_that_is_used_is_caught():
 
 
 @pytest.mark.parametrize("ticket", [take_relaxed_ticket, take_release_only_ticket])
-@pytest.mark.parametrize("module", [multi_tensor_loss, rows], ids=["segments", "rows"])
+@pytest.mark.parametrize(
+    "module", [multi_tensor_loss_kernels, norm_penalty], ids=["segments", "rows"]
+)
 def test_a_ticket_that_does_not_acquire_is_caught(monkeypatch, small_blocks, module, ticket):
     """Planted in the kernels themselves: the sums come out right here, and wrong on a GPU."""
     monkeypatch.setattr(module, "take_ticket", ticket)
     call = {
-        multi_tensor_loss: lambda: ops.multi_tensor_loss([Segment(draw(100), terms.LINEAR)]),
-        rows: lambda: ops.norm_penalty(draw(2, 100), "two_sided", 1.0, 1.0),
+        multi_tensor_loss_kernels: lambda: ops.multi_tensor_loss(
+            [Segment(draw(100), terms.LINEAR)]
+        ),
+        norm_penalty: lambda: ops.norm_penalty(draw(2, 100), "two_sided", 1.0, 1.0),
     }[module]
     with pytest.raises(triton_guard.KernelFault, match="race"):
         call()
 
 
 def test_the_ticket_as_it_is_passes(small_blocks):
-    assert multi_tensor_loss.take_ticket is rows.take_ticket is reduction.take_ticket
+    assert multi_tensor_loss_kernels.take_ticket is reduction.take_ticket
+    assert norm_penalty.take_ticket is reduction.take_ticket
     ops.multi_tensor_loss([Segment(draw(100), terms.LINEAR)])
 
 
@@ -193,8 +186,8 @@ def test_the_guard_rounds_bfloat16_to_nearest_even():
 
 def test_memory_that_no_program_writes_is_seen(small_blocks, monkeypatch):
     """One program too few: its tile keeps the NaN of fresh memory."""
-    monkeypatch.setattr(segment_launchers, "program_count", lambda elements: 1)
-    monkeypatch.setattr(multi_tensor_loss, "first_tile", skip_a_tile)
+    monkeypatch.setattr(multi_tensor_loss, "program_count", lambda elements: 1)
+    monkeypatch.setattr(multi_tensor_loss_kernels, "first_tile", skip_a_tile)
     a = leaf(draw(64))
     (gradient,) = torch.autograd.grad(ops.multi_tensor_loss([Segment(a, terms.LINEAR)]).total, a)
     assert gradient[:16].isnan().all()

@@ -1,4 +1,4 @@
-"""norm_penalty and interpolate in Triton, in its interpreter under the guard."""
+"""norm_penalty in Triton, in its interpreter under the guard."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if triton_guard.why_unavailable():
 import triton
 import triton.language as tl
 from triton_interpreted import (
+    BATCHES,
     DTYPES,
     EPSILON,
     LAYOUTS,
@@ -20,33 +21,18 @@ from triton_interpreted import (
     draw,
     leaf,
     penalty_orders,
-    set_block,
-    triton_under_guard,
 )
 
-from ganloss_fast import ops
-from ganloss_fast.ops import reference
+from ganloss_fast import ops, reference
+from ganloss_fast.ops.norm_penalty import PENALTY_MODES
 from ganloss_fast.ops.triton import launchers
-from ganloss_fast.ops.triton.rows import long_row, rows_end_to_end, short_rows
+from ganloss_fast.ops.triton.norm_penalty import short_rows
+from ganloss_fast.ops.triton.rows import long_row, rows_end_to_end
+
+pytestmark = pytest.mark.usefixtures("under_guard")
 
 
-@pytest.fixture(autouse=True)
-def under_guard():
-    with triton_under_guard():
-        yield
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """16 elements to a tile and at most 4 programs to a sum."""
-    set_block(monkeypatch, 16, 4)
-
-
-# Short rows (several to a program), rows of one program, rows of several: with tiles of 16.
-BATCHES = [(1,), (5,), (7, 3), (40, 8), (3, 17), (2, 3, 5, 7), (1, 333), (0, 5), (4, 0)]
-
-
-@pytest.mark.parametrize("mode", reference.PENALTY_MODES)
+@pytest.mark.parametrize("mode", PENALTY_MODES)
 @pytest.mark.parametrize("shape", BATCHES, ids=str)
 def test_the_penalty_to_second_order(small_blocks, shape, mode):
     g = leaf(draw(*shape))
@@ -159,49 +145,6 @@ def test_elements_of_rows_end_to_end_are_counted_in_64_bits(tile):
     assert torch.equal(out[1], offsets // length)
     assert torch.equal(out[2], batch * length - offsets)
     assert (out[3] == (tile < 2**28)).all()
-
-
-ALPHAS = {
-    "0-d": lambda shape: torch.rand((), dtype=torch.float64),
-    "per sample": lambda shape: torch.rand(shape[0], dtype=torch.float64),
-    "per element": lambda shape: torch.rand(shape, dtype=torch.float64),
-}
-
-
-@pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("shape", BATCHES, ids=str)
-def test_interpolate_is_lerp(small_blocks, shape, alpha):
-    real, fake, share = draw(*shape), draw(*shape), ALPHAS[alpha](shape)
-    share = share.float()
-    truth = reference.lerp(real.double(), fake.double(), share.double())
-    assert_near(ops.interpolate(real, fake, share), truth, 1e-6)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_interpolate_is_exact_at_both_ends(dtype):
-    real, fake = draw(4, 700, dtype=dtype), draw(4, 700, dtype=dtype)
-    result = ops.interpolate(real, fake, torch.tensor([0.0, 1.0, 0.0, 1.0]))
-    assert torch.equal(result[::2], fake[::2])
-    assert torch.equal(result[1::2], real[1::2])
-
-
-@pytest.mark.parametrize("of_fake", LAYOUTS)
-@pytest.mark.parametrize("of_real", LAYOUTS)
-@pytest.mark.parametrize("alpha", ["per sample", "per element"])
-def test_interpolate_takes_any_two_layouts(small_blocks, of_real, of_fake, alpha):
-    real, fake = LAYOUTS[of_real](draw(3, 4, 5, 2)), LAYOUTS[of_fake](draw(3, 4, 5, 2))
-    share = ALPHAS[alpha](real.shape).float()
-    result = ops.interpolate(real, fake, share)
-    assert_near(result, reference.lerp(real.double(), fake.double(), share.double()), 1e-6)
-    assert result.stride() == torch.empty_like(real).stride()
-
-
-@pytest.mark.parametrize("alpha", ALPHAS)
-def test_interpolate_passes_gradgradcheck(small_blocks, alpha):
-    inputs = [leaf(draw(2, 5, dtype=torch.float64)) for _ in range(2)]
-    inputs.append(leaf(ALPHAS[alpha]((2, 5))))
-    assert torch.autograd.gradcheck(ops.interpolate, inputs, fast_mode=True)
-    assert torch.autograd.gradgradcheck(ops.interpolate, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 37)], ids=str)

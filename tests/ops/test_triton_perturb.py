@@ -11,20 +11,18 @@ if triton_guard.why_unavailable():
 
 import triton
 import triton.language as tl
-from triton_interpreted import DTYPES, draw, leaf, set_block, triton_under_guard
+from triton_interpreted import DTYPES, draw, leaf, set_block
 
 from ganloss_fast import backends, ops
-from ganloss_fast.ops import reference
+from ganloss_fast.ops.perturb import normals_of_blocks
+from ganloss_fast.ops.perturb import words_of_blocks as reference_words
 from ganloss_fast.ops.triton import launchers
 from ganloss_fast.ops.triton.perturb import noise_of_tile, words_of_blocks
 
 SEED = torch.tensor(-1234567890123456789)
 
 
-@pytest.fixture(autouse=True)
-def under_guard():
-    with triton_under_guard():
-        yield
+pytestmark = pytest.mark.usefixtures("under_guard")
 
 
 @triton.jit
@@ -41,7 +39,7 @@ def test_words_are_those_of_the_reference_to_the_bit(seed):
     blocks = torch.tensor([0, 1, 2, 3, 2**32 - 1, 2**32, 2**32 + 1, 2**61 + 5])
     out = torch.empty(8, 4, dtype=torch.int64)
     words_kernel[(1,)](blocks, torch.tensor(seed), out, BLOCK=8)
-    assert torch.equal(out, reference.words_of_blocks(torch.tensor(seed), blocks))
+    assert torch.equal(out, reference_words(torch.tensor(seed), blocks))
 
 
 @triton.jit
@@ -54,7 +52,7 @@ def test_a_tile_beyond_2_to_the_34_elements_has_its_own_noise():
     tile = 2**30 + 7
     out = torch.empty(16, dtype=torch.float64)
     noise_kernel[(1,)](torch.tensor(tile), SEED, out, BLOCK=16)
-    expected = reference.normals_of_blocks(SEED, 4 * tile + torch.arange(4), torch.float64)
+    expected = normals_of_blocks(SEED, 4 * tile + torch.arange(4), torch.float64)
     torch.testing.assert_close(out, expected.flatten(), rtol=1e-14, atol=0.0)
 
 

@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 def read_budget() -> dict[str, list[Row]]:
     """By call: its launches, in order."""
-    text = (Path(__file__).parents[1] / "docs" / "GPU_BUDGET.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "GPU_BUDGET.md").read_text()
     budget: dict[str, list[Row]] = {}
     for name, kernel, *numbers in re.findall(
         r"^\| (.+?) \| (\w+_kernel) \| (\d+) \| (\d+) \| (\d+|any) \| (\d+|any) \|$", text, re.M

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.utils.checkpoint
+from loss_calls import SOFTPLUS, total
 from oracle import (
     TRUTHS,
     assert_close,
@@ -14,22 +15,9 @@ from oracle import (
     plain_total,
 )
 
-from ganloss_fast import ops
-from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
-SOFTPLUS = terms.softplus(-1.0)
 INF = math.inf
-
-
-def total(segments):
-    return ops.multi_tensor_loss(segments).total
-
-
-def values_sum(segments):
-    """The total again, put together from the differentiable values."""
-    values = ops.multi_tensor_loss(segments).values
-    return sum(segment.scale * value for segment, value in zip(segments, values.unbind()))
 
 
 @pytest.mark.parametrize("logit", [INF, -INF, math.nan])

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from layouts import LAYOUTS
+from loss_calls import SOFTPLUS
 from oracle import (
     DTYPES,
     draw,
@@ -15,21 +16,9 @@ from oracle import (
 )
 
 from ganloss_fast import ops
-from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
-SOFTPLUS = terms.softplus(-1.0)
 INF = math.inf
-
-
-def total(segments):
-    return ops.multi_tensor_loss(segments).total
-
-
-def values_sum(segments):
-    """The total again, put together from the differentiable values."""
-    values = ops.multi_tensor_loss(segments).values
-    return sum(segment.scale * value for segment, value in zip(segments, values.unbind()))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -1,7 +1,8 @@
 """Plain PyTorch for everything public: the written specification of the package.
 
-Also the fallback where no native kernel serves, the truth that tests compare with (in float64)
-and the baseline of the benchmarks. Written to be read, not to be fast.
+Also the truth that tests compare with (in float64) and the baseline of the benchmarks. Written to
+be read, not to be fast. Those of the ops, which serve where no kernel does, stand beside each op in
+``ganloss_fast/ops``.
 """
 
 from __future__ import annotations
@@ -14,178 +15,28 @@ from torch import Tensor
 
 from ganloss_fast.losses.distributed import mean_over_ranks
 from ganloss_fast.losses.table import LossLike, resolve
-from ganloss_fast.ops.terms import LossOutputs, Segment, compute_dtype
+from ganloss_fast.ops.interpolate import interpolate_reference as lerp
+from ganloss_fast.ops.multi_tensor_loss import multi_tensor_loss_reference as multi_tensor_loss
+from ganloss_fast.ops.norm_penalty import norm_penalty_reference as norm_penalty
+from ganloss_fast.ops.perturb import perturb_reference as perturb
+from ganloss_fast.ops.terms import TERM_FUNCTIONS, compute_dtype
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-# ---- terms -------------------------------------------------------------------------------------
+__all__ = [
+    "discriminator_loss",
+    "feature_matching_loss",
+    "generator_loss",
+    "gradient_penalty",
+    "interpolate",
+    "lerp",
+    "multi_tensor_loss",
+    "norm_penalty",
+    "perturb",
+]
 
-
-def softplus(z: Tensor, sign: float, _: float) -> Tensor:
-    """log(1 + exp(sign z)). Above its threshold F.softplus is the identity: 20, its default, is
-    too early for float64; from 40 on the difference is below the last bit."""
-    return torch.nn.functional.softplus(sign * z, threshold=40)
-
-
-def hinge(z: Tensor, sign: float, margin: float) -> Tensor:
-    """max(0, margin - sign z)."""
-    return torch.relu(margin - sign * z)
-
-
-def squared(z: Tensor, center: float, _: float) -> Tensor:
-    """(z - center)^2. As a product: square's backward doubles z - center before it scales it."""
-    return (z - center) * (z - center)
-
-
-def linear(z: Tensor, _: float, __: float) -> Tensor:
-    """z."""
-    return z
-
-
-def absolute(z: Tensor, _: float, __: float) -> Tensor:
-    """|z|."""
-    return z.abs()
-
-
-# In the order of terms.TERM_NAMES.
-TERM_FUNCTIONS = (softplus, hinge, squared, linear, absolute)
-
-
-# ---- ops ---------------------------------------------------------------------------------------
-
-
-def segment_elements(segment: Segment) -> Tensor:
-    """weight * term(a - b), element by element; shaped like a."""
-    dtype = compute_dtype(segment.a.dtype)
-    z = segment.a.to(dtype)
-    if segment.b is not None:
-        z = z - segment.b.to(dtype)
-    code, first, second = segment.term
-    if segment.weight is None:
-        return TERM_FUNCTIONS[code](z, first, second)
-    if torch.is_grad_enabled() and segment.weight.requires_grad:
-        raise NotImplementedError("weights: no gradient flows to the weights of a segment.")
-    weight = segment.weight.to(dtype)
-    z = torch.where(weight == 0, 0.0, z)  # a masked inf is not NaN, nor is its gradient
-    return weight * TERM_FUNCTIONS[code](z, first, second)
-
-
-def segment_value(segment: Segment) -> Tensor:
-    """mean(weight * term(a - b)) of one segment."""
-    return segment_elements(segment).mean()
-
-
-def segment_statistics(a: Tensor) -> Tensor:
-    """[4]: mean, standard deviation, mean sign and non-finite count of a segment."""
-    x = a.detach().to(compute_dtype(a.dtype))
-    signs = (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
-    nonfinite = x.isfinite().logical_not().sum().to(x.dtype)
-    return torch.stack([x.mean(), (x - x.mean()).square().mean().sqrt(), signs.mean(), nonfinite])
-
-
-def multi_tensor_loss(segments: Sequence[Segment], with_statistics: bool = False) -> LossOutputs:
-    """Sum of ``scale * mean(weight * term(a - b))``; see :mod:`ganloss_fast.ops.terms`."""
-    dtype = torch.float32
-    for segment in segments:
-        dtype = torch.promote_types(dtype, compute_dtype(segment.a.dtype))
-    values = torch.stack([segment_value(segment).to(dtype) for segment in segments])
-    scaled = [segment.scale * value for segment, value in zip(segments, values.unbind())]
-    if with_statistics:
-        rows = [segment_statistics(segment.a).to(dtype) for segment in segments]
-        statistics = torch.stack(rows)
-    else:
-        statistics = values.new_empty((0, 4))
-    return LossOutputs(torch.stack(scaled).sum(), values, statistics)
-
-
-def lerp(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
-    """``fake + alpha (real - fake)``, exact at alpha 0 and 1; alpha is 0-d, [B] or full."""
-    dtype = compute_dtype(real.dtype)
-    if alpha.dim() == 1:
-        alpha = alpha.reshape(-1, *[1] * (real.dim() - 1))
-    return torch.lerp(fake.to(dtype), real.to(dtype), alpha.to(dtype)).to(real.dtype)
-
-
-def philox(counter: Tensor, key: Tensor) -> Tensor:
-    """[N, 4] int64: the 32-bit words of Philox4x32-10 for counters [N, 4] under an int64 key."""
-    low = 0xFFFFFFFF
-    c0, c1, c2, c3 = counter.unbind(1)
-    k0, k1 = key.reshape(()) & low, (key.reshape(()) >> 32) & low
-    for _ in range(10):
-        # The product of two 32-bit words wraps in int64, but its bits are right.
-        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (
-            ((p1 >> 32) & low) ^ c1 ^ k0,
-            p1 & low,
-            ((p0 >> 32) & low) ^ c3 ^ k1,
-            p0 & low,
-        )
-        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
-    return torch.stack([c0, c1, c2, c3], dim=1)
-
-
-def words_of_blocks(seed: Tensor, blocks: Tensor) -> Tensor:
-    """[N, 4] int64: the random words of the blocks of elements [N]; the block is the counter."""
-    zero = torch.zeros_like(blocks)
-    return philox(torch.stack([blocks & 0xFFFFFFFF, blocks >> 32, zero, zero], dim=1), seed)
-
-
-def sine_cosine(turns: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a number of full turns in [0, 1]. The nearest quarter is taken off without rounding:
-    near the zeros of sine and cosine, 2 pi turns would have lost most of their digits."""
-    quarter = (4 * turns + 0.5).to(torch.int64)
-    angle = (turns - quarter / 4) * (2 * torch.pi)
-    is_odd = quarter % 2 == 1
-    sine = torch.where(is_odd, angle.cos(), angle.sin())
-    cosine = torch.where(is_odd, angle.sin(), angle.cos())
-    return (
-        torch.where(quarter & 2 != 0, -sine, sine),
-        torch.where((quarter + 1) & 2 != 0, -cosine, cosine),
-    )
-
-
-def normals_of_blocks(seed: Tensor, blocks: Tensor, dtype: torch.dtype) -> Tensor:
-    """[N, 4] standard normals: Box-Muller on words 0, 1 and on words 2, 3 of blocks [N]."""
-    uniform = words_of_blocks(seed, blocks).to(dtype) * 2.0**-32 + 2.0**-33
-    radius = (-2 * uniform[:, 0::2].log()).sqrt()
-    sine, cosine = sine_cosine(uniform[:, 1::2])
-    return torch.stack([radius * sine, radius * cosine], dim=2).flatten(1)
-
-
-def normals(seed: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """[count] standard normals, four to a block."""
-    blocks = torch.arange((count + 3) // 4, device=seed.device)
-    return normals_of_blocks(seed, blocks, dtype).flatten()[:count]
-
-
-def perturb(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
-    """``inputs + sigma * normals``, in row-major order whatever the layout."""
-    dtype = compute_dtype(inputs.dtype)
-    noise = normals(seed, inputs.numel(), dtype).reshape(inputs.shape)
-    return (inputs.to(dtype) + sigma * noise).to(inputs.dtype)
-
-
-PENALTY_MODES = ("two_sided", "one_sided")
-
-
-def sample_norms(gradient: Tensor) -> Tensor:
-    """[B]: the 2-norm of every sample, with derivatives 0 where it is 0."""
-    g = gradient.to(compute_dtype(gradient.dtype))
-    squared_norms = g.flatten(1).square().sum(1) if g.dim() > 1 else g.square()
-    is_zero = squared_norms == 0
-    return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared_norms).sqrt())
-
-
-def norm_penalty(gradient: Tensor, mode: str, target: float, scale: float) -> tuple[Tensor, Tensor]:
-    """``scale * mean_i (n_i - target)^2`` (two-sided) or of ``max(0, n_i - target)^2``."""
-    norms = sample_norms(gradient)
-    excess = norms - target
-    if mode == "one_sided":
-        excess = torch.where(excess <= 0, 0.0, excess)
-    # A sample with norm 0 adds its penalty and no gradient.
-    return scale * excess.square().mean(), norms.detach()
-
+softplus = TERM_FUNCTIONS["softplus"]
 
 # ---- adversarial losses ------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from layouts import LAYOUTS
 
 import ganloss_fast as gf
 from ganloss_fast import backends
-from ganloss_fast.ops import reference
+from ganloss_fast.ops.perturb import normals, philox, words_of_blocks
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SEEDS = (0, 1, -1, 2**62 + 12345, -(2**63))
@@ -41,7 +41,7 @@ def words(text: str) -> list[int]:
 def test_philox_words_are_the_published_ones(counter, key, known):
     low, high = words(key)
     signed = (high << 32 | low) - (high >> 31 << 64)
-    actual = reference.philox(torch.tensor([words(counter)]), torch.tensor(signed))
+    actual = philox(torch.tensor([words(counter)]), torch.tensor(signed))
     assert actual.tolist() == [words(known)]
 
 
@@ -49,7 +49,7 @@ def exact_normals(seed: int, count: int, dtype: torch.dtype) -> np.ndarray:
     """[count] in extended precision, from uniforms that are rounded to `dtype` as they should."""
     assert np.finfo(np.longdouble).eps < 1e-18, "needs a long double of more than 64 bits"
     blocks = torch.arange((count + 3) // 4)
-    rounded = reference.words_of_blocks(torch.tensor(seed), blocks).to(dtype)
+    rounded = words_of_blocks(torch.tensor(seed), blocks).to(dtype)
     uniform = (rounded * 2.0**-32 + 2.0**-33).numpy().astype(np.longdouble)
     two_pi = 8 * np.arctan(np.longdouble(1))
     radius = np.sqrt(-2 * np.log(uniform[:, 0::2]))
@@ -93,14 +93,14 @@ def test_the_check_of_the_noise_can_fail():
     """One word that is off by one, or an angle that was rounded before the reduction."""
     truth = exact_normals(1, COUNT, torch.float64)
     seed = torch.tensor(1)
-    wrong = reference.words_of_blocks(seed, torch.arange(1 + COUNT // 4))
+    wrong = words_of_blocks(seed, torch.arange(1 + COUNT // 4))
     wrong[3, 1] ^= 1
     uniform = wrong.double() * 2.0**-32 + 2.0**-33
     radius, angle = (-2 * uniform[:, 0::2].log()).sqrt(), uniform[:, 1::2] * (2 * torch.pi)
     naive = torch.stack([radius * angle.sin(), radius * angle.cos()], 2).reshape(-1)[:COUNT]
     assert ulp_of(naive, truth) > 4
-    assert ulp_of(reference.normals(torch.tensor(2), COUNT, torch.float64), truth) > 4
-    assert ulp_of(reference.normals(seed, COUNT, torch.float64), truth) <= 4
+    assert ulp_of(normals(torch.tensor(2), COUNT, torch.float64), truth) > 4
+    assert ulp_of(normals(seed, COUNT, torch.float64), truth) <= 4
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

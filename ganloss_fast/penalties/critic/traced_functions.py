@@ -7,12 +7,13 @@ gone, without a word (pytorch#193279). Both stand in the traced graph as operati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
-# Named as torch._ops.HigherOrderOperator names them; not every release has all of them.
+from ganloss_fast._torch import graphs_being_traced, run_by_dynamo
+
+# Named as torch's HigherOrderOperators are; not every release has all of them.
 _LOSING = {
     "autograd_function_apply": "an autograd.Function (or a custom op with a derivative of its own)",
     "register_hook": "a tensor with a hook",
@@ -25,30 +26,11 @@ def _operations(graph: torch.fx.Graph) -> Iterator[str]:
             yield getattr(node.target, "__name__", "")
 
 
-def run_by_dynamo(function: Callable) -> Callable:
-    """Dynamo runs the function itself where traced code calls it, and takes its result for a
-    constant. What it raises ends the compilation, where traced code would be cut into pieces.
-
-    What torch.compiler.assume_constant_result does; that imports the compiler: seconds.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
-
-
 @run_by_dynamo
 def count_losing() -> str:
     """How often each stands in the graph that Dynamo is tracing, as a text for comparison."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
-
-    output: Any = InstructionTranslator.current_tx().output
-    graphs = [tracer.graph for tracer in output.tracers]
-    graphs += [
-        module.graph  # the body of a checkpoint, for one
-        for module in output.nn_modules.values()
-        if isinstance(module, torch.fx.GraphModule)
-    ]
     counts = dict.fromkeys(_LOSING, 0)
-    for graph in graphs:
+    for graph in graphs_being_traced():
         for operation in _operations(graph):
             if operation in counts:
                 counts[operation] += 1

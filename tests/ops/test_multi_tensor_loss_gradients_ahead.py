@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from layouts import LAYOUTS
+from loss_calls import SOFTPLUS, total
 from oracle import (
     DTYPES,
     EPSILON,
@@ -32,13 +33,8 @@ from ganloss_fast import _C
 
 pytestmark = pytest.mark.cpu_only  # on a GPU nobody can know what the incoming gradient is
 
-SOFTPLUS = terms.softplus(-1.0)
 STEPS = ("relu(1 - z)", "relu(0.5 + z)", "|z|", "z")  # their slopes are kept, or known
 INF = math.inf
-
-
-def total(segments):
-    return ops.multi_tensor_loss(segments).total
 
 
 def direct(loss, inputs):

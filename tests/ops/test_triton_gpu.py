@@ -19,8 +19,8 @@ from triton_interpreted import (
     penalty_orders,
 )
 
-from ganloss_fast import backends, ops
-from ganloss_fast.ops import reference, terms
+from ganloss_fast import backends, ops, reference
+from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
 DEVICE = "cuda"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from layouts import DENSE_LAYOUTS, LAYOUTS
+from loss_calls import SOFTPLUS, total, values_sum
 from oracle import (
     DTYPES,
     EPSILON,
@@ -25,21 +26,7 @@ from oracle import (
 )
 
 from ganloss_fast import ops
-from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
-
-SOFTPLUS = terms.softplus(-1.0)
-
-
-def total(segments):
-    return ops.multi_tensor_loss(segments).total
-
-
-def values_sum(segments):
-    """The total again, put together from the differentiable values."""
-    values = ops.multi_tensor_loss(segments).values
-    return sum(segment.scale * value for segment, value in zip(segments, values.unbind()))
-
 
 ENTRIES = {"total": total, "values": values_sum}
 

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 pytest.importorskip("triton")
 from triton.runtime.jit import JITFunction
 
-from ganloss_fast import ops
+from ganloss_fast.ops import dispatch
 from ganloss_fast.ops.triton import launchers
 
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -155,6 +155,6 @@ def test_a_call_costs_no_more_than_this(name):
 
 def test_the_launchers_are_imported_once_and_not_at_every_call():
     """An import statement of what is imported already still takes a microsecond."""
-    ops._triton_launchers()
+    dispatch.triton_launchers()
     with mock.patch("builtins.__import__", side_effect=AssertionError("imported again")):
-        assert ops._triton_launchers() is launchers
+        assert dispatch.triton_launchers() is launchers

@@ -26,30 +26,20 @@ from triton_interpreted import (
     in_float64,
     inputs_of,
     leaf,
-    set_block,
-    triton_under_guard,
 )
 
-from ganloss_fast import ops
-from ganloss_fast.ops import reference, terms
+from ganloss_fast import ops, reference
+from ganloss_fast.ops import terms
+from ganloss_fast.ops.multi_tensor_loss import segment_statistics
 from ganloss_fast.ops.terms import Segment
 from ganloss_fast.ops.triton import launchers
-from ganloss_fast.ops.triton.multi_tensor_loss import tile_count
 from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, TERM_FUNCTIONS, VALUE
+from ganloss_fast.ops.triton.tiles import tile_count
 
 INF, NAN = math.inf, math.nan
 
 
-@pytest.fixture(autouse=True)
-def under_guard():
-    with triton_under_guard():
-        yield
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """16 elements to a tile and at most 4 programs to a sum."""
-    set_block(monkeypatch, 16, 4)
+pytestmark = pytest.mark.usefixtures("under_guard")
 
 
 # ---- formulas ------------------------------------------------------------------------------------
@@ -85,10 +75,9 @@ def test_softplus_is_exact_to_a_few_ulp_over_its_whole_range(dtype, order):
 def test_terms_keep_limits_kinks_and_nan(name):
     """At -inf, -0, 0, 1 (the hinge's kink), inf and NaN: what autograd of plain PyTorch gives."""
     z = torch.tensor([-INF, -0.0, 0.0, 1.0, INF, NAN, -1e30, 1e30])
-    code = terms.TERM_NAMES.index(name)
-    truth = reference.TERM_FUNCTIONS[code](leaf(z.double()), 1.0, 1.0)
+    truth = terms.TERM_FUNCTIONS[name](leaf(z.double()), 1.0, 1.0)
     x = leaf(z.double())
-    (slope,) = torch.autograd.grad(reference.TERM_FUNCTIONS[code](x, 1.0, 1.0).sum(), x)
+    (slope,) = torch.autograd.grad(terms.TERM_FUNCTIONS[name](x, 1.0, 1.0).sum(), x)
     if name == "abs":
         slope[5] = NAN  # torch.sign gives 0 there, which would hide the NaN of a step
     for order, expected in ((VALUE, truth), (SLOPE, slope)):
@@ -221,7 +210,7 @@ def test_statistics_come_from_the_same_pass(small_blocks, dtype):
     assert torch.equal(plain.values, detailed.values)
     assert not detailed.statistics.requires_grad
     for segment, row in zip(segments, detailed.statistics):
-        assert_near(row, reference.segment_statistics(segment.a.double()), 1e-5)
+        assert_near(row, segment_statistics(segment.a.double()), 1e-5)
 
 
 def test_statistics_count_what_is_not_finite(small_blocks):

@@ -1,0 +1,343 @@
+"""multi_tensor_loss: the weighted means of one list of segments, in one call.
+
+The op, its plain-PyTorch reference, its Python autograd and its fake kernels. The kernels have the
+same name in ``csrc/cpu``, ``csrc/cuda`` and ``triton``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganloss_fast import backends
+from ganloss_fast.checks import is_unsavable, savable
+from ganloss_fast.ops.dispatch import Kernels, declare, refuse_third_order, serving
+from ganloss_fast.ops.terms import (
+    TERM_FUNCTIONS,
+    TERM_NAMES,
+    LossOutputs,
+    Segment,
+    compute_dtype,
+    result_dtype,
+)
+
+if backends.HAS_NATIVE:  # takes the segments as they are: less Python in front of small losses
+    from ganloss_fast._C import multi_tensor_loss as _multi_tensor_loss_eager
+
+
+def multi_tensor_loss(segments: list[Segment], with_statistics: bool = False) -> LossOutputs:
+    """Sum of ``scale * mean(weight * term(a - b))`` over segments, in one call.
+
+    See :mod:`ganloss_fast.ops.terms`. Gradients flow to every ``a`` and ``b``, to second order.
+    """
+    if torch.compiler.is_compiling():
+        return _dispatched(segments, with_statistics)
+    try:
+        if not backends.is_native(segments[0].a):
+            return _dispatched(segments, with_statistics)
+        return LossOutputs._make(_multi_tensor_loss_eager(segments, with_statistics))
+    except RuntimeError:
+        # Autograd saves no tensor that was made under inference mode. Nobody waits to ask for
+        # those before something failed.
+        savable_segments = [_savable(segment) for segment in segments]
+        if all(new is old for new, old in zip(savable_segments, segments)):
+            raise
+        return multi_tensor_loss(savable_segments, with_statistics)
+
+
+def _dispatched(segments: list[Segment], with_statistics: bool) -> LossOutputs:
+    kernel = serving(MULTI_TENSOR_LOSS, segments[0].a)
+    if kernel is None:
+        return multi_tensor_loss_reference(segments, with_statistics)
+    return LossOutputs(*kernel(*flatten_segments(segments), with_statistics))
+
+
+def _savable(segment: Segment) -> Segment:
+    """The segment, with copies of what was made under inference mode."""
+    others = (segment.b, segment.weight)
+    if not any(t is not None and is_unsavable(t) for t in (segment.a, *others)):
+        return segment
+    b, weight = (None if t is None else savable(t) for t in others)
+    return segment._replace(a=savable(segment.a), b=b, weight=weight)
+
+
+def flatten_segments(
+    segments: Sequence[Segment],
+) -> tuple[list, list, list, list, list, list, list]:
+    """The segments as the op's schema takes them: dense lists, and which operands are there."""
+    others = [s.b for s in segments if s.b is not None]
+    weights = [s.weight for s in segments if s.weight is not None]
+    operands = [(s.b is not None) + 2 * (s.weight is not None) for s in segments]
+    parameters = [p for s in segments for p in (s.term.first, s.term.second)]
+    return (
+        [s.a for s in segments],
+        others,
+        weights,
+        operands,
+        [s.term.code for s in segments],
+        parameters,
+        [s.scale for s in segments],
+    )
+
+
+# ---- reference ---------------------------------------------------------------------------------
+
+
+def segment_elements(segment: Segment) -> Tensor:
+    """weight * term(a - b), element by element; shaped like a."""
+    dtype = compute_dtype(segment.a.dtype)
+    z = segment.a.to(dtype)
+    if segment.b is not None:
+        z = z - segment.b.to(dtype)
+    code, first, second = segment.term
+    phi = TERM_FUNCTIONS[TERM_NAMES[code]]
+    if segment.weight is None:
+        return phi(z, first, second)
+    if torch.is_grad_enabled() and segment.weight.requires_grad:
+        raise NotImplementedError("weights: no gradient flows to the weights of a segment.")
+    weight = segment.weight.to(dtype)
+    z = torch.where(weight == 0, 0.0, z)  # a masked inf is not NaN, nor is its gradient
+    return weight * phi(z, first, second)
+
+
+def segment_value(segment: Segment) -> Tensor:
+    """mean(weight * term(a - b)) of one segment."""
+    return segment_elements(segment).mean()
+
+
+def segment_statistics(a: Tensor) -> Tensor:
+    """[4]: mean, standard deviation, mean sign and non-finite count of a segment."""
+    x = a.detach().to(compute_dtype(a.dtype))
+    signs = (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
+    nonfinite = x.isfinite().logical_not().sum().to(x.dtype)
+    return torch.stack([x.mean(), (x - x.mean()).square().mean().sqrt(), signs.mean(), nonfinite])
+
+
+def multi_tensor_loss_reference(
+    segments: Sequence[Segment], with_statistics: bool = False
+) -> LossOutputs:
+    """Sum of ``scale * mean(weight * term(a - b))``; see :mod:`ganloss_fast.ops.terms`."""
+    dtype = result_dtype(segment.a for segment in segments)
+    values = torch.stack([segment_value(segment).to(dtype) for segment in segments])
+    scaled = [segment.scale * value for segment, value in zip(segments, values.unbind())]
+    if with_statistics:
+        rows = [segment_statistics(segment.a).to(dtype) for segment in segments]
+        statistics = torch.stack(rows)
+    else:
+        statistics = values.new_empty((0, 4))
+    return LossOutputs(torch.stack(scaled).sum(), values, statistics)
+
+
+# ---- Python autograd ---------------------------------------------------------------------------
+
+
+class SegmentConstants(NamedTuple):
+    """What a multi-tensor loss is told besides its tensors: see ``csrc/segments.h``."""
+
+    a_count: int
+    b_count: int
+    operands: Sequence[int]  # [S]
+    terms: Sequence[int]  # [S]
+    parameters: Sequence[float]  # [2 S]
+    scale: Sequence[float]  # [S]
+
+    @property
+    def differentiable(self) -> int:
+        """How many of the tensors a ++ b ++ weights may have a gradient: the first."""
+        return self.a_count + self.b_count
+
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple:
+        """The segment arguments of an op, from the tensors a ++ b ++ weights."""
+        return (
+            list(tensors[: self.a_count]),
+            list(tensors[self.a_count : self.differentiable]),
+            list(tensors[self.differentiable :]),
+            self.operands,
+            self.terms,
+            self.parameters,
+            self.scale,
+        )
+
+
+class MultiTensorLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, kernels, segments, with_statistics, *tensors):
+        ctx.set_materialize_grads(False)
+        ctx.kernels, ctx.segments = kernels, segments
+        ctx.save_for_backward(*tensors)
+        total, values, statistics = kernels.multi_tensor_loss(
+            *segments.arguments(tensors), with_statistics
+        )
+        ctx.mark_non_differentiable(statistics)
+        return total, values, statistics
+
+    @staticmethod
+    def backward(ctx, grad_total, grad_values, _):
+        tensors = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
+        gradients: list[Tensor | None] = [None] * len(tensors)
+        if grad_total is not None or grad_values is not None:
+            wanted = [k for k in range(ctx.segments.differentiable) if needed[k]]
+            computed = MultiTensorLossBackward.apply(
+                ctx.kernels, ctx.segments, wanted, grad_total, grad_values, *tensors
+            )
+            for k, gradient in zip(wanted, computed):
+                gradients[k] = gradient
+        return None, None, None, *gradients
+
+
+class MultiTensorLossBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, kernels, segments, wanted, grad_total, grad_values, *tensors):
+        ctx.set_materialize_grads(False)
+        ctx.kernels, ctx.segments, ctx.wanted = kernels, segments, wanted
+        ctx.save_for_backward(grad_total, grad_values, *tensors)
+        return tuple(
+            kernels.multi_tensor_loss_backward(
+                grad_total, grad_values, *segments.arguments(tensors), wanted
+            )
+        )
+
+    @staticmethod
+    def backward(ctx, *directions):
+        grad_total, grad_values, *tensors = ctx.saved_tensors
+        gradients: list[Tensor | None] = [None] * (2 + len(tensors))
+        if any(direction is not None for direction in directions):
+            directions = tuple(
+                torch.zeros_like(tensors[k]) if direction is None else direction
+                for k, direction in zip(ctx.wanted, directions)
+            )
+            needed = ctx.needs_input_grad[5:]
+            wanted_second = [k for k in range(ctx.segments.differentiable) if needed[k]]
+            grad_grad_total, grad_grad_values, *second = MultiTensorLossDoubleBackward.apply(
+                ctx.kernels,
+                ctx.segments,
+                ctx.wanted,
+                wanted_second,
+                len(directions),
+                grad_total,
+                grad_values,
+                *directions,
+                *tensors,
+            )
+            if grad_total is not None:
+                gradients[0] = grad_grad_total
+            if grad_values is not None:
+                gradients[1] = grad_grad_values
+            for k, gradient in zip(wanted_second, second):
+                gradients[2 + k] = gradient
+        return None, None, None, *gradients
+
+
+class MultiTensorLossDoubleBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx,
+        kernels,
+        segments,
+        wanted,
+        wanted_second,
+        direction_count,
+        grad_total,
+        grad_values,
+        *directions_and_tensors,
+    ):
+        directions = list(directions_and_tensors[:direction_count])
+        tensors = directions_and_tensors[direction_count:]
+        grad_grad_total, grad_grad_values, second = kernels.multi_tensor_loss_double_backward(
+            directions,
+            grad_total,
+            grad_values,
+            *segments.arguments(tensors),
+            wanted,
+            wanted_second,
+        )
+        return grad_grad_total, grad_grad_values, *second
+
+    @staticmethod
+    def backward(ctx, *_):
+        refuse_third_order("multi_tensor_loss")
+
+
+def multi_tensor_loss_function(
+    kernels: Kernels,
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operands: Sequence[int],
+    terms: Sequence[int],
+    parameters: Sequence[float],
+    scale: Sequence[float],
+    with_statistics: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``ganloss_fast::multi_tensor_loss``, differentiable to second order in a and b."""
+    if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+        raise NotImplementedError(
+            "weights: no gradient flows to the weights of a segment, but one of them requires "
+            "grad. Detach it, or multiply the logits yourself."
+        )
+    segments = SegmentConstants(len(a), len(b), operands, terms, parameters, scale)
+    return MultiTensorLoss.apply(kernels, segments, with_statistics, *a, *b, *weights)
+
+
+# ---- fake kernels ------------------------------------------------------------------------------
+
+
+def _fake(a, b, weights, operands, terms, parameters, scale, with_statistics):
+    dtype = result_dtype(a)
+    return (
+        a[0].new_empty((), dtype=dtype),
+        a[0].new_empty((len(a),), dtype=dtype),
+        a[0].new_empty((len(a) if with_statistics else 0, 4), dtype=dtype),
+    )
+
+
+def _fake_gradients(a, b, operands, wanted):
+    """Gradients of ``wanted`` of a ++ b: a b shaped like its a takes the layout of a."""
+    with_b = [s for s, taken in enumerate(operands) if taken & 1]
+    gradients = []
+    for index in wanted:
+        if index < len(a):
+            gradients.append(torch.empty_like(a[index]))
+        elif b[index - len(a)].dim() == 0:
+            gradients.append(torch.empty_like(b[index - len(a)]))
+        else:
+            gradients.append(torch.empty_like(a[with_b[index - len(a)]]))
+    return gradients
+
+
+def _fake_backward(
+    grad_total, grad_values, a, b, weights, operands, terms, parameters, scale, wanted
+):
+    return _fake_gradients(a, b, operands, wanted)
+
+
+def _fake_double_backward(
+    directions,
+    grad_total,
+    grad_values,
+    a,
+    b,
+    weights,
+    operands,
+    terms,
+    parameters,
+    scale,
+    wanted,
+    wanted_second,
+):
+    dtype = result_dtype(a)
+    total, values = a[0].new_empty((), dtype=dtype), a[0].new_empty((len(a),), dtype=dtype)
+    return total, values, _fake_gradients(a, b, operands, wanted_second)
+
+
+MULTI_TENSOR_LOSS = declare(
+    "multi_tensor_loss",
+    multi_tensor_loss_function,
+    _fake,
+    _fake_backward,
+    _fake_double_backward,
+)

@@ -56,7 +56,7 @@ std::tuple<at::Tensor, at::Tensor> norm_penalty_double_backward(
 void refuse_vmap(const c10::OperatorHandle& op, torch::jit::Stack*) {
   TORCH_CHECK_NOT_IMPLEMENTED(false, op.schema().name(),
                               " has no batching rule for torch.vmap: a loss is a mean over its "
-                              "whole batch. Use ganloss_fast.reference under vmap.");
+                              "whole batch. Use ganloss_fast.use_backend('reference') under vmap.");
 }
 
 TORCH_LIBRARY_IMPL(ganloss_fast, FuncTorchBatched, m) {

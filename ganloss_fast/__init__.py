@@ -3,7 +3,6 @@
 import warnings as _warnings
 
 from ganloss_fast import extension as _extension
-from ganloss_fast import reference as reference
 from ganloss_fast.backends import get_backend, set_backend, use_backend
 from ganloss_fast.diagnose import diagnose
 from ganloss_fast.freezing import frozen

@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import reference
 import torch
 from oracle import draw
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ganloss_fast as gf
-from ganloss_fast import backends, ops, reference
+from ganloss_fast import backends, ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import reference
 import torch
 from harness import build
 
 import ganloss_fast
-from ganloss_fast import ops, reference
+from ganloss_fast import ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import reference
 import torch
 from oracle import assert_close, draw
 from torch import Tensor
@@ -59,7 +60,7 @@ def test_mean_logits_add_to_the_gradient_of_the_loss(implementation, name):
     reals, fakes = outputs()
     details = gf.discriminator_loss_details(reals, fakes, LOSSES[name])
     actual = torch.autograd.grad(3 * details.total + 0.1 * lecam(details), reals + fakes)
-    plain = gf.reference.discriminator_loss(reals, fakes, LOSSES[name])
+    plain = reference.discriminator_loss(reals, fakes, LOSSES[name])
     truth = torch.autograd.grad(3 * plain + 0.1 * plain_lecam(reals, fakes), reals + fakes)
     for gradient, expected in zip(actual, truth):
         assert_close(gradient, expected, 1e-13)
@@ -108,7 +109,7 @@ def test_parts_are_unweighted_and_the_total_weighted(implementation, as_tensors,
         details = gf.discriminator_loss_details(
             reals, fakes, LOSSES[name], output_reduction=reduction, **weights
         )
-        plain = gf.reference.discriminator_loss(
+        plain = reference.discriminator_loss(
             reals, fakes, LOSSES[name], output_reduction=reduction, **numbers
         )
         assert_close(details.total, plain, 1e-14)

@@ -20,7 +20,7 @@ STOREYS = [
     {"ops"},
     {"graph_cut"},
     {"losses", "penalties"},
-    {"diagnose", "freezing", "modules", "reference"},
+    {"diagnose", "freezing", "modules"},
     {"__init__"},
     {"__main__"},
 ]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import by_keyword
 import pytest
+import reference
 import torch
 from layouts import DENSE_LAYOUTS, LAYOUTS, SHAPE
 from oracle import (
@@ -19,7 +20,7 @@ from oracle import (
 from torch import Tensor, nn
 
 import ganloss_fast as gf
-from ganloss_fast import ops, reference
+from ganloss_fast import ops
 
 PUBLIC = {
     "package": SimpleNamespace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import by_keyword
 import pytest
+import reference
 import torch
 import torch.nn.functional as F
 from critics import SpectralResNet, dcgan
@@ -11,7 +12,6 @@ from penalty_oracle import TOLERANCE, assert_penalty, flat, hand_written, sample
 from torch import nn
 
 import ganloss_fast as gf
-from ganloss_fast import reference
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import reference
 import torch
 import triton_guard
 
-from ganloss_fast import backends, ops, reference
+from ganloss_fast import backends, ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 from ganloss_fast.ops.triton import layout, multi_tensor_loss, norm_penalty, perturb

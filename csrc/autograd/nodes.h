@@ -45,7 +45,7 @@ inline void refuse_forward_mode(const char* op, at::TensorList tensors) {
     TORCH_CHECK_NOT_IMPLEMENTED(!tensor.defined() || !tensor._fw_grad(0).defined(),
                                 "ganloss_fast::", op,
                                 " has no forward-mode derivative (torch.func.jvp, dual "
-                                "tensors). Use reverse mode, or ganloss_fast.reference.");
+                                "tensors). Use reverse mode, or ganloss_fast.use_backend('reference').");
 }
 
 inline std::vector<SavedVariable> save(at::TensorList tensors) {

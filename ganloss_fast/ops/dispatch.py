@@ -91,7 +91,8 @@ def serving(op: Op, tensor: Tensor) -> Kernel | None:
 
 def refuse_third_order(op: str) -> None:
     raise NotImplementedError(
-        f"ganloss_fast::{op} has no third-order derivative. Use ganloss_fast.reference for it."
+        f"ganloss_fast::{op} has no third-order derivative. It has one under "
+        "ganloss_fast.use_backend('reference')."
     )
 
 

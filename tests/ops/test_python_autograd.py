@@ -9,10 +9,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import reference
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ganloss_fast import backends, ops, reference
+from ganloss_fast import backends, ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.dispatch import is_plain_eager
 from ganloss_fast.ops.interpolate import interpolate_function

@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 
+import reference
 from triton_interpreted import (
     DTYPES,
     EPSILON,
@@ -19,7 +20,7 @@ from triton_interpreted import (
     penalty_orders,
 )
 
-from ganloss_fast import backends, ops, reference
+from ganloss_fast import backends, ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 

@@ -9,6 +9,7 @@ import triton_guard
 if triton_guard.why_unavailable():
     pytest.skip(f"interpreter: {triton_guard.why_unavailable()}", allow_module_level=True)
 
+import reference
 import triton
 import triton.language as tl
 from triton_interpreted import (
@@ -21,7 +22,7 @@ from triton_interpreted import (
     penalty_orders,
 )
 
-from ganloss_fast import backends, ops, reference
+from ganloss_fast import backends, ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 from ganloss_fast.ops.triton import (

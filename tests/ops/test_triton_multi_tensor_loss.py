@@ -11,6 +11,7 @@ import triton_guard
 if triton_guard.why_unavailable():
     pytest.skip(f"interpreter: {triton_guard.why_unavailable()}", allow_module_level=True)
 
+import reference
 import triton
 import triton.language as tl
 from triton_interpreted import (
@@ -28,7 +29,7 @@ from triton_interpreted import (
     leaf,
 )
 
-from ganloss_fast import ops, reference
+from ganloss_fast import ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.multi_tensor_loss import segment_statistics
 from ganloss_fast.ops.terms import Segment

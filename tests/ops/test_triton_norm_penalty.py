@@ -9,6 +9,7 @@ import triton_guard
 if triton_guard.why_unavailable():
     pytest.skip(f"interpreter: {triton_guard.why_unavailable()}", allow_module_level=True)
 
+import reference
 import triton
 import triton.language as tl
 from triton_interpreted import (
@@ -23,7 +24,7 @@ from triton_interpreted import (
     penalty_orders,
 )
 
-from ganloss_fast import ops, reference
+from ganloss_fast import ops
 from ganloss_fast.ops.norm_penalty import PENALTY_MODES
 from ganloss_fast.ops.triton import launchers
 from ganloss_fast.ops.triton.norm_penalty import short_rows

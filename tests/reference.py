@@ -1,8 +1,7 @@
-"""Plain PyTorch for everything public: the written specification of the package.
+"""The losses and the penalty as people write them, independent of the package's table of losses.
 
-Also the truth that tests compare with (in float64) and the baseline of the benchmarks. Written to
-be read, not to be fast. Those of the ops, which serve where no kernel does, stand beside each op in
-``ganloss_fast/ops``.
+The truth that tests compare with, in float64. Those of the ops, which serve where no kernel does,
+stand beside each op in ``ganloss_fast/ops``.
 """
 
 from __future__ import annotations

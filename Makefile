@@ -13,14 +13,13 @@ CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.inl
     verify-gpu-kernels prove-cuda prove-cuda-ops prove-cuda-schedule prove-triton
 
 demo: $(VENV)/.built
-	$(BIN)/python -m benchmarks.train $(ARGS)
+	$(BIN)/python -m demo.train $(ARGS)
 
 test: $(VENV)/.built
 	$(BIN)/python -m pytest -m "not gpu_proof" $(ARGS)
 
 bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks.run $(ARGS)
-	$(BIN)/python -m benchmarks.penalties $(ARGS)
 
 # What every implementation must pass; and of it, what depends on the order of blocks and threads.
 OP_TESTS_OF_SUMS = $(addprefix tests/test_, multi_tensor_loss.py penalties.py statistics.py)

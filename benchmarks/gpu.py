@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import quantiles
 
 import torch
 from torch import Tensor
 
 import ganloss_fast
-from benchmarks import machine, plain
+from benchmarks import machine, plain, timing
 from benchmarks.recording import CsvFile, write_json
+from benchmarks.timing import Clock, Timing, Work
 from ganloss_fast import backends, ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
@@ -39,13 +39,11 @@ DTYPES = {
 }
 FORWARD, BACKWARD, SECOND_ORDER = "forward", "forward + backward", "up to second order"
 DIRECTIONS = (FORWARD, BACKWARD, SECOND_ORDER)
-FLUSHED_BYTES = 256 << 20  # more than any L2 cache holds
 
 
 # ---- what is measured --------------------------------------------------------------------------
 
 
-Work = Callable[[], object]
 Wrap = Callable[[Work], Work]
 
 
@@ -228,38 +226,6 @@ def cases(dry_run: bool) -> list[Case]:
 # ---- how it is measured ------------------------------------------------------------------------
 
 
-class Stopwatch:
-    """Microseconds of one call: between two events on a GPU, of the wall clock on the CPU."""
-
-    def __init__(self, device: torch.device, rounds: int) -> None:
-        self.device = device
-        self.rounds = rounds
-        self._flushed = None
-        if device.type == "cuda":
-            self._flushed = torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=device)
-
-    def __call__(self, work: Callable[[], object]) -> list[float]:
-        for _ in range(3):
-            work()
-        return [self._once(work) for _ in range(self.rounds)]
-
-    def _once(self, work: Callable[[], object]) -> float:
-        if self._flushed is None:
-            started = time.perf_counter()
-            work()
-            return 1e6 * (time.perf_counter() - started)
-        # The fill empties the cache and is long enough for the host to queue the work behind it,
-        # so that what is measured is the device and not the way to it; where the host is slower
-        # than that, its time shows, as it does in training.
-        self._flushed.zero_()
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        return 1e3 * begin.elapsed_time(end)
-
-
 def captured(work: Callable[[], object]) -> Callable[[], object]:
     """The work as a CUDA graph."""
     stream = torch.cuda.Stream()
@@ -287,12 +253,12 @@ def launches(work: Callable[[], object], device: torch.device) -> int | None:
     return sum(1 for event in profile.events() if event.device_type == on_device)
 
 
-def copy_bandwidth(stopwatch: Stopwatch, elements: int) -> float:
+def copy_bandwidth(device: torch.device, clock: Clock, rounds: int, elements: int) -> float:
     """GB/s of a copy: what reading and writing memory can reach on this device."""
-    source = torch.empty(elements, device=stopwatch.device)
+    source = torch.empty(elements, device=device)
     target = torch.empty_like(source)
-    microseconds = stopwatch(lambda: target.copy_(source))
-    return 2 * 4 * elements / quantiles(microseconds, n=2)[0] / 1e3
+    taken = timing.measure(lambda: target.copy_(source), clock, rounds)
+    return 2 * 4 * elements / taken.seconds / 1e9
 
 
 AS_WRITTEN = "as written"
@@ -328,28 +294,34 @@ def contenders(
             yield AS_WRITTEN, "compiled, captured", lambda: captured(compiled())
 
 
-def measure(case: Case, who: str, mode: str, build: Build, stopwatch: Stopwatch, copy: float):
-    """The CSV line of one contender."""
+def measure(
+    who: str, build: Build, device: torch.device, clock: Clock, rounds: int
+) -> tuple[Timing, int | None]:
+    """How long one contender takes, and how many launches."""
     with ganloss_fast.use_backend("auto" if who == AS_WRITTEN else who):
         work = build()
-        times = quantiles(stopwatch(work), n=10)
-        p20, p50, p80 = times[1], times[4], times[7]
-        bandwidth = case.bytes_moved / p50 / 1e3
-        return {
-            "op": case.op,
-            "direction": case.direction,
-            "size": case.size,
-            "dtype": case.dtype,
-            "backend": who,
-            "mode": mode,
-            "p20_us": round(p20, 3),
-            "p50_us": round(p50, 3),
-            "p80_us": round(p80, 3),
-            "bytes": case.bytes_moved,
-            "GB_per_s": round(bandwidth, 2),
-            "of_copy_bandwidth": round(bandwidth / copy, 4),
-            "launches": launches(work, stopwatch.device),
-        }
+        return timing.measure(work, clock, rounds), launches(work, device)
+
+
+def row(case: Case, who: str, mode: str, taken: Timing, launched: int | None, copy: float) -> dict:
+    """The CSV line of one contender."""
+    p20, p50, p80 = (1e6 * seconds for seconds in taken.spread())
+    bandwidth = case.bytes_moved / p50 / 1e3
+    return {
+        "op": case.op,
+        "direction": case.direction,
+        "size": case.size,
+        "dtype": case.dtype,
+        "backend": who,
+        "mode": mode,
+        "p20_us": round(p20, 3),
+        "p50_us": round(p50, 3),
+        "p80_us": round(p80, 3),
+        "bytes": case.bytes_moved,
+        "GB_per_s": round(bandwidth, 2),
+        "of_copy_bandwidth": round(bandwidth / copy, 4),
+        "launches": launched,
+    }
 
 
 def available_backends(device: torch.device) -> list[str]:
@@ -442,10 +414,13 @@ def main() -> None:
     label = str(facts.get("gpu", "dry-run")).replace(" ", "-")
     folder = arguments.output or RESULTS / f"gpu-{label}"
     folder.mkdir(parents=True, exist_ok=True)
-    stopwatch = Stopwatch(device, rounds)
-    copy = copy_bandwidth(stopwatch, 1 << (16 if arguments.dry_run else 28))
+    clock = timing.clock_of(device)
+    copy = copy_bandwidth(device, clock, rounds, 1 << (16 if arguments.dry_run else 28))
     print(f"{label}: copies at {copy:.0f} GB/s", flush=True)
-    write_json(folder / "gpu.json", {**facts, "copy_GB_per_s": round(copy, 1), "rounds": rounds})
+    write_json(
+        folder / "gpu.json",
+        {**facts, "clock": clock.name, "copy_GB_per_s": round(copy, 1), "rounds": rounds},
+    )
 
     rows, failed = [], 0
     with CsvFile(folder / "gpu.csv") as file:
@@ -455,14 +430,16 @@ def main() -> None:
                 break
             label = f"{case.op:24}{case.direction:20}{case.size:32}{case.dtype:10}{who:12}{mode:20}"
             try:
-                row = measure(case, who, mode, build, stopwatch, copy)
+                taken, launched = measure(who, build, device, clock, rounds)
             except Exception as error:  # one contender that fails leaves the others
                 failed += 1
                 print(f"{label} failed: {str(error).splitlines()[0][:120]}", flush=True)
                 continue
-            file.write(row)
-            rows.append(row)
-            print(f"{label}{row['p50_us']:12.1f} us {row['GB_per_s']:8.1f} GB/s", flush=True)
+            rows.append(row(case, who, mode, taken, launched, copy))
+            file.write(rows[-1])
+            print(
+                f"{label}{rows[-1]['p50_us']:12.1f} us {rows[-1]['GB_per_s']:8.1f} GB/s", flush=True
+            )
     if not arguments.no_plots:
         plot(rows, folder)
     raise SystemExit(1 if failed else 0)

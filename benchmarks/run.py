@@ -201,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparisons: list[Comparison] = []
     status = 0
     try:
-        for workload in track(options.workloads, "measuring", console=console):
+        nothing = not options.workloads  # then no bar either
+        for workload in track(options.workloads, "measuring", console=console, disable=nothing):
             comparisons += compare(
                 workload, options.device, clock, options.rounds, not options.no_compile
             )

@@ -151,3 +151,18 @@ def test_the_page_of_losses_names_every_loss():
     for name, loss in LOSSES.items():
         assert f'`"{name}"`' in page
         assert f"`~ganloss_fast.{type(loss).__name__}`" in page
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_the_paths_that_people_are_sent_to_exist(page):
+    """``name`` stands for an op there; norm_penalty has every storey."""
+    rooms = ("ops", "graph_cut", "losses", "penalties")
+    text = (ROOT / page).read_text()
+    found = re.findall(
+        rf"(?<![\w/.])(?:csrc|docs|ganloss_fast|tests|{'|'.join(rooms)})/[\w./]*", text
+    )
+    assert len(found) > 5
+    for path in found:
+        path = re.sub(r"\bname\b", "norm_penalty", path.rstrip("."))
+        base = ROOT / "ganloss_fast" if path.startswith(rooms) else ROOT
+        assert (base / path).exists(), path

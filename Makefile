@@ -9,18 +9,25 @@ BIN = $(VENV)/bin
 SOURCES = $(shell find csrc -type f) setup.py pyproject.toml
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint format clean gpu test-gpu bench-gpu sanitize-gpu \
+.PHONY: demo test bench picture docs lint format clean gpu test-gpu bench-gpu sanitize-gpu \
     verify-gpu-kernels prove-cuda prove-cuda-ops prove-cuda-schedule prove-triton
 
 demo: $(VENV)/.built
-	$(BIN)/python -m benchmarks.train $(ARGS)
+	$(BIN)/python -m demo.train $(ARGS)
 
 test: $(VENV)/.built
 	$(BIN)/python -m pytest -m "not gpu_proof" $(ARGS)
 
 bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks.run $(ARGS)
-	$(BIN)/python -m benchmarks.penalties $(ARGS)
+
+# The picture and the tables of numbers in README and docs, from the records of the benchmark.
+picture: $(VENV)/.built
+	$(BIN)/python -m benchmarks.picture
+
+# The documentation as a site, in build/docs: no broken link, no public name left out.
+docs: $(VENV)/.built
+	$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs build/docs
 
 # What every implementation must pass; and of it, what depends on the order of blocks and threads.
 OP_TESTS_OF_SUMS = tests/test_penalties.py \
@@ -92,5 +99,5 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
-	$(BIN)/pip install --quiet --no-build-isolation --editable '.[test,bench,lint]'
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[test,bench,lint,docs]'
 	touch $@

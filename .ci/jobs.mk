@@ -6,11 +6,14 @@ export OMP_NUM_THREADS = 1
 CORE = test_*loss*.py ops/test_multi_tensor_loss*.py test_penalt*.py test_graph_cut*.py \
     test_fast_weights.py test_approximate_r1.py test_compiled_critics.py test_freezing.py
 
-.PHONY: all suite oldest newest
-all: suite proof-triton proof-cuda-ops proof-cuda proof-cuda-schedule oldest newest
+.PHONY: all suite oldest newest site
+all: suite proof-triton proof-cuda-ops proof-cuda proof-cuda-schedule oldest newest site
 
 suite:
 	$(MAKE) test
+
+site:
+	$(MAKE) docs
 
 proof-%:
 	$(MAKE) prove-$* ARGS=--no-skips

@@ -1,1 +1,1 @@
-"""The training demo (``benchmarks.train``) and the benchmark (``benchmarks.run``)."""
+"""The benchmark: ``benchmarks.run`` on a CPU, ``benchmarks.gpu_session`` on a GPU."""

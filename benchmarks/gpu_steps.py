@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import critics
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu import Stopwatch
-from benchmarks.penalty_workloads import critics, our_penalty, stock_penalty, wasserstein_step
+from benchmarks import timing
+from benchmarks.penalty_workloads import our_penalty, stock_penalty, wasserstein_step
 from benchmarks.recording import CsvFile
 
 Step = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
@@ -68,7 +69,8 @@ def main() -> None:
         parser.error("no GPU: torch.cuda.is_available() is False. --dry-run works without one.")
     deadline = time.monotonic() + arguments.seconds
     device = torch.device("cpu" if arguments.dry_run else "cuda")
-    stopwatch = Stopwatch(device, 2 if arguments.dry_run else arguments.rounds)
+    clock = timing.clock_of(device)
+    rounds = 2 if arguments.dry_run else arguments.rounds
     with CsvFile(arguments.output) as file:
         for critic, (build, shape) in (TINY if arguments.dry_run else CRITICS).items():
             written = None
@@ -78,16 +80,17 @@ def main() -> None:
                     return
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
-                times = sorted(stopwatch(training_step(build, shape, step, device)))
-                p50 = times[len(times) // 2]
+                update = training_step(build, shape, step, device)
+                taken = timing.measure(update, clock, rounds)
+                p20, p50, p80 = (1e6 * seconds for seconds in taken.spread())
                 written = p50 if name == "as written" else written
                 row = {
                     "critic": critic,
                     "samples": "x".join(map(str, shape)),
                     "step": name,
-                    "p20_us": round(times[len(times) // 5], 1),
+                    "p20_us": round(p20, 1),
                     "p50_us": round(p50, 1),
-                    "p80_us": round(times[4 * len(times) // 5], 1),
+                    "p80_us": round(p80, 1),
                     "times_faster": round((written or p50) / p50, 3),
                     "peak_MB": torch.cuda.max_memory_allocated() >> 20
                     if device.type == "cuda"

@@ -39,13 +39,21 @@ def git_revision() -> str:
     return result.stdout.strip()
 
 
+def backend(device: torch.device | str) -> str:
+    """Whose kernels serve a tensor on the device: native, triton or reference."""
+    tensor = torch.empty(0, device=device)
+    if backends.is_native(tensor):
+        return "native"
+    return "triton" if backends.is_triton(tensor) else "reference"
+
+
 def facts(device: torch.device | str = "cpu") -> dict[str, str | int]:
     """Versions, processor, revision and date, for the JSON next to every result."""
     found: dict[str, str | int] = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "git_revision": git_revision(),
         "ganloss_fast": ganloss_fast.__version__,
-        "backend": "native" if backends.is_native(torch.empty(0, device=device)) else "reference",
+        "backend": backend(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),

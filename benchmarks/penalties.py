@@ -1,18 +1,17 @@
 """What gradient penalties cost besides time: arithmetic, memory, and the walk over the graph.
 
-Times are in `benchmarks.run`. One thread; results go to results/penalties.json.
+``benchmarks.run`` calls it, on one thread; results go to results/penalties.json.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
+from typing import Any
 
+import critics
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -20,17 +19,8 @@ from torch import nn
 
 import ganloss_fast
 from benchmarks import machine
-from benchmarks.penalty_workloads import (
-    CRITICS,
-    critics,
-    inputs_of,
-    our_penalty,
-    peak_memory,
-    stock_penalty,
-    trained,
-)
-from benchmarks.recording import write_json
-from benchmarks.run import RESULTS
+from benchmarks.memory import peak_memory
+from benchmarks.penalty_workloads import CRITICS, inputs_of, our_penalty, stock_penalty, trained
 from ganloss_fast.diagnose import CountFlops
 from ganloss_fast.graph_cut.second_order import cut
 
@@ -134,7 +124,10 @@ def measure_memory() -> Memory:
     return Memory(*peaks, median(ratios[1:]))
 
 
-def table(rows: Sequence[Arithmetic]) -> Table:
+# ---- what is reported --------------------------------------------------------------------------
+
+
+def arithmetic_table(rows: Sequence[Arithmetic]) -> Table:
     result = Table(title="A penalty step, in forward passes", title_justify="left")
     for column in ("critic", "stock autograd", 'graph_cut="auto"', '"fast"'):
         result.add_column(column)
@@ -143,41 +136,51 @@ def table(rows: Sequence[Arithmetic]) -> Table:
     return result
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.penalties", description=__doc__)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-
-    arithmetic = count_arithmetic()
-    console.print(table(arithmetic))
-    walk = walk_graph()
+def walk_line(walk: GraphWalk) -> str:
     late = "" if walk.microseconds <= MOST_WALK_MICROSECONDS else " MISSED"
-    console.print(
+    return (
         f"Graph walk: {walk.microseconds:.0f} us (<= {MOST_WALK_MICROSECONDS}){late}, at best "
         f"{walk.quickest_microseconds:.0f} us, for {walk.nodes} nodes; {walk.edges_cut} edges cut."
     )
-    memory = measure_memory()
+
+
+def memory_line(memory: Memory) -> str:
     much = "" if memory.chunks_megabytes <= MOST_OF_WHOLE * memory.whole_megabytes else " MISSED"
-    console.print(
+    return (
         f"Peak memory of R1 at {'x'.join(map(str, IMAGES))}: {memory.whole_megabytes:.0f} MB, with "
         f"chunk_size={CHUNK} {memory.chunks_megabytes:.0f} MB (<= {MOST_OF_WHOLE:.0%}){much}, in "
         f"{memory.time_ratio:.2f}x the time."
     )
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(
-        options.out / "penalties.json",
-        {
-            "machine": machine.facts(),
-            "arithmetic": [asdict(row) for row in arithmetic],
-            "graph_walk": asdict(walk),
-            "memory": asdict(memory),
-        },
-    )
-    console.print(f"Recorded in {options.out}")
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@dataclass(frozen=True)
+class Cost:
+    """Something that is counted or measured beside the times of the workloads."""
+
+    name: str
+    key: str  # in the record
+    measure: Callable[[], Any]  # a dataclass, or a list of them
+    shown: Callable[[Any], Table | str]
+
+
+COSTS = (
+    Cost("penalty costs: arithmetic", "arithmetic", count_arithmetic, arithmetic_table),
+    Cost("penalty costs: graph walk", "graph_walk", walk_graph, walk_line),
+    Cost("penalty costs: peak memory", "memory", measure_memory, memory_line),
+)
+
+
+def measure(costs: Sequence[Cost], console: Console) -> dict[str, Any]:
+    """Measures on one thread, shows it, and returns it for the record."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"machine": machine.facts()}
+    try:
+        for cost in costs:
+            measured = cost.measure()
+            console.print(cost.shown(measured))
+            listed = isinstance(measured, list)
+            found[cost.key] = [asdict(row) for row in measured] if listed else asdict(measured)
+    finally:
+        torch.set_num_threads(threads)
+    return found

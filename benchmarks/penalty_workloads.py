@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+import critics
 import torch
 from torch import Tensor, nn
 
@@ -14,10 +13,6 @@ import ganloss_fast
 from benchmarks import plain
 from benchmarks.contenders import COMPILE, EAGER, OURS, Contender, Workload
 from ganloss_fast.graph_cut.second_order import GraphCut
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import critics  # those of the test suite
-from penalty_oracle import peak_memory as peak_memory
 
 SECTION = "critics: gradient penalty, and WGAN-GP step"
 COMPILED_SECTION = "compiled, with compile_options()"

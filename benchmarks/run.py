@@ -7,16 +7,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import accuracy, machine, timing
+from benchmarks import accuracy, machine, penalties, timing
 from benchmarks.contenders import BASELINES, BUILT_IN, COMPILE, OURS, Contender, Workload
 from benchmarks.recording import write_csv, write_json
-from benchmarks.timing import Timing
+from benchmarks.timing import Clock, Timing
 from benchmarks.workloads import WORKLOADS
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -52,7 +53,7 @@ def difference(ours: Contender, other: Contender) -> float:
 
 
 def compare(
-    workload: Workload, device: torch.device, rounds: int, with_compile: bool
+    workload: Workload, device: torch.device, clock: Clock, rounds: int, with_compile: bool
 ) -> list[Comparison]:
     """Checks that the contenders agree, then times them in turns.
 
@@ -72,7 +73,7 @@ def compare(
     for name, found in differences.items():
         if not found <= TOLERANCE:
             raise AssertionError(f"{workload.name}: differs from {name} by {found:.1e}")
-    times = timing.interleave(contenders, device, rounds, most_seconds=30.0)
+    times = timing.interleave(contenders, clock, rounds, most_seconds=30.0)
     ours = times[OURS]
     return [
         _comparison(workload, name, ours, times[name], differences.get(name))
@@ -162,19 +163,27 @@ def accuracy_table(rows: Sequence[accuracy.Accuracy]) -> Table:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--only", default="", help="workloads whose name contains this text")
+    parser.add_argument("--only", default="", help="what has this text in its name")
     parser.add_argument("--rounds", type=int, default=timing.ROUNDS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSV and JSON")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the CSV and JSON; without --only benchmarks/results, with it none",
+    )
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.rounds < 1:
         parser.error("--threads and --rounds must be at least 1")
-    options.workloads = [workload for workload in WORKLOADS if options.only in workload.name]
-    if not options.workloads:
-        names = "\n  ".join(workload.name for workload in WORKLOADS)
-        parser.error(f"--only: no workload contains {options.only!r}; there are\n  {names}")
+    on_cpu = options.device.type == "cpu"
+    options.workloads = [each for each in WORKLOADS if options.only in each.name]
+    options.costs = [each for each in penalties.COSTS if on_cpu and options.only in each.name]
+    if not options.workloads and not options.costs:
+        names = "\n  ".join(each.name for each in (*WORKLOADS, *penalties.COSTS))
+        parser.error(f"--only: nothing has {options.only!r} in its name; there are\n  {names}")
+    if options.out is None and not options.only:  # a part never takes the place of the record
+        options.out = RESULTS
     return options
 
 
@@ -183,7 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     torch.set_num_threads(options.threads)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    facts = machine.facts(options.device) | {"clock": timing.clock_name(options.device)}
+    clock = timing.clock_of(options.device)
+    facts = machine.facts(options.device) | {"clock": clock.name}
     console.print(
         f"{facts['cpu']}, threads: {facts['threads']}, torch {facts['torch']}, {facts['clock']}"
     )
@@ -191,32 +201,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparisons: list[Comparison] = []
     status = 0
     try:
-        for workload in track(options.workloads, "measuring", console=console):
-            comparisons += compare(workload, options.device, options.rounds, not options.no_compile)
+        nothing = not options.workloads  # then no bar either
+        for workload in track(options.workloads, "measuring", console=console, disable=nothing):
+            comparisons += compare(
+                workload, options.device, clock, options.rounds, not options.no_compile
+            )
     except KeyboardInterrupt:
         console.print("Interrupted: what was measured so far follows.")
         status = 130
-    if not comparisons:
-        return status
-    errors = accuracy.measure() if options.device.type == "cpu" else []
+    records: dict[str, dict[str, Any]] = {}
+    if comparisons:
+        errors = accuracy.measure() if options.device.type == "cpu" else []
+        records[options.device.type] = report_speed(comparisons, errors, facts, console)
+    if options.costs and status == 0:
+        records["penalties"] = penalties.measure(options.costs, console)
+    if records and options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for name, record in records.items():
+            write_json(options.out / f"{name}.json", record)
+        if comparisons:
+            rows = records[options.device.type]["speed"]
+            write_csv(options.out / f"{options.device.type}.csv", rows)
+        console.print(f"Recorded in {options.out}")
+    return status
 
+
+def report_speed(
+    comparisons: Sequence[Comparison],
+    errors: Sequence[accuracy.Accuracy],
+    facts: dict[str, str | int],
+    console: Console,
+) -> dict[str, Any]:
+    """Shows the tables, and returns what is recorded."""
     console.print(speed_table(comparisons))
     if errors:
         console.print(accuracy_table(errors))
     missed = sum(comparison.reached is False for comparison in comparisons)
     judged = sum(comparison.reached is not None for comparison in comparisons)
     console.print(f"{judged - missed} of {judged} floors reached.")
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(c) | {"reached": c.reached} for c in comparisons]
-    name = options.device.type
-    write_csv(options.out / f"{name}.csv", rows)
-    write_json(
-        options.out / f"{name}.json",
-        {"machine": facts, "speed": rows, "accuracy": [asdict(error) for error in errors]},
-    )
-    console.print(f"Recorded in {options.out}")
-    return status
+    return {
+        "machine": facts,
+        "speed": [asdict(c) | {"reached": c.reached} for c in comparisons],
+        "accuracy": [asdict(error) for error in errors],
+    }
 
 
 if __name__ == "__main__":

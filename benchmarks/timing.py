@@ -1,4 +1,7 @@
-"""Timing on a machine that is never quite still: contenders take turns, medians are compared."""
+"""Timing on a machine that is never quite still: contenders take turns, medians are compared.
+
+One engine with two clocks: the host's, and a pair of events on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median, quantiles
+from typing import Protocol
 
 import torch
 
@@ -13,8 +17,76 @@ Work = Callable[[], object]
 
 ROUNDS = 41
 LEAST_ROUNDS = 5
-BLOCK_SECONDS = 0.004  # one turn of one contender: long against the clock, short against drift
 WARM_UP_CALLS = 3
+FLUSHED_BYTES = 256 << 20  # more than any L2 cache holds
+
+
+# ---- clocks ------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Takes the time of some calls in a row."""
+
+    name: str  # for the record
+    turn_seconds: float  # how long one turn of a contender should be; 0 is a single call
+
+    def seconds_per_call(self, work: Work, calls: int) -> float: ...
+
+
+class HostClock:
+    """For work on the CPU.
+
+    Where all of it is one thread's, its processor time, which leaves other programs out. Where
+    threads wait for each other only the wall clock sees the waiting.
+    """
+
+    turn_seconds = 0.004  # long against the clock, short against the machine's drift
+
+    def __init__(self) -> None:
+        alone = torch.get_num_threads() == 1
+        self.name = "processor time" if alone else "wall time"
+        self._now = time.process_time if alone else time.perf_counter
+
+    def seconds_per_call(self, work: Work, calls: int) -> float:
+        started = self._now()
+        for _ in range(calls):
+            work()
+        return (self._now() - started) / calls
+
+
+class EventClock:
+    """For work on a GPU: between two events on its stream, with an empty L2 cache.
+
+    The fill that empties the cache is long enough for the host to queue the work behind it, so
+    that what is measured is the device and not the way to it; where the host is slower than that,
+    its time shows, as it does in training.
+    """
+
+    name = "CUDA events"
+    turn_seconds = 0.0  # each call starts with an empty cache
+
+    def __init__(self, device: torch.device) -> None:
+        self._flushed = torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=device)
+
+    def seconds_per_call(self, work: Work, calls: int) -> float:
+        milliseconds = 0.0
+        for _ in range(calls):
+            self._flushed.zero_()
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            work()
+            end.record()
+            end.synchronize()
+            milliseconds += begin.elapsed_time(end)
+        return milliseconds / 1e3 / calls
+
+
+def clock_of(device: torch.device) -> Clock:
+    """The clock for work on a device."""
+    return EventClock(device) if device.type == "cuda" else HostClock()
+
+
+# ---- the engine --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -26,6 +98,11 @@ class Timing:
     @property
     def seconds(self) -> float:
         return median(self.rounds)
+
+    def spread(self) -> tuple[float, float, float]:
+        """The 20th percentile of the rounds, their median and the 80th percentile."""
+        tenths = quantiles(self.rounds, n=10)
+        return tenths[1], tenths[4], tenths[7]
 
     def ratio_to(self, other: Timing) -> float:
         """How many times longer this takes: median of the rounds' own ratios."""
@@ -46,53 +123,39 @@ def raise_trim_threshold() -> None:
     torch.empty(30 * 2**20, dtype=torch.uint8).fill_(0)
 
 
-def _counts_processor_time(device: torch.device) -> bool:
-    """Whether all the work is one thread's, whose processor time leaves other programs out.
-
-    Where threads wait for each other or for a GPU, only the wall clock sees the waiting.
-    """
-    return device.type == "cpu" and torch.get_num_threads() == 1
-
-
-def clock_name(device: torch.device) -> str:
-    """For the record."""
-    return "processor time" if _counts_processor_time(device) else "wall time"
-
-
-def _seconds_per_call(work: Work, calls: int, device: torch.device) -> float:
-    clock = time.process_time if _counts_processor_time(device) else time.perf_counter
-    started = clock()
-    for _ in range(calls):
-        work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (clock() - started) / calls
-
-
 def interleave(
-    contenders: Mapping[str, Work], device: torch.device, rounds: int, most_seconds: float
+    contenders: Mapping[str, Work],
+    clock: Clock,
+    rounds: int,
+    most_seconds: float = float("inf"),
 ) -> dict[str, Timing]:
     """Times the contenders in turns; each round starts with another one.
 
     Args:
         contenders: what to call, by name.
-        device: where they compute.
-        rounds: turns of each contender, fewer (but five) if they would take ``most_seconds``.
+        clock: what takes the time.
+        rounds: turns of each contender, at least five; fewer if they would take
+            ``most_seconds``.
         most_seconds: rough limit for the whole.
     """
     raise_trim_threshold()
     calls = {}
     expected = 0.0
     for name, work in contenders.items():
-        once = min(_seconds_per_call(work, 1, device) for _ in range(WARM_UP_CALLS))
-        calls[name] = max(1, round(BLOCK_SECONDS / once))
+        once = min(clock.seconds_per_call(work, 1) for _ in range(WARM_UP_CALLS))
+        calls[name] = max(1, round(clock.turn_seconds / max(once, 1e-9)))
         expected += calls[name] * once
-    rounds = max(LEAST_ROUNDS, min(rounds, int(most_seconds / expected)))
+    rounds = max(LEAST_ROUNDS, int(min(rounds, most_seconds / expected)))
 
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            taken[name].append(_seconds_per_call(contenders[name], calls[name], device))
+            taken[name].append(clock.seconds_per_call(contenders[name], calls[name]))
     return {name: Timing(seconds) for name, seconds in taken.items()}
+
+
+def measure(work: Work, clock: Clock, rounds: int) -> Timing:
+    """Times one contender alone, where the others cannot be built beside it."""
+    return interleave({"": work}, clock, rounds)[""]

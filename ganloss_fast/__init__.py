@@ -4,7 +4,7 @@ import warnings as _warnings
 
 from ganloss_fast import extension as _extension
 from ganloss_fast.backends import get_backend, set_backend, use_backend
-from ganloss_fast.diagnose import diagnose
+from ganloss_fast.diagnose import Diagnosis, diagnose
 from ganloss_fast.freezing import frozen
 from ganloss_fast.graph_cut.compiler_pass import compile_options
 from ganloss_fast.graph_cut.second_order import cut_second_order
@@ -15,7 +15,7 @@ from ganloss_fast.losses.adversarial import (
     generator_loss,
     generator_loss_details,
 )
-from ganloss_fast.losses.details import LossDetails
+from ganloss_fast.losses.details import LossDetails, LossStatistics
 from ganloss_fast.losses.matching import feature_matching_loss
 from ganloss_fast.losses.table import BCE, Hinge, LeastSquares, Wasserstein
 from ganloss_fast.modules import (
@@ -53,6 +53,7 @@ __all__ = [
     "WGANGP",
     "AroundReal",
     "Call",
+    "Diagnosis",
     "Differentiation",
     "DiscriminatorLoss",
     "Dragan",
@@ -63,6 +64,7 @@ __all__ = [
     "LazyRegularizer",
     "LeastSquares",
     "LossDetails",
+    "LossStatistics",
     "NormPenalty",
     "PathLength",
     "PenaltyDetails",

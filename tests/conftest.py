@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from pathlib import Path
 
 import on_gpu
 import pytest
@@ -10,6 +12,10 @@ import torch
 import triton_guard
 
 from ganloss_fast import backends
+
+# For the critics, the benchmark and the demo, which are installed nowhere; at the end, so that an
+# installed ganloss_fast is still the one that is tested.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 if backends.HAS_NATIVE:
     from ganloss_fast import _C

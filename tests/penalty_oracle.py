@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-12}
@@ -55,15 +52,3 @@ class HostSync(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert func._overloadpacket is not torch.ops.aten._local_scalar_dense
         return func(*args, **(kwargs or {}))
-
-
-def peak_memory(function: Callable[[], object]) -> int:
-    """Bytes at the peak of the allocator, above what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        function()
-    level = peak = 0
-    for event in trace.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            level += event.nbytes()
-            peak = max(peak, level)
-    return peak

@@ -1,11 +1,11 @@
-"""The demo and the benchmark: what they write, that their contenders agree, how they fail."""
+"""The benchmark: what it records, that its contenders agree, and whose time it takes."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
@@ -14,24 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("skimage", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-import numpy as np
-from PIL import Image
-
-from benchmarks import contenders, hifigan, penalties, run, summary, train
-from benchmarks.objectives import LOSSES, OBJECTIVES
-from benchmarks.training import Settings, Trainer, gradient_disagreement, penalty_seconds
+from benchmarks import contenders, hifigan, machine, penalties, run, timing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TINY = ["--size", "16", "--batch", "4", "--threads", "1"]
-PICTURES = ("samples.png", "progress.png", "losses.png", "throughput.png")
-
-# Of losses of order 10 and of gradients: float32 rounding, summed in another order.
-LOSS_TOLERANCE = 1e-5
-GRADIENT_TOLERANCE = 1e-5
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -41,182 +30,9 @@ def keep_thread_count():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def no_memory_run(monkeypatch):
-    """Leaves out the processes that measure memory: each imports torch anew."""
-    monkeypatch.setattr(train, "measure_peaks", lambda settings: [0, 0])
-
-
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def write_picture(path: Path, shape: tuple[int, ...]) -> None:
-    Image.fromarray(torch.randint(256, shape, dtype=torch.uint8).numpy()).save(path)
-
-
-def contrast(path: Path) -> float:
-    with Image.open(path) as picture:
-        return float(np.std(np.array(picture.convert("L"))))
-
-
-def tiny_trainer(index: int, loss: str = "wasserstein-gp") -> Trainer:
-    settings = Settings(loss=loss, size=16, batch=4)
-    crops = torch.rand(32, 3, 16, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    return Trainer(OBJECTIVES[index](loss), settings, crops)
-
-
-# ---- the demo ----------------------------------------------------------------------------------
-
-
-def test_demo_writes_steps_summary_and_pictures(tmp_path, capsys):
-    assert train.main([*TINY, "--steps", "4", "--out", str(tmp_path)]) == 0
-
-    rows = read_rows(tmp_path / "steps.csv")
-    assert {row["run"] for row in rows} == {"plain PyTorch", "ganloss_fast"}
-    assert len(rows) == 2 * 4
-    written = json.loads((tmp_path / "summary.json").read_text())
-    assert written["outcome"] == "completed"
-    assert {"cpu", "git_revision", "torch", "ganloss_fast"} <= set(written["machine"])
-    assert all(0 < run["peak_megabytes"] < 10_000 for run in written["runs"])
-    for name in PICTURES:
-        assert contrast(tmp_path / name) > 10, f"{name} is blank"
-    shown = capsys.readouterr().out
-    assert "speed-up" in shown
-    penalty = written["penalty"]
-    assert penalty["share"] > 0
-    assert "by Amdahl's law" in " ".join(shown.split())
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_both_runs_compute_the_same_losses(loss, tmp_path, no_memory_run):
-    train.main([*TINY, "--loss", loss, "--steps", "3", "--out", str(tmp_path)])
-    agreement = json.loads((tmp_path / "summary.json").read_text())["agreement"]
-    assert agreement["first_step"] <= LOSS_TOLERANCE
-    assert agreement["same_weights_loss"] <= LOSS_TOLERANCE
-    assert agreement["same_weights_gradient"] <= GRADIENT_TOLERANCE
-
-
-def test_comparing_objectives_does_not_disturb_the_training():
-    watched, alone = tiny_trainer(1), tiny_trainer(1)
-    for _ in range(3):
-        gradient_disagreement(watched, watched.objective, watched.objective)
-        penalty_seconds(watched, [watched.objective])
-        watched.samples(torch.zeros(2, 128))
-        seen, expected = watched.step(), alone.step()
-        assert seen.critic_loss == expected.critic_loss
-        assert seen.generator_loss == expected.generator_loss
-
-
-def test_a_disagreement_is_seen():
-    trainer = tiny_trainer(1)
-    loss, gradient = gradient_disagreement(
-        trainer, OBJECTIVES[0]("bce"), OBJECTIVES[1]("wasserstein")
-    )
-    assert loss > 1e-2
-    assert gradient > 1e-2
-
-
-def test_amdahl_share_of_the_penalty():
-    run_summary = summary.RunSummary("plain", 0.0, 0.0, 100.0, 0.0, 0.0, 0.0)
-    penalty = summary.summarise_penalty([[0.06, 0.03], [0.06, 0.02], [0.06, 0.03]], run_summary)
-    assert penalty.share == pytest.approx(0.6)
-    assert penalty.attainable == pytest.approx(1 / (0.4 + 0.3))
-    assert summary.summarise_penalty([], run_summary) is None
-
-
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_demo_keeps_what_it_has(stop, tmp_path):
-    command = [sys.executable, "-m", "benchmarks.train", *TINY, "--steps", "1000000"]
-    process = subprocess.Popen([*command, "--out", str(tmp_path)], cwd=REPOSITORY)
-    steps = tmp_path / "steps.csv"
-    deadline = time.monotonic() + 120
-    while not (steps.exists() and len(steps.read_text().splitlines()) > 6):
-        assert process.poll() is None, "the demo ended before it trained"
-        assert time.monotonic() < deadline, "the demo did not train in time"
-        time.sleep(0.1)
-    process.send_signal(stop)
-
-    assert process.wait(timeout=120) == 130
-    written = json.loads((tmp_path / "summary.json").read_text())
-    assert written["outcome"] == "interrupted"
-    assert 0 < written["steps"] <= len(read_rows(steps)) // 2
-    assert all((tmp_path / name).exists() for name in PICTURES)
-
-
-def test_demo_stops_in_time(tmp_path, no_memory_run):
-    arguments = [*TINY, "--steps", "1000000", "--minutes", "0.001", "--out", str(tmp_path)]
-    assert train.main(arguments) == 0
-    assert json.loads((tmp_path / "summary.json").read_text())["outcome"] == "out of time"
-
-
-def test_demo_trains_on_a_folder_of_pictures(tmp_path, no_memory_run):
-    for k, shape in enumerate([(40, 30, 3), (20, 50), (24, 24, 4)]):
-        write_picture(tmp_path / f"{k}.png", shape)
-    out = tmp_path / "out"
-    arguments = [*TINY, "--steps", "1", "--data", str(tmp_path), "--out", str(out)]
-    assert train.main(arguments) == 0
-
-
-def test_demo_writes_tensorboard_scalars(tmp_path, no_memory_run):
-    pytest.importorskip("tensorboard")
-    assert train.main([*TINY, "--steps", "2", "--tensorboard", "--out", str(tmp_path)]) == 0
-    assert len(list(tmp_path.glob("tensorboard/*/events.out.*"))) == 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["--loss", "wgan"], "invalid choice: 'wgan'"),
-        (["--steps", "0"], "above 0"),
-        (["--batch", "1"], "at least 2"),
-        (["--size", "33"], "invalid choice: 33"),
-        (["--minutes", "0"], "above 0"),
-        (["--out", __file__], "is a file"),
-    ],
-)
-def test_bad_arguments_are_explained(arguments, complaint, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        train.main(arguments)
-    assert stopped.value.code == 2
-    assert complaint in capsys.readouterr().err
-
-
-def _no_folder(folder: Path) -> Path:
-    return folder / "missing"
-
-
-def _empty_folder(folder: Path) -> Path:
-    return folder
-
-
-def _small_picture(folder: Path) -> Path:
-    write_picture(folder / "small.png", (8, 8, 3))
-    return folder
-
-
-def _broken_picture(folder: Path) -> Path:
-    (folder / "broken.png").write_bytes(b"not a picture")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("prepare", "complaint"),
-    [
-        (_no_folder, "is not a folder"),
-        (_empty_folder, "no pictures"),
-        (_small_picture, "8x8 pixels"),
-        (_broken_picture, "cannot be read"),
-    ],
-)
-def test_unusable_data_is_explained(prepare, complaint, tmp_path, capsys):
-    data = prepare(tmp_path)
-    assert train.main([*TINY, "--data", str(data), "--out", str(tmp_path / "out")]) == 1
-    assert complaint in capsys.readouterr().err
-
-
-# ---- the benchmark -----------------------------------------------------------------------------
 
 
 def test_benchmark_records_every_comparison(tmp_path, capsys):
@@ -250,7 +66,21 @@ def test_interrupted_benchmark_records_what_it_has(tmp_path, monkeypatch):
 def test_benchmark_names_its_workloads_when_none_is_meant(capsys):
     with pytest.raises(SystemExit):
         run.main(["--only", "no such workload"])
-    assert "hinge, 64 logits" in capsys.readouterr().err
+    complaint = capsys.readouterr().err
+    assert "hinge, 64 logits" in complaint
+    assert "penalty costs: graph walk" in complaint
+
+
+def test_a_part_of_the_benchmark_never_takes_the_place_of_the_record():
+    assert run.parse_arguments([]).out == run.RESULTS
+    assert run.parse_arguments(["--only", "hinge"]).out is None
+    assert run.parse_arguments(["--only", "hinge"]).costs == []
+
+
+def test_make_bench_is_one_command_that_understands_its_arguments():
+    """Of two commands the second would stop at the first one's options."""
+    rule = (REPOSITORY / "Makefile").read_text().split("\nbench:", 1)[1].split("\n\n", 1)[0]
+    assert re.findall(r"python -m (\S+) \$\(ARGS\)", rule) == ["benchmarks.run"]
 
 
 def test_benchmark_refuses_contenders_that_compute_something_else():
@@ -262,7 +92,7 @@ def test_benchmark_refuses_contenders_that_compute_something_else():
 
     wrong = contenders.Workload("wrong", "test", build)
     with pytest.raises(AssertionError, match="wrong: differs from eager"):
-        run.compare(wrong, torch.device("cpu"), rounds=5, with_compile=False)
+        run.compare(wrong, CPU, timing.HostClock(), rounds=5, with_compile=False)
 
 
 def test_hifigan_discriminators_have_the_published_sizes():
@@ -275,7 +105,7 @@ def test_hifigan_discriminators_have_the_published_sizes():
 
 def test_penalty_costs_are_recorded(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(penalties, "IMAGES", (16, 3, 128, 128))
-    assert penalties.main(["--out", str(tmp_path)]) == 0
+    assert run.main(["--only", "penalty costs", "--out", str(tmp_path)]) == 0
     recorded = json.loads((tmp_path / "penalties.json").read_text())
     counts = {row["critic"]: row for row in recorded["arithmetic"]}
     assert counts["DCGAN"]["stock"] == pytest.approx(6.0, abs=0.01)
@@ -303,3 +133,75 @@ def test_a_dry_run_of_the_gpu_benchmark_writes_its_table_and_plots(tmp_path):
     assert json.loads((tmp_path / "gpu.json").read_text())["copy_GB_per_s"] > 0
     plots = {f"{row['op']}-{row['direction']}" for row in rows if row["dtype"] == "float32"}
     assert len(list(tmp_path.glob("*.png"))) == len(plots)
+
+
+@pytest.mark.parametrize(
+    ("served", "name"),
+    [(("native", "triton"), "native"), (("triton",), "triton"), ((), "reference")],
+)
+def test_the_record_says_whose_kernels_ran(served, name, monkeypatch):
+    monkeypatch.setattr(machine.backends, "is_native", lambda tensor: "native" in served)
+    monkeypatch.setattr(machine.backends, "is_triton", lambda tensor: "triton" in served)
+    assert machine.facts()["backend"] == name
+
+
+# ---- timing ------------------------------------------------------------------------------------
+
+
+class ScriptedClock:
+    """Says how long calls take, and keeps who called."""
+
+    name = "scripted"
+
+    def __init__(self, turn_seconds: float, seconds: dict[str, float]) -> None:
+        self.turn_seconds = turn_seconds
+        self.seconds = seconds
+        self.turns: list[tuple[str, int]] = []
+
+    def seconds_per_call(self, work, calls):
+        name = work()
+        self.turns.append((name, calls))
+        return self.seconds[name]
+
+
+def test_contenders_take_turns_of_equal_length_and_start_in_turn():
+    clock = ScriptedClock(0.004, {"quick": 0.001, "slow": 0.01})
+    timed = timing.interleave({"quick": lambda: "quick", "slow": lambda: "slow"}, clock, rounds=6)
+    turns = clock.turns[2 * timing.WARM_UP_CALLS :]
+    assert turns[:4] == [("quick", 4), ("slow", 1), ("slow", 1), ("quick", 4)]
+    assert len(turns) == 2 * 6
+    assert timed["slow"].ratio_to(timed["quick"]) == pytest.approx(10)
+
+
+def test_a_clock_of_single_calls_is_given_single_calls_and_time_limits_hold():
+    clock = ScriptedClock(0.0, {"work": 1.0})
+    assert len(timing.measure(lambda: "work", clock, rounds=9).rounds) == 9
+    assert {calls for _, calls in clock.turns} == {1}
+    limited = timing.interleave({"work": lambda: "work"}, clock, rounds=50, most_seconds=7.0)
+    assert len(limited["work"].rounds) == 7
+
+
+def test_the_host_clock_of_one_thread_does_not_count_waiting():
+    torch.set_num_threads(1)
+    alone = timing.clock_of(CPU)
+    torch.set_num_threads(2)
+    together = timing.clock_of(CPU)
+    assert (alone.name, together.name) == ("processor time", "wall time")
+    assert alone.seconds_per_call(lambda: time.sleep(0.05), 1) < 0.03
+    assert together.seconds_per_call(lambda: time.sleep(0.05), 1) >= 0.05
+    assert together.seconds_per_call(lambda: time.sleep(0.02), 3) == pytest.approx(0.02, rel=0.5)
+
+
+def test_percentiles_are_in_order_and_the_middle_one_is_the_median():
+    low, middle, high = timing.Timing([5.0, 1.0, 4.0, 2.0, 3.0]).spread()
+    assert (low, middle, high) == pytest.approx((1.2, 3.0, 4.8))
+
+
+# ---- what may import what ----------------------------------------------------------------------
+
+
+def test_neither_the_benchmark_nor_the_critics_know_of_the_demo_or_the_tests():
+    for path in (*REPOSITORY.glob("benchmarks/*.py"), *REPOSITORY.glob("critics/*.py")):
+        text = path.read_text()
+        assert not re.search(r"^\s*(from|import) (demo|tests)\b", text, re.M), path
+        assert "sys.path" not in text, path

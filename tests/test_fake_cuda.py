@@ -226,6 +226,7 @@ NO_TENSOR_WORK = {
     "LazyRegularizer": "counts steps",
     "compile_options": "the options of torch.compile",
     **dict.fromkeys(("get_backend", "set_backend", "use_backend"), "choose who computes"),
+    **dict.fromkeys(("Diagnosis", "LossStatistics"), "come out of calls that are in the table"),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from critics import SpectralResNet, StyleGan2, dcgan, patchgan
-from penalty_oracle import assert_penalty, peak_memory, samples, small_critic
+from penalty_oracle import assert_penalty, samples, small_critic
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils import spectral_norm as old_spectral_norm
@@ -18,6 +18,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 import ganloss_fast as gf
+from benchmarks.memory import peak_memory
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 8])

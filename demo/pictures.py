@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.summary import RunSummary
-from benchmarks.training import StepRecord
+from demo.summary import RunSummary
+from demo.training import StepRecord
 
 COLOURS = ("#c0563b", "#1f6f8b")  # plain PyTorch, ganloss_fast
 INK = "#333333"
@@ -30,6 +30,11 @@ def _tile(images: Tensor) -> np.ndarray:
     return ((picture + 1) / 2).clamp(0, 1).numpy()
 
 
+def _show(axis: Axes, images: Tensor) -> None:
+    """With square pixels, whatever the shape of the panel and the user's matplotlibrc."""
+    axis.imshow(_tile(images), interpolation="nearest", aspect="equal")
+
+
 def draw_samples(path: Path, photographs: Tensor, samples: Mapping[str, Tensor], step: int) -> None:
     """Photographs next to what each run generates from the same latents."""
     panels = {"photographs (training data)": photographs}
@@ -37,7 +42,7 @@ def draw_samples(path: Path, photographs: Tensor, samples: Mapping[str, Tensor],
     figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels))
     for axis, (title, images) in zip(axes, panels.items()):
-        axis.imshow(_tile(images), interpolation="nearest")
+        _show(axis, images)
         axis.set_title(title, fontsize=11, color=INK)
         axis.axis("off")
     figure.savefig(path, dpi=110)
@@ -48,7 +53,7 @@ def draw_progress(path: Path, snapshots: Sequence[tuple[int, Tensor]]) -> None:
     figure = Figure(figsize=(7, 0.9 * len(snapshots) + 0.6), layout="constrained")
     axes = figure.subplots(len(snapshots), 1, squeeze=False)[:, 0]
     for axis, (step, images) in zip(axes, snapshots):
-        axis.imshow(_tile(images[:GRID_COLUMNS]), interpolation="nearest")
+        _show(axis, images[:GRID_COLUMNS])
         axis.set_ylabel(f"step {step}", rotation=0, ha="right", va="center", color=INK)
         axis.set_xticks([])
         axis.set_yticks([])

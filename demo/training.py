@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.networks import build_critic, build_generator, draw_latents
-from benchmarks.objectives import Objective
+from demo.networks import build_critic, build_generator, draw_latents
+from demo.objectives import Objective
 
 BASE_WIDTH = 64
 LEARNING_RATE = 5e-4

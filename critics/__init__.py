@@ -1,4 +1,4 @@
-"""Small critics, written from the papers, that the penalty tests and benchmarks run on.
+"""Small critics, written from the papers, that the tests and the benchmarks of penalties run on.
 
 Nothing in them knows of this package: functional and in-place activations, spectral and weight
 norm, residual branches and pooling are as people write them.

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.training import StepRecord
+from demo.training import StepRecord
 
 WARM_UP_STEPS = 3  # first calls allocate and choose convolution kernels
 

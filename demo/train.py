@@ -20,13 +20,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from benchmarks import machine, pictures, summary
-from benchmarks.memory import measure_peaks
-from benchmarks.networks import SIZES, draw_latents
-from benchmarks.objectives import LOSSES, OBJECTIVES, has_penalty
-from benchmarks.photographs import load_crops
-from benchmarks.recording import StepLog, write_json
-from benchmarks.training import (
+from benchmarks import machine
+from benchmarks.recording import write_json
+from demo import pictures, summary
+from demo.memory import measure_peaks
+from demo.networks import SIZES, draw_latents
+from demo.objectives import LOSSES, OBJECTIVES, has_penalty
+from demo.photographs import load_crops
+from demo.steplog import StepLog
+from demo.training import (
     Settings,
     StepRecord,
     Trainer,
@@ -55,7 +57,7 @@ def positive_minutes(text: str) -> float:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__)
     parser.add_argument("--loss", choices=LOSSES, default="wasserstein-gp")
     parser.add_argument("--steps", type=positive, default=700, help="training steps of each run")
     parser.add_argument("--batch", type=positive, default=32)

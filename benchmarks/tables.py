@@ -1,0 +1,167 @@
+"""The Markdown tables of README and docs/performance.md, from the records in results/.
+
+A page marks where a table goes, and :func:`with_tables` fills it in::
+
+    <!-- table: losses, by make picture -->
+    <!-- end of table -->
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import BUILT_IN, COMPILE, EAGER
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "benchmarks" / "results"
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "performance.md")
+MARKED = re.compile(r"(<!-- table: (\w+), by make picture -->\n).*?(<!-- end of table -->)", re.S)
+
+Record = Mapping[str, Any]
+Comparisons = Mapping[str, Mapping[str, Any]]  # baseline -> line of the record
+
+# The five rows of the README: workload of the record, and what is said of it.
+FIVE = {
+    "hinge, 64 logits": "hinge loss, 64 logits",
+    "feature matching, 54 maps, B=1": "feature matching over HiFi-GAN's 54 maps",
+    "generator step, frozen, B=1": "generator step with HiFi-GAN's discriminators `frozen`",
+    "DCGAN: penalty, fast": 'WGAN-GP penalty, DCGAN critic, `graph_cut="fast"`',
+    "DCGAN: step, fast": "the whole critic step around it",
+}
+# Sections of the record whose critics and modes make a table of their own.
+OF_CRITICS = "critics: gradient penalty, and WGAN-GP step"
+COMPILED = "compiled, with compile_options()"
+
+
+def read_records() -> dict[str, Record]:
+    return {
+        name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("cpu", "penalties")
+    }
+
+
+def comparisons(record: Record, workload: str) -> Comparisons:
+    """The lines of one workload by their baseline.
+
+    Raises:
+        KeyError: if the record does not hold it.
+    """
+    found = {line["baseline"]: line for line in record["speed"] if line["workload"] == workload}
+    if not found:
+        raise KeyError(f"the record has no workload {workload!r}; run make bench")
+    return found
+
+
+def conditions(record: Record) -> str:
+    """Where and how it was measured."""
+    machine = record["machine"]
+    threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    torch = machine["torch"].split("+")[0]
+    return f"{machine['cpu']}, {threads}, torch {torch}, {machine['clock']}"
+
+
+def _time(microseconds: float) -> str:
+    if microseconds < 1e3:
+        return f"{microseconds:.0f} us"
+    return f"{microseconds / 1e3:.3g} ms"
+
+
+def _ratio(found: Comparisons, baseline: str) -> str:
+    return f"{found[baseline]['ratio']:.2f}x" if baseline in found else ""
+
+
+def _table(head: str, rows: list[str]) -> str:
+    return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *rows]) + "\n"
+
+
+def _against_both(record: Record, workload: str, label: str) -> str:
+    found = comparisons(record, workload)
+    time = _time(next(iter(found.values()))["ours_microseconds"])
+    return f"| {label} | {time} | {_ratio(found, EAGER)} | {_ratio(found, COMPILE)} |"
+
+
+def five(records: Mapping[str, Record]) -> str:
+    rows = [_against_both(records["cpu"], workload, label) for workload, label in FIVE.items()]
+    return _table("| work, forward and backward | ours | eager | torch.compile |", rows)
+
+
+def losses(records: Mapping[str, Record]) -> str:
+    """Everything but the critics."""
+    record, rows = records["cpu"], []
+    for workload in dict.fromkeys(
+        line["workload"]
+        for line in record["speed"]
+        if line["section"] not in (OF_CRITICS, COMPILED)
+    ):
+        found = comparisons(record, workload)
+        time = _time(next(iter(found.values()))["ours_microseconds"])
+        cells = (_ratio(found, baseline) for baseline in (EAGER, COMPILE, BUILT_IN))
+        rows.append(f"| {workload} | {time} | {' | '.join(cells)} |")
+    return _table(
+        "| work, forward and backward | ours | eager | torch.compile | F.mse_loss |", rows
+    )
+
+
+def penalties(records: Mapping[str, Record]) -> str:
+    """Arithmetic, and times of the penalty alone and of the whole step."""
+
+    def ratio(workload: str) -> str:
+        return _ratio(comparisons(records["cpu"], workload), EAGER)
+
+    rows = []
+    for counted in records["penalties"]["arithmetic"]:
+        critic = counted["critic"]
+        cells = [ratio(f"{critic}: {part}") for part in _PARTS]
+        arithmetic = f"{counted['stock']:.2f} -> {counted['auto']:.2f}"
+        rows.append(f"| {critic} | {arithmetic} | {' | '.join(cells)} |")
+    together = [ratio(f"DCGAN: step with cat(fake, real), {mode}") for mode in ("auto", "fast")]
+    rows.append(f"| DCGAN, fake and real in one forward | | | | {' | '.join(together)} |")
+    head = (
+        "| eager, one thread | arithmetic, in forward passes | penalty, auto | penalty, fast "
+        "| whole step, auto | whole step, fast |"
+    )
+    return _table(head, rows)
+
+
+_PARTS = ("penalty, auto", "penalty, fast", "step, auto", "step, fast")
+
+
+def compiled(records: Mapping[str, Record]) -> str:
+    rows = [
+        _against_both(records["cpu"], f"DCGAN: compiled {part}", f"DCGAN, {part}")
+        for part in ("penalty", "step")
+    ]
+    return _table("| compiled | ours | stock, eager | stock, compiled |", rows)
+
+
+def costs(records: Mapping[str, Record]) -> str:
+    walk, memory = records["penalties"]["graph_walk"], records["penalties"]["memory"]
+    rows = [
+        f"| walk over an autograd graph of {walk['nodes']} nodes | {walk['microseconds']:.0f} us |",
+        f"| peak memory of R1, 16x3x256x256, DCGAN critic | {memory['whole_megabytes']:.0f} MB |",
+        f"| the same with `chunk_size=2` | {memory['chunks_megabytes']:.0f} MB, in "
+        f"{memory['time_ratio']:.2f}x the time |",
+    ]
+    return _table("| cost | measured |", rows)
+
+
+def where(records: Mapping[str, Record]) -> str:
+    return f"Measured on: {conditions(records['cpu'])}.\n"
+
+
+TABLES = {
+    "five": five,
+    "losses": losses,
+    "penalties": penalties,
+    "compiled": compiled,
+    "costs": costs,
+    "where": where,
+}
+
+
+def with_tables(page: str, records: Mapping[str, Record]) -> str:
+    """The page with every marked table drawn from the records."""
+    return MARKED.sub(lambda m: f"{m[1]}{TABLES[m[2]](records)}{m[3]}", page)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +57,19 @@ def describe(value: object) -> str:
     if isinstance(value, (bytes, int, float, complex)):
         return f"{_shortened(type(value).__name__)} ({quoted(value)})"
     return f"an object of type {_shortened(type(value).__name__)}"
+
+
+def warn_caller(message: str) -> None:
+    """Warns at the line that called the package, however deep inside of it this is. In eager."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _is_passed_over(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_passed_over(module: str) -> bool:
+    """torch's, through which nn.Module calls a forward; contextlib's, where a block ends."""
+    return module.partition(".")[0] in ("ganloss_fast", "torch", "contextlib")
 
 
 # ---- tensors -----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast._torch import run_by_dynamo
+from ganloss_fast.checks import warn_caller
 
 FEW_LOGITS = (
     "critic: it has fewer logits than samples, but a penalty takes a norm for each sample. Where a "
@@ -42,10 +42,7 @@ def _warn_once(critic: Any) -> None:
         _warned.add(critic)
     except TypeError:  # not hashable, or without weak references: Python's filter remembers
         pass
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("ganloss_fast"):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(FEW_LOGITS, stacklevel=level)
+    warn_caller(FEW_LOGITS)
 
 
 @run_by_dynamo

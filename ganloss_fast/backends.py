@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ganloss_fast import extension
 from ganloss_fast._torch import FakeTensor
-from ganloss_fast.checks import quoted, warn
+from ganloss_fast.checks import quoted, warn_caller
 
 BACKENDS = ("native", "triton", "reference")
 CHOICES = ("auto", *BACKENDS)
@@ -133,7 +133,7 @@ def _advise() -> None:
     # In this order: Dynamo would guard on the advice, and compile anew when it is gone.
     if not torch.compiler.is_compiling() and _advice is not None:
         advice, _advice = _advice, None
-        warn(advice)
+        warn_caller(advice)
 
 
 def has_own_dispatch(tensor: Tensor) -> bool:

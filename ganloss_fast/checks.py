@@ -60,14 +60,17 @@ def describe(value: object) -> str:
     return f"an object of type {_shortened(type(value).__name__)}"
 
 
-def warn(message: str) -> None:
-    """A UserWarning at the line outside of this package that led here."""
+def warn_caller(message: str) -> None:
+    """Warns at the line that called the package, however deep inside of it this is. In eager."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith(
-        ("ganloss_fast", "contextlib")  # whose frames stand between those of context managers
-    ):
+    while frame.f_back is not None and _is_passed_over(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)
+
+
+def _is_passed_over(module: str) -> bool:
+    """torch's, through which nn.Module calls a forward; contextlib's, where a block ends."""
+    return module.partition(".")[0] in ("ganloss_fast", "torch", "contextlib")
 
 
 # ---- tensors -----------------------------------------------------------------------------------

@@ -70,6 +70,25 @@ def test_use_backend_may_be_nested():
         assert gf.get_backend() == "reference"
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: gf.discriminator_loss(x, x, "hinge"),
+        lambda x: gf.GeneratorLoss("bce")(x),
+        lambda x: gf.interpolate(x, x),
+        lambda x: gf.perturb(x, 0.1, torch.tensor(7)),
+    ],
+    ids=["a loss", "a module", "interpolate", "perturb"],
+)
+def test_the_advice_to_build_points_at_the_line_of_the_user_once(monkeypatch, call):
+    monkeypatch.setattr(backends, "HAS_NATIVE", False)
+    monkeypatch.setattr(backends, "_advice", "how to build it")
+    with pytest.warns(UserWarning, match="how to build it") as record:
+        outputs = [call(draw(3, 2)) for _ in range(2)]
+    assert all(isinstance(output, torch.Tensor) for output in outputs)
+    assert [warning.filename for warning in record] == [__file__]
+
+
 def test_a_backend_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"^backend: expected one of auto, .*'cuda_graphs'"):
         gf.set_backend("cuda_graphs")

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganloss_fast.checks import warn
+from ganloss_fast.checks import warn_caller
 
 Node = Any  # torch.autograd.graph.Node, of which the stubs say little
 
@@ -168,7 +168,7 @@ def proven_row(node_name: str) -> Row | None:
     thread.join()
     if holds[0]:
         return row
-    warn(
+    warn_caller(
         f"ganloss_fast: the graph cut leaves {node_name} alone, because torch "
         f"{torch.__version__} differs from the releases it was written for. Gradients are "
         "right; penalties on critics with this operation are slower.",

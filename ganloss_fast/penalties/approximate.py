@@ -20,7 +20,7 @@ from ganloss_fast.checks import (
     check_weight,
     describe,
     scaled,
-    warn,
+    warn_caller,
 )
 from ganloss_fast.ops.terms import compute_dtype
 from ganloss_fast.penalties.chunked import check_chunk_size, sum_over_chunks
@@ -335,7 +335,7 @@ def _second_outputs(
         for module in power_iterations:
             module.training = True
     if before is not None and before.has_moved():
-        warn(
+        warn_caller(
             "critic: it draws random numbers (dropout?), others with noise than without, so the "
             "penalty measures these too. Leave out logits and single_forward: the second forward "
             "pass then draws the same. Or put the critic in evaluation mode.",
@@ -400,7 +400,7 @@ def _warn_if_lost(sigma: float, precisions: set[torch.dtype]) -> None:
     coarsest = max(precisions, key=lambda dtype: torch.finfo(dtype).eps)
     eps = torch.finfo(coarsest).eps
     if sigma < 8 * eps:
-        warn(
+        warn_caller(
             f"sigma: {sigma} is too small for a critic in {coarsest}, whose rounding of samples "
             "and logits is of the same size: the penalty will be too large (+50 % measured for "
             f"sigma 0.01 in bfloat16). Use sigma >= {8 * eps:.3g} or run the critic in float32 "

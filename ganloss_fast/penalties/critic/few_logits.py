@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast._torch import run_by_dynamo
-from ganloss_fast.checks import warn
+from ganloss_fast.checks import warn_caller
 
 FEW_LOGITS = (
     "critic: it has fewer logits than samples, but a penalty takes a norm for each sample. Where a "
@@ -42,7 +42,7 @@ def _warn_once(critic: Any) -> None:
         _warned.add(critic)
     except TypeError:  # not hashable, or without weak references: Python's filter remembers
         pass
-    warn(FEW_LOGITS)
+    warn_caller(FEW_LOGITS)
 
 
 @run_by_dynamo

@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
 from ganloss_fast._torch import BatchNorm
-from ganloss_fast.checks import warn
+from ganloss_fast.checks import warn_caller
 from ganloss_fast.penalties.critic.reach import Reach, unwrapped
 from ganloss_fast.penalties.critic.wrapped import refuse_wrapper
 
@@ -176,7 +176,7 @@ def warns_if_samples_interact(critic: Callable[..., Any]) -> Iterator[None]:
         _checked[critic].add(mode)
     _warned.update(coupling)
     if coupling:
-        warn(
+        warn_caller(
             f"critic: it runs batch normalisation, {coupling[0]}, on the statistics of the batch: "
             "the gradient of one sample then depends on the others, so the penalty is not on "
             "per-sample norms. Gulrajani et al. (2017) use layer normalisation instead.",

@@ -29,44 +29,34 @@ picture: $(VENV)/.built
 docs: $(VENV)/.built
 	$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs build/docs
 
-# What every implementation must pass; and of it, what depends on the order of blocks and threads.
-OP_TESTS_OF_SUMS = tests/test_penalties.py \
-    $(addprefix tests/ops/test_multi_tensor_loss, .py _statistics.py)
-OP_TESTS = $(OP_TESTS_OF_SUMS) \
-    $(addprefix tests/ops/test_, multi_tensor_loss_graph.py multi_tensor_loss_weights.py \
-    terms.py ops.py properties.py perturb.py) \
-    $(addprefix tests/test_, losses.py matching.py penalty_family.py)
-
 # The GPU kernels, executed, race-checked, memory-checked and held to their static budget on a
-# machine without a GPU: CUDA C++ on the harness in tests/harness, on two schedules, and Triton in
+# machine without a GPU: CUDA C++ on the harness in tests/proofs/harness, on two schedules, and Triton in
 # its interpreter. What lacks a tool is skipped with the reason; ARGS=--no-skips makes that an error.
 verify-gpu-kernels: $(addprefix prove-, cuda cuda-ops cuda-schedule triton)
 
 prove-cuda: $(VENV)/.built
-	$(BIN)/python -m pytest $(ARGS) tests/test_cuda_*.py tests/ops/test_triton_static.py
+	$(BIN)/python -m pytest $(ARGS) tests/proofs
 
 prove-cuda-ops: $(VENV)/.built
-	$(BIN)/python -m pytest $(ARGS) --emulated-cuda $(OP_TESTS)
+	$(BIN)/python -m pytest $(ARGS) --emulated-cuda -m every_implementation
 
 prove-cuda-schedule: $(VENV)/.built
-	GANLOSS_HARNESS_SEED=1 $(BIN)/python -m pytest $(ARGS) --emulated-cuda $(OP_TESTS_OF_SUMS)
+	GANLOSS_HARNESS_SEED=1 $(BIN)/python -m pytest $(ARGS) --emulated-cuda -m order_of_threads
 
 prove-triton: $(VENV)/.built
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(ARGS) -k triton $(OP_TESTS) \
-	    $(addprefix tests/ops/test_triton_, multi_tensor_loss.py norm_penalty.py interpolate.py \
-	    perturb.py guard.py)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(ARGS) -m every_implementation -k triton
 
 # All that a machine with a GPU is wanted for, in nine minutes and without a network, with the
 # torch of PYTHON as it is: tests, timings, sanitizers. What was found lies in OUT.
 OUT ?= gpu-session
 gpu:
-	$(PYTHON) -m benchmarks.gpu_session --output $(OUT) --op-tests $(OP_TESTS) $(ARGS)
+	$(PYTHON) -m benchmarks.gpu_session --output $(OUT) $(ARGS)
 
 # On a machine with a GPU: the tests that need one, and the op tests on its kernels.
 test-gpu: $(VENV)/.built
 	$(BIN)/python -m pytest -m gpu $(ARGS)
-	$(BIN)/python -m pytest --on-gpu=native $(ARGS) $(OP_TESTS)
-	$(BIN)/python -m pytest --on-gpu=triton $(ARGS) $(OP_TESTS)
+	$(BIN)/python -m pytest --on-gpu=native -m every_implementation $(ARGS)
+	$(BIN)/python -m pytest --on-gpu=triton -m every_implementation $(ARGS)
 
 bench-gpu: $(VENV)/.built
 	$(BIN)/python -m benchmarks.gpu $(ARGS)

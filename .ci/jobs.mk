@@ -3,8 +3,7 @@
 # Tests that need more threads set them; the others only wait for them.
 export OMP_NUM_THREADS = 1
 
-CORE = test_*loss*.py ops/test_multi_tensor_loss*.py test_penalt*.py test_graph_cut*.py \
-    test_fast_weights.py test_approximate_r1.py test_compiled_critics.py test_freezing.py
+CORE = losses penalties graph_cut test_freezing.py ops/test_multi_tensor_loss.py
 
 .PHONY: all suite oldest newest site
 all: suite proof-triton proof-cuda-ops proof-cuda proof-cuda-schedule oldest newest site

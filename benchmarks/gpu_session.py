@@ -182,7 +182,7 @@ def copy_sources(target: Path) -> None:
             shutil.copy2(source, target)
 
 
-def stages_for(gpu: str | None, folder: Path, op_tests: Sequence[str]) -> list[Stage]:
+def stages_for(gpu: str | None, folder: Path) -> list[Stage]:
     """In order of importance, the build first."""
     python = sys.executable
     here = {"PYTHONPATH": ".", "GANLOSS_FAST_BUILD": "auto"}
@@ -220,7 +220,10 @@ def stages_for(gpu: str | None, folder: Path, op_tests: Sequence[str]) -> list[S
         *(
             Stage(
                 f"op tests, {backend}",
-                [*pytest, *parallel, *([] if gpu else ["--co"]), f"--on-gpu={backend}", *op_tests],
+                [
+                    *(*pytest, *parallel, *([] if gpu else ["--co"])),
+                    *(f"--on-gpu={backend}", "-m", "every_implementation"),
+                ],
                 100,
                 "tests.log",
                 here,
@@ -282,7 +285,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for logs and results")
     parser.add_argument("--seconds", type=float, help="for the whole session: 530 with a GPU")
-    parser.add_argument("--op-tests", nargs="+", default=[], help="test files of the ops")
     arguments = parser.parse_args()
     # As Ctrl-C: the stage that runs is ended and the summary written.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -296,7 +298,7 @@ def main() -> None:
     print("\n".join(facts), flush=True)
     tree = REPOSITORY / "build" / f"gpu-{sys.implementation.cache_tag}"
     copy_sources(tree)
-    stages = stages_for(gpu, folder, arguments.op_tests)
+    stages = stages_for(gpu, folder)
 
     def report() -> None:
         (folder / "summary.md").write_text(summary(stages, folder, facts))

@@ -27,14 +27,6 @@ IMPLEMENTATIONS = ["reference", *(f"native-{isa}" for isa in ISAS)]
 if backends.TRITON_INTERPRETED:  # a process of its own: TRITON_INTERPRET=1 pytest -k triton
     IMPLEMENTATIONS = ["triton"]
 
-# Minutes of compiling and emulation: make verify-gpu-kernels runs them, make test does not.
-GPU_PROOFS = {
-    "test_cuda_kernels.py",
-    "test_cuda_static.py",
-    "test_cuda_traffic.py",
-    "test_triton_static.py",
-}
-
 needs_native = pytest.mark.skipif(
     not backends.HAS_NATIVE, reason=f"no native kernels: {backends.NATIVE_MISSING}"
 )
@@ -73,8 +65,6 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
-        if item.path.name in GPU_PROOFS:
-            item.add_marker(pytest.mark.gpu_proof)
         if {"native", "isa"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(needs_native)
 

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
         not torch.cuda.is_available(),
-        reason="no GPU: torch.cuda.is_available() is False (tests/harness runs the kernels here)",
+        reason="no GPU: torch.cuda.is_available() is False (tests/proofs runs the kernels here)",
     ),
     pytest.mark.skipif(
         not backends.HAS_CUDA, reason=f"no CUDA kernels: {backends.why_not('native', 'cuda')}"

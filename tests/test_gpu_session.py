@@ -115,7 +115,7 @@ def test_an_interrupted_session_keeps_what_it_found(tmp_path, how):
 @pytest.mark.parametrize("gpu", ["9.0", None])
 def test_the_files_of_a_session_are_few_and_plainly_named(tmp_path, gpu):
     """Some machines give back eight files at most."""
-    stages = stages_for(gpu, tmp_path, ["tests/test_ops.py"])
+    stages = stages_for(gpu, tmp_path)
     names = {s.log for s in stages} | {"gpu.csv", "gpu.json", "steps.csv", "summary.md"}
     assert len(names) <= 8
     assert all(name.replace("_", "").replace(".", "").isalnum() for name in names)
@@ -124,7 +124,7 @@ def test_the_files_of_a_session_are_few_and_plainly_named(tmp_path, gpu):
 
 
 def test_what_needs_a_gpu_is_only_tried_dry_without_one(tmp_path):
-    for s in stages_for(None, tmp_path, ["tests/test_ops.py"]):
+    for s in stages_for(None, tmp_path):
         if s.name in ("benchmark", "training steps"):
             assert "--dry-run" in s.command
         if s.needs:

@@ -199,7 +199,7 @@ def test_half_precision_sums_are_caught():
 def test_a_skip_is_a_failure_where_nothing_may_be_skipped():
     """test_triton_guard.py skips itself without TRITON_INTERPRET=1."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    guard = Path(__file__).with_name("test_triton_guard.py")
+    guard = Path(__file__).parent / "ops" / "test_triton_guard.py"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "--no-skips", guard],
         env=environment,

@@ -28,6 +28,8 @@ from oracle import (
 from ganloss_fast import ops
 from ganloss_fast.ops.terms import Segment
 
+pytestmark = [pytest.mark.every_implementation, pytest.mark.order_of_threads]
+
 ENTRIES = {"total": total, "values": values_sum}
 
 # ---- values and gradients ----------------------------------------------------------------------

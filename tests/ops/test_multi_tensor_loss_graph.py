@@ -20,6 +20,8 @@ from ganloss_fast import ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
+pytestmark = pytest.mark.every_implementation
+
 # ---- which inputs need a gradient --------------------------------------------------------------
 
 

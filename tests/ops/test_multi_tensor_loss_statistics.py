@@ -18,6 +18,8 @@ from oracle import (
 from ganloss_fast import ops
 from ganloss_fast.ops.terms import Segment
 
+pytestmark = [pytest.mark.every_implementation, pytest.mark.order_of_threads]
+
 INF = math.inf
 
 

@@ -17,6 +17,8 @@ from oracle import (
 
 from ganloss_fast.ops.terms import Segment
 
+pytestmark = pytest.mark.every_implementation
+
 INF = math.inf
 
 

@@ -10,6 +10,8 @@ import torch
 from oracle import draw
 from recording import Call, one_call_of_each_op
 
+pytestmark = pytest.mark.every_implementation
+
 OPS = (
     "multi_tensor_loss",
     "multi_tensor_loss_backward",

@@ -18,6 +18,8 @@ import ganloss_fast as gf
 from ganloss_fast import backends
 from ganloss_fast.ops.perturb import normals, philox, words_of_blocks
 
+pytestmark = pytest.mark.every_implementation
+
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SEEDS = (0, 1, -1, 2**62 + 12345, -(2**63))
 COUNT = 5003  # several tiles and blocks, and a last block of noise that is cut short

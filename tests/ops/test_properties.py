@@ -23,7 +23,7 @@ import ganloss_fast as gf
 from ganloss_fast import ops
 from ganloss_fast.ops.terms import Segment
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = [pytest.mark.every_implementation, pytest.mark.usefixtures("native")]
 
 properties = settings(
     max_examples=60,

@@ -14,6 +14,8 @@ from ganloss_fast.ops import terms
 from ganloss_fast.ops.norm_penalty import PENALTY_MODES
 from ganloss_fast.ops.terms import Segment, Term
 
+pytestmark = pytest.mark.every_implementation
+
 INF = math.inf
 
 

@@ -33,7 +33,7 @@ from ganloss_fast.ops.triton import (
     reduction,
 )
 
-pytestmark = pytest.mark.usefixtures("under_guard")
+pytestmark = [pytest.mark.every_implementation, pytest.mark.usefixtures("under_guard")]
 
 
 # ---- determinism ---------------------------------------------------------------------------------

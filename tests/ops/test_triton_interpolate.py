@@ -21,7 +21,7 @@ from triton_interpreted import (
 
 from ganloss_fast import ops
 
-pytestmark = pytest.mark.usefixtures("under_guard")
+pytestmark = [pytest.mark.every_implementation, pytest.mark.usefixtures("under_guard")]
 
 
 ALPHAS = {

@@ -40,7 +40,7 @@ from ganloss_fast.ops.triton.tiles import tile_count
 INF, NAN = math.inf, math.nan
 
 
-pytestmark = pytest.mark.usefixtures("under_guard")
+pytestmark = [pytest.mark.every_implementation, pytest.mark.usefixtures("under_guard")]
 
 
 # ---- formulas ------------------------------------------------------------------------------------

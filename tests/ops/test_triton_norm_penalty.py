@@ -30,7 +30,7 @@ from ganloss_fast.ops.triton import launchers
 from ganloss_fast.ops.triton.norm_penalty import short_rows
 from ganloss_fast.ops.triton.rows import long_row, rows_end_to_end
 
-pytestmark = pytest.mark.usefixtures("under_guard")
+pytestmark = [pytest.mark.every_implementation, pytest.mark.usefixtures("under_guard")]
 
 
 @pytest.mark.parametrize("mode", PENALTY_MODES)

@@ -22,7 +22,7 @@ from ganloss_fast.ops.triton.perturb import noise_of_tile, words_of_blocks
 SEED = torch.tensor(-1234567890123456789)
 
 
-pytestmark = pytest.mark.usefixtures("under_guard")
+pytestmark = [pytest.mark.every_implementation, pytest.mark.usefixtures("under_guard")]
 
 
 @triton.jit

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
+pytestmark = pytest.mark.gpu_proof
+
 triton = pytest.importorskip("triton")
 
 import triton.language as tl

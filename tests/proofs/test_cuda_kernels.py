@@ -1,11 +1,10 @@
 """The CUDA kernels, run on the CPU: right, free of races, within bounds, and deterministic.
 
-g++ compiles the unmodified kernels and launchers against tests/harness, which runs every CUDA
-thread as a fiber. The programs check_losses, check_rows and check_perturb compare every element
-that a kernel writes with float64 formulas; they run under the sanitizers. The planted bugs prove
-that what the sanitizers and the harness are there for would be seen.
-
-``pytest --emulated-cuda`` runs the tests of the native ops on the same kernels.
+g++ compiles the unmodified kernels and launchers against the harness beside this file, which runs
+every CUDA thread as a fiber. The programs check_losses, check_rows and check_perturb compare
+every element that a kernel writes with float64 formulas; they run under the sanitizers. The
+planted bugs prove that what the sanitizers and the harness are there for would be seen. ``pytest
+--emulated-cuda`` runs the tests of the native ops on the same kernels.
 """
 
 from __future__ import annotations
@@ -27,9 +26,12 @@ from ganloss_fast import ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
-pytestmark = pytest.mark.skipif(
-    build.why_no_harness() is not None, reason=f"no harness: {build.why_no_harness()}"
-)
+pytestmark = [
+    pytest.mark.gpu_proof,
+    pytest.mark.skipif(
+        build.why_no_harness() is not None, reason=f"no harness: {build.why_no_harness()}"
+    ),
+]
 PARTS = ("losses", "rows", "perturb")
 
 
@@ -87,10 +89,14 @@ def test_the_ops_allocate_what_the_kernels_need():
         "LD_PRELOAD": " ".join(path.strip() for path in runtimes),
         "ASAN_OPTIONS": "detect_leaks=0",
     }
-    tests = [Path(__file__).with_name(f"test_{name}.py") for name in ("statistics", "penalties")]
-    command = [sys.executable, "-m", "pytest", "--emulated-cuda", "--sanitizer=address", *tests]
+    command = [sys.executable, "-m", "pytest", "--emulated-cuda", "--sanitizer=address"]
+    tests = [Path(__file__).parents[1] / folder for folder in ("ops", "penalties")]
     result = subprocess.run(
-        [*command, "-k", "not gradcheck"], env=environment, capture_output=True, text=True
+        [*command, "-m", "order_of_threads", "-k", "(statistics or penalties) and not gradcheck"]
+        + [str(folder) for folder in tests],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, complaint(result)
 

@@ -120,8 +120,8 @@ def work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def gradients_of_processes(tmp_path_factory) -> list[list[Tensor]]:
     folder = tmp_path_factory.mktemp("distributed")
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, str(rank), str(folder)],

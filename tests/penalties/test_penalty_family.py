@@ -13,6 +13,8 @@ from torch import nn
 
 import ganloss_fast as gf
 
+pytestmark = pytest.mark.every_implementation
+
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
 def dtype(request):

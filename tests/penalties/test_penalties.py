@@ -22,6 +22,8 @@ from torch import Tensor, nn
 import ganloss_fast as gf
 from ganloss_fast import ops
 
+pytestmark = [pytest.mark.every_implementation, pytest.mark.order_of_threads]
+
 PUBLIC = {
     "package": SimpleNamespace(
         gradient_penalty=by_keyword.gradient_penalty, interpolate=gf.interpolate

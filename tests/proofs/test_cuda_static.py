@@ -24,6 +24,7 @@ def nvcc_release() -> str | None:
 
 
 pytestmark = [
+    pytest.mark.gpu_proof,
     pytest.mark.skipif(nvcc_release() != OF_TABLE, reason=f"no nvcc of CUDA {OF_TABLE}"),
     pytest.mark.skipif(find_cuobjdump() is None, reason="no cuobjdump (toolkit, wheel or Triton)"),
     pytest.mark.timeout(900),

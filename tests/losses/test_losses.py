@@ -13,6 +13,8 @@ from torch import Tensor
 
 import ganloss_fast as gf
 
+pytestmark = pytest.mark.every_implementation
+
 relu = torch.relu
 MAP = torch.rand(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 

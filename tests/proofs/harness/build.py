@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HARNESS = Path(__file__).parent
-ROOT = HARNESS.parents[1]
+ROOT = HARNESS.parents[2]
 CACHE = ROOT / "build" / "harness"
 KERNEL_SOURCES = (
     "csrc/cuda/launch_losses.cu",

@@ -11,13 +11,16 @@ from harness import build
 
 BUDGET = build.ROOT / "docs" / "GPU_BUDGET.md"
 
-pytestmark = pytest.mark.skipif(
-    build.why_no_harness() is not None, reason=f"no harness: {build.why_no_harness()}"
-)
+pytestmark = [
+    pytest.mark.gpu_proof,
+    pytest.mark.skipif(
+        build.why_no_harness() is not None, reason=f"no harness: {build.why_no_harness()}"
+    ),
+]
 
 
 class Traffic(NamedTuple):
-    """What one call did: see tests/harness/check_traffic.cpp."""
+    """What one call did: see tests/proofs/harness/check_traffic.cpp."""
 
     call: str
     dtype: str

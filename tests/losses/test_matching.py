@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import ganloss_fast as gf
 
+pytestmark = pytest.mark.every_implementation
+
 SHAPES = (((3, 4, 8), (3, 6, 5), (3, 1)), ((3, 2, 9), (3, 7)))  # of two discriminators
 PUBLIC = {"package": gf, "reference": reference}
 DISTANCES = {"l1": torch.abs, "mse": torch.square}

@@ -151,7 +151,8 @@ def extensions() -> list[Extension]:
     if plan == "none":
         return []
     csrc = ROOT / "csrc"
-    sources = [path for path in csrc.rglob("*.cpp") if csrc / "cuda" not in path.parents]
+    cuda = csrc / "cuda"
+    sources = [path for path in csrc.rglob("*.cpp") if cuda not in path.parents]
     # In every command, so that ninja compiles everything anew for another torch.
     for_torch = f"-DGANLOSS_FAST_TORCH={torch.__version__}"
     # Without -fopenmp at::parallel_for is silently serial.
@@ -162,7 +163,7 @@ def extensions() -> list[Extension]:
     if plan == "cuda":
         if "TORCH_CUDA_ARCH_LIST" not in os.environ:
             os.environ["TORCH_CUDA_ARCH_LIST"] = cuda_architectures()
-        sources += [*csrc.rglob("cuda/*.cpp"), *csrc.rglob("cuda/*.cu")]
+        sources += [*cuda.rglob("*.cpp"), *cuda.rglob("*.cu")]
         kind = CUDAExtension
         nvcc_flags = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", "--threads=2"]
         options["nvcc"] = [*nvcc_flags, for_torch]

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include "host/segments.h"
 #include "ops.h"
 
 namespace ganloss {

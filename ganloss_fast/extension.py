@@ -103,7 +103,7 @@ def _load() -> tuple[str | None, str | None]:
         return reason, None
     if BINARY is not None:
         reason = _why_not_to_load(BINARY)
-    elif others := sorted(path.name for path in _FOLDER.glob("_C.*")):
+    elif others := sorted(path.name for path in _FOLDER.glob("_C.*so")):
         reason = f"it was built for another Python ({others[0]}; reinstall ganloss_fast)"
     else:
         return "the extension is not built (run: pip install --no-build-isolation .)", None

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-CPU = Path(__file__).parent.parent / "csrc" / "cpu"
-ISA_FILES = sorted(CPU.glob("kernels_*.cpp"))
+KERNELS = Path(__file__).parent.parent / "csrc" / "cpu" / "kernels"
+ISA_FILES = sorted(KERNELS.glob("*.cpp"))
 COMPILER = shutil.which("g++")
 NM = shutil.which("nm")
 

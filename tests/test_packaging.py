@@ -180,4 +180,5 @@ def test_a_source_distribution_needs_no_torch_and_holds_every_source(checkout):
     for source in (ROOT / "csrc").rglob("*.*"):
         assert str(source.relative_to(ROOT)) in listing
     assert "ganloss_fast/py.typed" in listing
+    assert "ganloss_fast/_C.pyi" in listing
     assert "_build.json" not in listing

@@ -42,10 +42,10 @@ auto run_below_autograd(Op&& op) {
 // Forward-mode AD would silently give 0 here.
 inline void refuse_forward_mode(const char* op, at::TensorList tensors) {
   for (const at::Tensor& tensor : tensors)
-    TORCH_CHECK_NOT_IMPLEMENTED(!tensor.defined() || !tensor._fw_grad(0).defined(),
-                                "ganloss_fast::", op,
-                                " has no forward-mode derivative (torch.func.jvp, dual "
-                                "tensors). Use reverse mode, or ganloss_fast.use_backend('reference').");
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !tensor.defined() || !tensor._fw_grad(0).defined(), "ganloss_fast::", op,
+        " has no forward-mode derivative (torch.func.jvp, dual "
+        "tensors). Use reverse mode, or ganloss_fast.use_backend('reference').");
 }
 
 inline std::vector<SavedVariable> save(at::TensorList tensors) {

@@ -74,19 +74,6 @@ void select_isa(const std::string& isa) {
   current() = find_kernels(isa);
 }
 
-Dtype dtype_of(const at::Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kDouble:
-      return Dtype::kDouble;
-    case at::kHalf:
-      return Dtype::kHalf;
-    case at::kBFloat16:
-      return Dtype::kBFloat16;
-    default:
-      return Dtype::kFloat;
-  }
-}
-
 std::vector<Piece> cut_rows(at::IntArrayRef lengths) {
   std::vector<Piece> pieces;
   pieces.reserve(lengths.size());
@@ -120,14 +107,6 @@ at::Tensor empty_output(at::IntArrayRef sizes, at::IntArrayRef strides, at::Scal
   return output;
 }
 
-const void* at_offset(const at::Tensor& tensor, int64_t offset) {
-  return static_cast<const char*>(tensor.const_data_ptr()) + offset * tensor.element_size();
-}
-
-void* at_offset_mutable(const at::Tensor& tensor, int64_t offset) {
-  return static_cast<char*>(tensor.data_ptr()) + offset * tensor.element_size();
-}
-
 double scalar_value(const at::Tensor& tensor) {
   // A lazy negation is not in memory.
   return tensor.is_neg() ? -element(tensor, 0) : element(tensor, 0);
@@ -144,6 +123,12 @@ double element(const at::Tensor& tensor, int64_t offset) {
     default:
       return tensor.const_data_ptr<at::BFloat16>()[offset];
   }
+}
+
+std::vector<double> to_doubles(const at::Tensor& tensor) {
+  const at::Tensor values = tensor.to(at::kDouble).contiguous();
+  const double* begin = values.const_data_ptr<double>();
+  return {begin, begin + values.numel()};
 }
 
 }  // namespace ganloss::cpu

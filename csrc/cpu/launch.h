@@ -1,4 +1,4 @@
-// What the CPU ops share: the kernels of this machine, spans and threads, memory layout.
+// What the CPU ops share: the kernels of this machine, pieces and threads, memory.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -9,8 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "../layout.h"
-#include "kernels.h"
+#include "../host/dtype.h"
+#include "../host/layout.h"
+#include "kernels/kernels.h"
 
 namespace ganloss::cpu {
 
@@ -19,13 +20,14 @@ const Kernels& kernels();
 std::vector<std::string> available_isas();
 void select_isa(const std::string& isa);
 
-Dtype dtype_of(const at::Tensor& tensor);
-
 // A run of elements within one row (a segment, or a sample of a batch).
 struct Piece {
   int64_t row;
   int64_t offset;
   int64_t count;
+
+  // Of a batch whose rows have this length.
+  int64_t first_element(int64_t length) const { return row * length + offset; }
 };
 
 // Rows cut into pieces of a fixed length, in order. The cut depends on the lengths alone, so a
@@ -61,12 +63,10 @@ inline at::Tensor empty_output(const at::Tensor& like) {
   return empty_output(like.sizes(), like.strides(), like.scalar_type());
 }
 
-// Byte address of element `offset`.
-const void* at_offset(const at::Tensor& tensor, int64_t offset);
-void* at_offset_mutable(const at::Tensor& tensor, int64_t offset);
-
 // The value of a one-element tensor of any floating dtype, and of an element in memory order.
 double scalar_value(const at::Tensor& tensor);
 double element(const at::Tensor& tensor, int64_t offset);
+// The values of a tensor [n] of any floating dtype.
+std::vector<double> to_doubles(const at::Tensor& tensor);
 
 }  // namespace ganloss::cpu

@@ -1,33 +1,20 @@
 // multi_tensor_loss on the CPU: segments to pieces, kernels over pieces, sums in piece order.
-#include <torch/library.h>
-
 #include <cmath>
 
-#include "../checks.h"
 #include "../math/statistics.h"
-#include "one_pass.h"
-#include "resolved.h"
+#include "gradients_ahead.h"
+#include "segments.h"
 
 namespace ganloss::cpu {
 
 namespace {
 
-// Allocates the wanted gradients: the list to return, and the same by segment.
-Tensors allocate(const Segments& segments, const std::vector<Resolved>& resolved,
-                 at::IntArrayRef wanted, std::vector<Outputs>& by_segment) {
-  Tensors list(wanted.size());
-  by_segment.resize(resolved.size());
-  for_each_wanted(segments, wanted, [&](size_t k, int64_t s, bool is_b) {
-    const Resolved& segment = resolved[s];
-    list[k] = is_b && segment.has_scalar_b() ? empty_small({}, segment.b.scalar_type())
-                                             : empty_output(segment.a);
-    (is_b ? by_segment[s].b : by_segment[s].a) = list[k];
-  });
-  return list;
+at::Tensor output_like(const at::Tensor& like) {
+  return empty_output(like);
 }
 
 // The gradient of a 0-d b is minus the sum of the gradients of a.
-void fill_scalar_b(const std::vector<Outputs>& outputs, const std::vector<double>& sums) {
+void fill_scalar_b(const std::vector<Gradients>& outputs, const std::vector<double>& sums) {
   for (size_t s = 0; s < outputs.size(); ++s)
     if (outputs[s].has_scalar_b()) outputs[s].b.fill_(-sums[s]);
 }
@@ -43,8 +30,7 @@ void write_scalar(const at::Tensor& tensor, int64_t index, double value) {
 std::vector<double> factors_of(const Segments& segments, const std::vector<Resolved>& resolved,
                                const std::optional<at::Tensor>& grad_total,
                                const std::optional<at::Tensor>& grad_values) {
-  if (grad_total) check_shape("grad_total", *grad_total, {}, segments.a[0]);
-  if (grad_values) check_shape("grad_values", *grad_values, {segments.size()}, segments.a[0]);
+  check_incoming(segments, grad_total, grad_values);
   const Incoming incoming(grad_total.value_or(at::Tensor()), grad_values.value_or(at::Tensor()));
   std::vector<double> factors;
   for (size_t s = 0; s < resolved.size(); ++s)
@@ -190,13 +176,13 @@ Tensors multi_tensor_loss_backward(const std::optional<at::Tensor>& grad_total,
   check_wanted("wanted", segments, wanted);
   const std::vector<double> factors = factors_of(segments, resolved, grad_total, grad_values);
   const std::vector<Piece> pieces = cut(resolved);
-  std::vector<Outputs> outputs;
-  Tensors gradients = allocate(segments, resolved, wanted, outputs);
+  std::vector<Gradients> outputs;
+  Tensors gradients = allocate(segments, resolved, wanted, output_like, outputs);
   std::vector<double> partial(pieces.size(), 0.0);
   for_each_piece(pieces, [&](int64_t index) {
     const Piece& piece = pieces[index];
     const Resolved& segment = resolved[piece.row];
-    const Outputs& to = outputs[piece.row];
+    const Gradients& to = outputs[piece.row];
     if (!to.a.defined() && !to.b.defined()) return;
     partial[index] =
         kernels().term_gradient(segment.dtype, segment.term, segment.span(piece),
@@ -214,27 +200,17 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
     at::IntArrayRef wanted, at::IntArrayRef wanted_second) {
   const Segments segments{GANLOSS_SEGMENT_ARGUMENTS};
   const std::vector<Resolved> resolved = resolve(segments);
-  check_wanted("wanted", segments, wanted);
   check_wanted("wanted_second", segments, wanted_second);
-  TORCH_CHECK_VALUE(directions.size() == wanted.size(), "directions: expected ", wanted.size(),
-                    " tensors, one for each entry of wanted, got ", directions.size());
   const std::vector<double> factors = factors_of(segments, resolved, grad_total, grad_values);
   const std::vector<Piece> pieces = cut(resolved);
 
-  std::vector<Outputs> along(resolved.size());  // directions by segment
+  const std::vector<Gradients> along = resolve_directions(segments, resolved, directions, wanted);
   std::vector<double> vb_scalars(resolved.size(), 0.0);
-  for_each_wanted(segments, wanted, [&](size_t k, int64_t s, bool is_b) {
-    if (is_b && resolved[s].has_scalar_b()) {
-      check_shape("directions", directions[k], {}, resolved[s].a);
-      vb_scalars[s] = scalar_value(directions[k]);
-    } else {
-      check_same("directions", directions[k], resolved[s].a);
-      (is_b ? along[s].b : along[s].a) = in_layout_of(directions[k], resolved[s].a);
-    }
-  });
+  for (size_t s = 0; s < along.size(); ++s)
+    if (along[s].has_scalar_b()) vb_scalars[s] = scalar_value(along[s].b);
 
-  std::vector<Outputs> outputs;
-  Tensors gradients = allocate(segments, resolved, wanted_second, outputs);
+  std::vector<Gradients> outputs;
+  Tensors gradients = allocate(segments, resolved, wanted_second, output_like, outputs);
   std::vector<Curvature> partial(pieces.size());
   for_each_piece(pieces, [&](int64_t index) {
     const Piece& piece = pieces[index];
@@ -258,12 +234,6 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
 
   auto [grad_grad_total, grad_grad_values] = outputs_of(segments, contractions);
   return {grad_grad_total, grad_grad_values, gradients};
-}
-
-TORCH_LIBRARY_IMPL(ganloss_fast, CPU, m) {
-  m.impl("multi_tensor_loss", &cpu::multi_tensor_loss);
-  m.impl("multi_tensor_loss_backward", &cpu::multi_tensor_loss_backward);
-  m.impl("multi_tensor_loss_double_backward", &cpu::multi_tensor_loss_double_backward);
 }
 
 }  // namespace ganloss::cpu

@@ -1,8 +1,7 @@
 // perturb on the CPU: x + sigma * normal, one Philox block for four elements.
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
-#include "../checks.h"
+#include "../host/checks.h"
 #include "../math/philox.h"
 #include "../ops.h"
 #include "launch.h"
@@ -31,8 +30,7 @@ void perturb_blocks(const storage_t* x, storage_t* out, int64_t count, scalar_t 
 }  // namespace
 
 at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& seed) {
-  check_operand("inputs", inputs, inputs);
-  check_seed(seed, inputs);
+  check_perturb(inputs, seed);
   const at::Tensor x = inputs.contiguous();  // noise follows the row-major index in any layout
   at::Tensor out = empty_output(x);
   const auto key = static_cast<uint64_t>(*seed.const_data_ptr<int64_t>());
@@ -56,10 +54,6 @@ at::Tensor perturb(const at::Tensor& inputs, double sigma, const at::Tensor& see
       break;
   }
   return restore_layout(out, x, inputs);
-}
-
-TORCH_LIBRARY_IMPL(ganloss_fast, CPU, m) {
-  m.impl("perturb", &cpu::perturb);
 }
 
 }  // namespace ganloss::cpu

@@ -1,6 +1,6 @@
 """The graph cut where there is no extension: hooks that drop zeros instead of removed edges.
 
-The gradients are those of csrc/autograd/graph_cut.cpp. A tensor inside the critic gets None
+The gradients are those of csrc/graph_cut/graph_cut.cpp. A tensor inside the critic gets None
 where that gives zeros, and the walk takes a few times longer.
 """
 
@@ -49,7 +49,7 @@ def _drop(row: Row):
 
 
 def _kept_edges(node: Node, row: Row | None) -> list[Node]:
-    """Where a defined gradient surely goes on to; see csrc/autograd/graph_cut.cpp."""
+    """Where a defined gradient surely goes on to; see csrc/graph_cut/graph_cut.cpp."""
     name = node.name()
     count = len(node.next_functions)
     sure: Sequence[int] = ()

@@ -17,7 +17,7 @@ GraphCut = Literal["auto", "fast", "off"]
 ZeroGrads = Literal["stock", "all", "none"]
 
 GRAPH_CUT_CHOICES = ("auto", "fast", "off")
-ZERO_GRADS_CHOICES = ("stock", "all", "none")  # in the order of csrc/autograd/graph_cut.h
+ZERO_GRADS_CHOICES = ("stock", "all", "none")  # in the order of csrc/graph_cut/graph_cut.h
 
 if backends.HAS_NATIVE:
     from ganloss_fast import _C

@@ -11,16 +11,10 @@ from ganloss_fast import backends, ops
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
-OPS = (
-    "multi_tensor_loss",
-    "multi_tensor_loss_backward",
-    "multi_tensor_loss_double_backward",
-    "interpolate",
-    "perturb",
-    "norm_penalty",
-    "norm_penalty_backward",
-    "norm_penalty_double_backward",
-)
+if backends.HAS_NATIVE:
+    from ganloss_fast import _C
+
+OPS = tuple(_C.op_names()) if backends.HAS_NATIVE else ()
 
 pytestmark = pytest.mark.skipif(
     not backends.HAS_CUDA, reason=f"no CUDA kernels: {backends.why_not('native', 'cuda')}"

@@ -1,10 +1,11 @@
 """The CUDA kernels, run on the CPU: right, free of races, within bounds, and deterministic.
 
 g++ compiles the unmodified kernels and launchers against the harness beside this file, which runs
-every CUDA thread as a fiber. The programs check_losses, check_rows and check_perturb compare
+every CUDA thread as a fiber. A program for each op (check_multi_tensor_loss and so on) compares
 every element that a kernel writes with float64 formulas; they run under the sanitizers. The
-planted bugs prove that what the sanitizers and the harness are there for would be seen. ``pytest
---emulated-cuda`` runs the tests of the native ops on the same kernels.
+planted bugs prove that what the sanitizers and the harness are there for would be seen.
+
+``pytest --emulated-cuda`` runs the tests of the native ops on the same kernels.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ pytestmark = [
         build.why_no_harness() is not None, reason=f"no harness: {build.why_no_harness()}"
     ),
 ]
-PARTS = ("losses", "rows", "perturb")
 
 
 def run(program: Path, *arguments: str, seed: int = -1) -> subprocess.CompletedProcess:
@@ -55,20 +55,20 @@ def complaint(result: subprocess.CompletedProcess) -> str:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", PARTS)
-def test_every_element_is_right_and_in_bounds(part):
+@pytest.mark.parametrize("op", build.OPS)
+def test_every_element_is_right_and_in_bounds(op):
     """All terms, operands, dtypes and alignments, under AddressSanitizer and UBSan."""
-    program = build.build_check(part, "address")
+    program = build.build_check(op, "address")
     for seed, arguments in ((-1, ()), (1, ("small",)), (2, ("small",))):
         result = run(program, *arguments, seed=seed)
         assert result.returncode == 0, complaint(result)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", PARTS)
-def test_no_schedule_has_a_race(part):
+@pytest.mark.parametrize("op", build.OPS)
+def test_no_schedule_has_a_race(op):
     """ThreadSanitizer, with what CUDA orders as the only order, on three schedules."""
-    program = build.build_check(part, "thread")
+    program = build.build_check(op, "thread")
     for seed in (-1, 1, 2):
         result = run(program, "small", seed=seed)
         assert result.returncode == 0, complaint(result)
@@ -102,7 +102,7 @@ def test_the_ops_allocate_what_the_kernels_need():
 
 
 def test_elements_beyond_2_to_the_31_have_their_own_addresses():
-    result = run(build.build_check("losses", "address"), "huge")
+    result = run(build.build_check("multi_tensor_loss", "address"), "huge")
     assert result.returncode == 0, complaint(result)
 
 
@@ -119,7 +119,7 @@ class Bug:
     wrong: str
     sanitizer: str
     says: str
-    part: str = "losses"
+    op: str = "multi_tensor_loss"
 
 
 FENCES = """    __threadfence();
@@ -137,35 +137,35 @@ BUGS = (
         "  __syncthreads();\n  return is_last[0];", "  return is_last[0];", "thread", "data race"),
     Bug("missing barrier between two sums", "reduce.cuh",
         "  __syncthreads();  // the sums of an earlier call have been read\n", "", "thread",
-        "data race", part="rows"),
+        "data race", op="norm_penalty"),
     Bug("load out of bounds", "tile.cuh", "tile.has(k) ? T(to_compute(from[",
         "true ? T(to_compute(from[", "address", "heap-buffer-overflow"),
     Bug("store out of bounds", "tile.cuh", "if (tile.has(k)) to[", "to[", "address",
         "heap-buffer-overflow"),
-    Bug("misaligned vector load", "launch_losses.cu", "entry.is_aligned = is_aligned;",
+    Bug("misaligned vector load", "multi_tensor_loss.cu", "entry.is_aligned = is_aligned;",
         "entry.is_aligned = true;", "address", "misaligned address"),
     Bug("divergent barrier", "multi_tensor_loss.cuh", "  block_sum(sums);\n",
         "  if (threadIdx.x >= 64) return;\n  block_sum(sums);\n", "address",
         "after some threads of the block have exited"),
     Bug("shuffle with lanes that left", "multi_tensor_loss.cuh", "  block_sum(sums);\n",
         "  if (threadIdx.x % 32 >= 16) return;\n  block_sum(sums);\n", "address", "exited"),
-    Bug("ticket not zeroed", "launch_losses.cu",
+    Bug("ticket not zeroed", "multi_tensor_loss.cu",
         "if (blocks > 1) cudaMemsetAsync(tickets, 0, ticket_bytes, stream);", "(void)stream;",
         "address", "wrong values"),
-    Bug("noise of another element", "perturb.cuh", "group * kBlocks + b)", "group + b)", "address",
-        "wrong values", part="perturb"),
-    Bug("32-bit block of noise", "perturb.cuh", "static_cast<uint64_t>(group * kBlocks + b)",
-        "static_cast<uint32_t>(group * kBlocks + b)", "address", "wrong values", part="perturb"),
-    Bug("load of a group out of bounds", "perturb.cuh", "k < count ? T(to_compute(from[k]))",
-        "true ? T(to_compute(from[k]))", "address", "heap-buffer-overflow", part="perturb"),
-    Bug("store of a group out of bounds", "perturb.cuh", "if (k < count) to[k]", "to[k]",
-        "address", "heap-buffer-overflow", part="perturb"),
-    Bug("misaligned words of a group", "launch_perturb.cu", "is_word(inputs) && is_word(out)",
-        "true", "address", "misaligned address", part="perturb"),
-    Bug("two threads for one group", "perturb.cuh", "* kThreads + threadIdx.x;",
-        "* kThreads + threadIdx.x / 2;", "thread", "data race", part="perturb"),
-    Bug("cube of a tiny norm", "rows.cuh", "(dots[row] * inverse) * inverse",
-        "inverse * inverse * dots[row]", "plain", "wrong values", part="rows"),
+    Bug("noise of another element", "perturb.cu", "group * kBlocks + b)", "group + b)", "address",
+        "wrong values", op="perturb"),
+    Bug("32-bit block of noise", "perturb.cu", "static_cast<uint64_t>(group * kBlocks + b)",
+        "static_cast<uint32_t>(group * kBlocks + b)", "address", "wrong values", op="perturb"),
+    Bug("load of a group out of bounds", "perturb.cu", "k < count ? T(to_compute(from[k]))",
+        "true ? T(to_compute(from[k]))", "address", "heap-buffer-overflow", op="perturb"),
+    Bug("store of a group out of bounds", "perturb.cu", "if (k < count) to[k]", "to[k]",
+        "address", "heap-buffer-overflow", op="perturb"),
+    Bug("misaligned words of a group", "perturb.cu", "is_word(inputs) && is_word(out)",
+        "true", "address", "misaligned address", op="perturb"),
+    Bug("two threads for one group", "perturb.cu", "* kThreads + threadIdx.x;",
+        "* kThreads + threadIdx.x / 2;", "thread", "data race", op="perturb"),
+    Bug("cube of a tiny norm", "norm_penalty.cu", "(dots[row] * inverse) * inverse",
+        "inverse * inverse * dots[row]", "plain", "wrong values", op="norm_penalty"),
 )  # fmt: skip
 
 
@@ -173,11 +173,11 @@ BUGS = (
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_planted_bug_is_caught(bug, tmp_path):
     shutil.copytree(build.ROOT / "csrc", tmp_path / "csrc")
-    source = tmp_path / "csrc" / "cuda" / bug.file
+    source = tmp_path / build.KERNELS / bug.file
     text = source.read_text()
     assert bug.right in text, f"{bug.file} has changed: plant the bug where it is now"
     source.write_text(text.replace(bug.right, bug.wrong))
-    program = build.build_check(bug.part, bug.sanitizer, tmp_path)
+    program = build.build_check(bug.op, bug.sanitizer, tmp_path)
     result = run(program, *(["small"] if bug.sanitizer == "thread" else []), seed=1)
     assert result.returncode != 0, "not caught"
     assert bug.says in result.stdout + result.stderr, complaint(result)

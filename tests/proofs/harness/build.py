@@ -17,11 +17,10 @@ from pathlib import Path
 HARNESS = Path(__file__).parent
 ROOT = HARNESS.parents[2]
 CACHE = ROOT / "build" / "harness"
-KERNEL_SOURCES = (
-    "csrc/cuda/launch_losses.cu",
-    "csrc/cuda/launch_perturb.cu",
-    "csrc/cuda/launch_rows.cu",
-)
+KERNELS = "csrc/cuda/kernels"
+KERNEL_SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / KERNELS).glob("*.cu"))
+OPS = [Path(source).stem for source in KERNEL_SOURCES]
+HEADERS = {".h", ".cuh"}
 
 SANITIZERS = {
     "plain": ["-O2"],
@@ -76,9 +75,9 @@ def _compile(source: Path, flags: list[str], includes: list[Path], target: Path)
 
 def _fingerprint(sources: list[Path], flags: list[str], root: Path) -> str:
     digest = hashlib.sha256(" ".join(flags).encode())
-    csrc = root / "csrc"
-    headers = [*csrc.glob("*.h"), *csrc.glob("math/*.h"), *csrc.glob("cuda/*.h")]
-    for path in sorted([*headers, *csrc.glob("cuda/*.cuh"), *HARNESS.rglob("*.h"), *sources]):
+    found = [*(root / "csrc").rglob("*"), *HARNESS.rglob("*")]
+    headers = [path for path in found if path.suffix in HEADERS]
+    for path in sorted([*headers, *sources]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -118,11 +117,11 @@ def build(
     return target
 
 
-def build_check(part: str, sanitizer: str, root: Path = ROOT) -> Path:
-    """The torch-free program check_<part>.cpp (losses, perturb or rows) under a sanitizer."""
-    sources = [HARNESS / f"check_{part}.cpp", root / "csrc" / "cuda" / f"launch_{part}.cu"]
+def build_check(op: str, sanitizer: str, root: Path = ROOT) -> Path:
+    """The torch-free program check_<op>.cpp with the kernels of the op, under a sanitizer."""
+    sources = [HARNESS / f"check_{op}.cpp", root / KERNELS / f"{op}.cu"]
     flags = SANITIZERS[sanitizer]
-    return build(f"{part}_{sanitizer}", sources, flags, [], [root / "csrc"], root)
+    return build(f"{op}_{sanitizer}", sources, flags, [], [root / "csrc"], root)
 
 
 def build_traffic() -> Path:

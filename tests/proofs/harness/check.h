@@ -12,20 +12,18 @@
 #include <random>
 #include <vector>
 
-#include "cuda/launch.h"
+#include "cuda/kernels/launch.h"
 
 namespace check {
 
-using ganloss::cuda::Dtype;
+using ganloss::bytes_of;
+using ganloss::Dtype;
 
 inline int failures = 0;
 
 inline const char* name_of(Dtype dtype) {
   static const char* const names[] = {"float32", "float64", "float16", "bfloat16"};
   return names[static_cast<int>(dtype)];
-}
-inline int bytes_of(Dtype dtype) {
-  return dtype == Dtype::kDouble ? 8 : dtype == Dtype::kFloat ? 4 : 2;
 }
 
 // Relative spacing of the numbers of a dtype: the error that one rounding may make.

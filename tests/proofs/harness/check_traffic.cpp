@@ -170,13 +170,12 @@ void measure_batch(Dtype dtype, const char* shape, int64_t rows) {
   call.workspace = of.workspace(cuda::batch_workspace_bytes(call));
   measure(named("norm_penalty").c_str(), dtype,
           [&] { cuda::norm_penalty(call, penalty, gradient, result, norms); });
-  measure(named("norm_penalty_backward").c_str(), dtype, [&] {
-    cuda::norm_penalty_backward(call, penalty, incoming, gradient, norms, out);
-  });
+  measure(named("norm_penalty_backward").c_str(), dtype,
+          [&] { cuda::norm_penalty_backward(call, penalty, incoming, gradient, norms, out); });
   call.workspace = of.workspace(cuda::batch_workspace_bytes(call));
   measure(named("norm_penalty_double_backward").c_str(), dtype, [&] {
-    cuda::norm_penalty_double_backward(call, penalty, direction, incoming, gradient, norms,
-                                                dots, result, out);
+    cuda::norm_penalty_double_backward(call, penalty, direction, incoming, gradient, norms, dots,
+                                       result, out);
   });
 }
 

@@ -21,10 +21,13 @@ from harness import build
 
 def build_library(sanitizer: str = "plain") -> Path:
     """The emulated ops as a library. A sanitized one needs its runtime loaded before Python."""
-    sources = [build.ROOT / path for path in (*build.KERNEL_SOURCES, "csrc/cuda/ops.cpp")]
+    csrc = build.ROOT / "csrc"
+    sources = [build.ROOT / path for path in build.KERNEL_SOURCES]
+    sources += sorted(set((csrc / "cuda").glob("*.cpp")) - {csrc / "cuda" / "registration.cpp"})
+    sources += sorted((csrc / "host").glob("*.cpp"))
     sources += [build.HARNESS / "emulated_ops.cpp", build.HARNESS / "counters.cpp"]
     # Not include_paths("cuda"): the harness brings its own c10/cuda headers.
-    includes = [build.ROOT / "csrc", *cpp_extension.include_paths()]
+    includes = [csrc, *cpp_extension.include_paths()]
     flags = ["-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
     # torch's classes have no type information for -fsanitize=vptr to look at.
     checks = build.SANITIZERS[sanitizer] + ["-fno-sanitize=vptr"] * (sanitizer == "address")

@@ -1,0 +1,264 @@
+// A SIMD vector with the operations that csrc/math is written in.
+//
+// Built on the compiler's vector extension, so one text serves SSE2, AVX2, AVX-512 and NEON: an
+// ISA file sets kVectorBytes and a target pragma, then includes this. Only the conversions of
+// half precision use intrinsics, where the ISA has them.
+//
+// Everything is in an unnamed namespace and nothing of torch or the C++ library is included: an
+// inline function compiled here for AVX-512 must never be the copy that the linker keeps for
+// the whole process.
+#pragma once
+
+#include <stdint.h>
+
+#include "../../math/platform.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+// The compiler's vector of T and the integer vector that its comparisons give. (Spelled out for
+// each type: the attribute is not applied to a dependent type.)
+template <typename T>
+struct Simd;
+template <>
+struct Simd<float> {
+  typedef float Native __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
+  typedef uint32_t Unsigned __attribute__((vector_size(kVectorBytes)));
+  static constexpr int32_t kSign = INT32_MIN;
+  static constexpr float kLeastNormal = 0x1p-126f, kLargest = 0x1.fffffep127f;
+};
+template <>
+struct Simd<double> {
+  typedef double Native __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t Bits __attribute__((vector_size(kVectorBytes)));
+  typedef uint64_t Unsigned __attribute__((vector_size(kVectorBytes)));
+  static constexpr int64_t kSign = INT64_MIN;
+  static constexpr double kLeastNormal = 0x1p-1022, kLargest = 0x1.fffffffffffffp1023;
+};
+
+template <typename T>
+struct Mask {
+  typename Simd<T>::Bits bits;
+};
+
+template <typename T>
+struct Vector {
+  using Native = typename Simd<T>::Native;
+  using Bits = typename Simd<T>::Bits;
+  static constexpr int kLanes = kVectorBytes / sizeof(T);
+
+  Native native;
+
+  Vector() = default;
+  HOST_DEVICE Vector(Native value) : native(value) {}
+  HOST_DEVICE Vector(T value) : native(value - Native{}) {}  // x - 0 keeps the sign of -0
+
+  HOST_DEVICE Vector operator-() const { return -native; }
+  HOST_DEVICE friend Vector operator+(Vector a, Vector b) { return a.native + b.native; }
+  HOST_DEVICE friend Vector operator-(Vector a, Vector b) { return a.native - b.native; }
+  HOST_DEVICE friend Vector operator*(Vector a, Vector b) { return a.native * b.native; }
+  HOST_DEVICE friend Vector operator/(Vector a, Vector b) { return a.native / b.native; }
+  HOST_DEVICE friend Mask<T> operator<(Vector a, Vector b) { return {a.native < b.native}; }
+  HOST_DEVICE friend Mask<T> operator>(Vector a, Vector b) { return {a.native > b.native}; }
+  HOST_DEVICE friend Mask<T> operator>=(Vector a, Vector b) { return {a.native >= b.native}; }
+  HOST_DEVICE friend Mask<T> operator<=(Vector a, Vector b) { return {a.native <= b.native}; }
+  HOST_DEVICE friend Mask<T> operator==(Vector a, Vector b) { return {a.native == b.native}; }
+};
+
+template <typename T>
+HOST_DEVICE Vector<T> select(Mask<T> mask, Vector<T> yes, Vector<T> no) {
+  return mask.bits ? yes.native : no.native;
+}
+template <typename T>
+HOST_DEVICE Vector<T> absolute(Vector<T> x) {
+  using Bits = typename Vector<T>::Bits;
+  return (typename Vector<T>::Native)((Bits)x.native & ~(Bits{} + Simd<T>::kSign));
+}
+template <typename T>
+HOST_DEVICE Vector<T> positive_part(Vector<T> x) {
+  return select(x <= Vector<T>(T(0)), Vector<T>(T(0)), x);
+}
+
+// exp(-|x|): -|x| = n ln 2 + r with |r| <= ln 2 / 2, a minimax polynomial of degree 6 in r
+// (0.05 ulp), and the factor 2^n in two halves so that results below 2^-126 keep their bits.
+HOST_DEVICE Vector<float> exp_minus_absolute(Vector<float> argument) {
+  typedef Vector<float> V;
+  V x = -absolute(argument);
+  x = select(x < V(-110.0f), V(-110.0f), x);   // exp(-110) is already 0; NaN stays
+  const float round_to_integer = 12582912.0f;  // 1.5 * 2^23
+  V shifted = x * V(1.44269504f) + V(round_to_integer);
+  V n = shifted - V(round_to_integer);
+  V r = x - n * V(0.693359375f) - n * V(-2.12194440e-4f);
+  V p = V(0.0013818729f);
+  p = p * r + V(0.008368719f);
+  p = p * r + V(0.041668292f);
+  p = p * r + V(0.16666521f);
+  p = p * r + V(0.49999994f);
+  p = p * r + V(1.0f);
+  p = p * r + V(1.0f);
+  V::Bits exponent = (V::Bits)shifted.native - (V::Bits)V(round_to_integer).native;
+  V::Bits half = exponent >> 1;
+  V::Native first = (V::Native)((half + 127) << 23);
+  V::Native second = (V::Native)((exponent - half + 127) << 23);
+  return p.native * first * second;
+}
+
+// log(1 + x) on [0, 1]: x times a minimax polynomial of degree 9 (0.09 ulp).
+HOST_DEVICE Vector<float> log1p_unit(Vector<float> x) {
+  typedef Vector<float> V;
+  V p = V(-0.0032910798f);
+  p = p * x + V(0.02008847f);
+  p = p * x + V(-0.057460487f);
+  p = p * x + V(0.10661371f);
+  p = p * x + V(-0.15344977f);
+  p = p * x + V(0.19692121f);
+  p = p * x + V(-0.2495802f);
+  p = p * x + V(0.33330464f);
+  p = p * x + V(-0.4999993f);
+  p = p * x + V(1.0f);
+  return x * p;
+}
+
+// Double precision is for checking, not for speed: the C library, lane by lane.
+HOST_DEVICE Vector<double> exp_minus_absolute(Vector<double> x) {
+  for (int lane = 0; lane < Vector<double>::kLanes; ++lane)
+    x.native[lane] = __builtin_exp(-__builtin_fabs(x.native[lane]));
+  return x;
+}
+HOST_DEVICE Vector<double> log1p_unit(Vector<double> x) {
+  for (int lane = 0; lane < Vector<double>::kLanes; ++lane)
+    x.native[lane] = __builtin_log1p(x.native[lane]);
+  return x;
+}
+
+// ---- storage: what lies in memory, and the vector it is computed in --------------------------
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+template <typename storage_t>
+struct Compute {
+  using scalar = float;
+};
+template <>
+struct Compute<double> {
+  using scalar = double;
+};
+
+template <typename T>
+HOST_DEVICE Vector<T> load(const T* from) {
+  typename Vector<T>::Native value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+template <typename T>
+HOST_DEVICE void store(T* to, Vector<T> value) {
+  __builtin_memcpy(to, &value.native, sizeof value.native);
+}
+
+typedef uint16_t Shorts __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
+
+HOST_DEVICE Vector<float> load(const BFloat16* from) {
+  Shorts bits;
+  __builtin_memcpy(&bits, from, sizeof bits);
+  return (Vector<float>::Native)(__builtin_convertvector(bits, Words) << 16);
+}
+HOST_DEVICE void store(BFloat16* to, Vector<float> value) {
+  Words bits = (Words)value.native;
+  Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
+  Words is_nan = (Words)((bits & 0x7fffffff) > 0x7f800000);
+  Shorts result = __builtin_convertvector(is_nan ? Words{} + 0x7fc0 : rounded, Shorts);
+  __builtin_memcpy(to, &result, sizeof result);
+}
+
+#if defined(__AVX512F__)
+HOST_DEVICE Vector<float> load(const Half* from) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+}
+HOST_DEVICE void store(Half* to, Vector<float> value) {
+  _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph(value.native, _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(__F16C__)
+HOST_DEVICE Vector<float> load(const Half* from) {
+  return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+}
+HOST_DEVICE void store(Half* to, Vector<float> value) {
+  _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph(value.native, _MM_FROUND_TO_NEAREST_INT));
+}
+#else
+// Half to float: shift exponent and mantissa into place, then scale by 2^112, which also makes
+// the subnormals right; infinity and NaN have exponent 31 and keep an all-ones exponent.
+HOST_DEVICE Vector<float> load(const Half* from) {
+  Shorts half;
+  __builtin_memcpy(&half, from, sizeof half);
+  Words bits = __builtin_convertvector(half, Words);
+  Words magnitude = (bits & 0x7fff) << 13;
+  Words scaled = (Words)((Vector<float>::Native)magnitude * 0x1p112f);
+  Words special = (Words)(magnitude >= (31u << 23));
+  return (Vector<float>::Native)(((bits & 0x8000) << 16) |
+                                 (special ? magnitude | 0x7f800000 : scaled));
+}
+// Float to half: adding a power of two whose last bit is the half's last bit lets the float
+// adder round (to nearest, ties to even), for subnormal halves too.
+HOST_DEVICE void store(Half* to, Vector<float> value) {
+  typedef Vector<float>::Native Native;
+  Words bits = (Words)value.native;
+  Words magnitude = bits & 0x7fffffff;
+  Words exponent = magnitude & 0x7f800000;
+  Words least = Words{} + (113u << 23);  // 2^-14, the least normal half
+  Words anchor = (exponent < least ? least : exponent) + (13u << 23);
+  Words rounded = (Words)((Native)magnitude + (Native)anchor) - anchor;
+  // rounded: mantissa with its implicit bit, in units of the last place of the half
+  Words biased = (exponent < least ? Words{} : ((exponent - least) >> 23)) << 10;
+  Words half = biased + rounded;
+  half = magnitude >= 0x477ff000 ? Words{} + 0x7c00 : half;  // 65520 and above round to infinity
+  half = magnitude > 0x7f800000 ? Words{} + 0x7e00 : half;
+  Shorts result = __builtin_convertvector(half | ((bits >> 16) & 0x8000), Shorts);
+  __builtin_memcpy(to, &result, sizeof result);
+}
+#endif
+
+// The first `count` elements; the other lanes are zero.
+template <typename storage_t>
+HOST_DEVICE auto load_part(const storage_t* from, int count) {
+  storage_t buffer[kVectorBytes / sizeof(typename Compute<storage_t>::scalar)] = {};
+  __builtin_memcpy(buffer, from, count * sizeof(storage_t));
+  return load(buffer);
+}
+// One element in double.
+template <typename storage_t>
+HOST_DEVICE double load_one(const storage_t* from) {
+  return double(load_part(from, 1).native[0]);
+}
+template <typename storage_t, typename V>
+HOST_DEVICE void store_part(storage_t* to, V value, int count) {
+  storage_t buffer[V::kLanes];
+  store(buffer, value);
+  __builtin_memcpy(to, buffer, count * sizeof(storage_t));
+}
+
+// Lanes are added in index order, in double: one fixed result.
+template <typename T>
+HOST_DEVICE double sum_of_lanes(Vector<T> x) {
+  double total = 0.0;
+  for (int lane = 0; lane < Vector<T>::kLanes; ++lane) total += double(x.native[lane]);
+  return total;
+}
+
+// x in the first `count` lanes, zero in the others.
+template <typename T>
+HOST_DEVICE Vector<T> keep_first(Vector<T> x, int count) {
+  for (int lane = count; lane < Vector<T>::kLanes; ++lane) x.native[lane] = T(0);
+  return x;
+}
+
+}  // namespace

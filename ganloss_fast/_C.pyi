@@ -1,0 +1,47 @@
+"""The native kernels (csrc/python_module.cpp). Importing them registers the ops."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from ganloss_fast.graph_cut.rows import Row
+from ganloss_fast.ops.terms import Segment
+
+compiler: str
+"""The version of the C++ compiler that built the module."""
+
+def op_names() -> list[str]:
+    """Every op of the namespace ``ganloss_fast``, in the order of csrc/schemas.h."""
+
+def term_names() -> list[str]:
+    """The terms by their codes: csrc/math/terms.h."""
+
+def penalty_mode_names() -> list[str]:
+    """The penalties on a norm by their codes: csrc/math/penalty.h."""
+
+def available_cpu_isas() -> list[str]:
+    """The instruction sets that the CPU kernels have and this processor runs, the best last."""
+
+def cpu_isa() -> str:
+    """The instruction set in use."""
+
+def select_cpu_isa(isa: str, /) -> None:
+    """Changes it, for every thread. ``ValueError`` where this processor does not have it."""
+
+def multi_tensor_loss(
+    segments: list[Segment], with_statistics: bool, /
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The op of that name (total, values, statistics), on a shorter way than ``torch.ops``."""
+
+def set_row_lookup(lookup: Callable[[str], Row | None], /) -> None:
+    """Where the graph cut looks up the row of a node by its name, once for each type of node."""
+
+def cut_second_order(
+    grads: Sequence[Tensor],
+    zero_grads: int,
+    parameters: Sequence[Tensor],
+    hidden: Sequence[Tensor],
+    fast_weights: bool,
+    /,
+) -> tuple[list[Tensor], int, int, bool]:
+    """The gradients, and the edges cut, nodes seen, and whether a node is of torch.compile."""

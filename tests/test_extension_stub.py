@@ -1,0 +1,52 @@
+"""The native extension as Python sees it: its type stub, and its list of ops."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ganloss_fast
+from ganloss_fast import backends, ops
+
+STUB = Path(ganloss_fast.__file__).with_name("_C.pyi")
+
+pytestmark = pytest.mark.skipif(
+    not backends.HAS_NATIVE, reason=f"no extension: {backends.why_not('native', 'cpu')}"
+)
+
+
+def functions_of_stub() -> dict[str, ast.FunctionDef]:
+    body = ast.parse(STUB.read_text()).body
+    return {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_stub_names_what_the_extension_has():
+    from ganloss_fast import _C
+
+    body = ast.parse(STUB.read_text()).body
+    values = {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
+    named = values | set(functions_of_stub())
+    assert named == {name for name in dir(_C) if not name.startswith("_")}
+
+
+def test_the_stub_takes_as_many_arguments_as_the_extension():
+    """pybind11 writes the signature of a function into its docstring: arg0, arg1 ..."""
+    from ganloss_fast import _C
+
+    for name, function in functions_of_stub().items():
+        signature = getattr(_C, name).__doc__.splitlines()[0]
+        assert len(function.args.posonlyargs) == signature.count("arg"), signature
+
+
+def test_every_function_of_the_stub_says_what_it_does():
+    undocumented = [n for n, node in functions_of_stub().items() if not ast.get_docstring(node)]
+    assert not undocumented
+
+
+def test_every_op_of_the_extension_has_a_fake_kernel():
+    from ganloss_fast import _C
+
+    assert _C.op_names() == list(dict.fromkeys(_C.op_names()))
+    assert set(_C.op_names()) == set(ops.FAKE_KERNELS)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COPIED = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "csrc")
-COPIED_TOO = ("ganloss_fast", "tests", "benchmarks", "critics", "demo")
+COPIED_TOO = ("ganloss_fast", "tests", "benchmarks", "critics", "demo", "docs", "examples")
 LEAST_SECONDS = 12.0  # what a later stage is left, however long the earlier ones take
 NO_GPU = "no GPU"
 

@@ -1,8 +1,8 @@
 // What separates device code under nvcc from the same code on a CPU.
 //
 // The kernels are tested on machines without a GPU: there g++ compiles these files, and the
-// <cuda_runtime.h> it finds is that of tests/proofs/harness, which runs blocks and threads on the CPU
-// and brings its own two macros. Nothing else differs.
+// <cuda_runtime.h> it finds is that of tests/proofs/harness, which runs blocks and threads on the
+// CPU and brings its own two macros. Nothing else differs.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -102,7 +102,8 @@ def why_not(backend: str, device_type: str) -> str | None:
         return None
     if device_type == "cuda":
         if not HAS_CUDA:
-            return BUILD_FACTS["reasons"].get("cuda", "it has no CUDA kernels")
+            reason: str = BUILD_FACTS["reasons"].get("cuda", "it has no CUDA kernels")
+            return reason
         return _uncovered_gpu()
     return f"there are no native kernels for {device_type} tensors"
 

@@ -8,7 +8,7 @@ import numbers
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -76,7 +76,7 @@ def _is_passed_over(module: str) -> bool:
 # ---- tensors -----------------------------------------------------------------------------------
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> TypeGuard[Tensor]:
     """The usual case of :func:`check_tensor`, without building a name for it."""
     return type(value) is Tensor and value.dtype in FLOATING and value.layout is torch.strided
 

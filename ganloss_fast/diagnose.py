@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from ganloss_fast._torch import TorchDispatchMode, without_onednn
 from ganloss_fast.graph_cut import second_order
-from ganloss_fast.graph_cut.hooks import row_of
+from ganloss_fast.graph_cut.hooks import Gradients, row_of
 from ganloss_fast.graph_cut.rows import Node, walk
 from ganloss_fast.penalties.critic.call import (
     Critic,
@@ -36,14 +37,20 @@ class CountFlops(TorchDispatchMode):
     autograd.grad with a leaf input.)"""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         from torch.utils.flop_counter import flop_registry  # imports Triton, which takes a second
 
         self.formulas = flop_registry
         self.total = 0
         self.uncounted: set[str] = set()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         formula = self.formulas.get(func.overloadpacket)
         if formula is not None:
@@ -64,7 +71,7 @@ _RECURRENT = _fused("mkldnn_rnn_layer", "_cudnn_rnn")
 
 def _recurrent_flops(inputs: Tensor, *others: Any) -> int:
     """Of a layer, or several, in one kernel: every token meets every weight matrix once."""
-    listed = others[0] if isinstance(others[0], (list, tuple)) else others[:2]
+    listed: Sequence[Tensor] = others[0] if isinstance(others[0], (list, tuple)) else others[:2]
     tokens = inputs.numel() // inputs.shape[-1]
     return 2 * tokens * sum(weight.numel() for weight in listed if weight.dim() == 2)
 
@@ -157,7 +164,7 @@ class _ModuleNames:
         self.makers: dict[Node, str] = {}
         self.takers: dict[Node, str] = {}
 
-    def watch(self, critic: Callable[..., Any]) -> list:
+    def watch(self, critic: Callable[..., Any]) -> list[RemovableHandle]:
         """Hooks that fill the tables in the critic's next forward."""
         if not isinstance(critic, torch.nn.Module):
             return []
@@ -167,8 +174,8 @@ class _ModuleNames:
             if not list(module.children())
         ]
 
-    def _record(self, label: str):
-        def hook(module, args, output):
+    def _record(self, label: str) -> Callable[[torch.nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
             inputs = {a.grad_fn for a in args if isinstance(a, Tensor)}
             for node in inputs:
                 self.takers.setdefault(node, label)
@@ -221,8 +228,8 @@ def _genuine_layers(call: CriticCall, points: Sequence[Tensor]) -> tuple[Genuine
     activations = _nodes_of_activations(run.logits, run.inputs)
     found: dict[GenuineLayer, None] = {}
 
-    def watch(node: Node, edges: Sequence[int]):
-        def hook(grad_inputs, grad_outputs):
+    def watch(node: Node, edges: Sequence[int]) -> Callable[[Gradients, Gradients], None]:
+        def hook(grad_inputs: Gradients, grad_outputs: Gradients) -> None:
             for k in edges:
                 if grad_inputs[k] is not None:
                     module = names.of_edge(*node.next_functions[k])

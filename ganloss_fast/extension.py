@@ -18,6 +18,7 @@ import sys
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ _TORCH = re.compile(rb"GANLOSS_FAST_TORCH=([\w.+\-]+)\0")
 BUILT_WITHOUT_TORCH = "there was no torch to compile for where it was built"
 
 
-def _build_facts() -> dict:
+def _build_facts() -> dict[str, Any]:
     path = _FOLDER / "_build.json"
     return json.loads(path.read_text()) if path.exists() else {}
 

@@ -156,7 +156,9 @@ def _is_laid_out_alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.stride() == b.stride()
 
 
-def _call(graph: Graph, target: Any, args: tuple, kwargs: dict, value: Tensor) -> Node:
+def _call(
+    graph: Graph, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: Tensor
+) -> Node:
     node = graph.call_function(target, args, kwargs)
     node.meta["val"] = value
     return node
@@ -267,7 +269,7 @@ def compile_options(**options: Any) -> dict[str, Any]:
     Args:
         options: further options of torch.compile, which are passed on.
     """
-    passes: dict[str, Callable] = {
+    passes: dict[str, Callable[..., Any]] = {
         "post_grad_custom_pre_pass": graph_pass(remove_zero_branch, __file__)
     }
     return {**passes, **options}

@@ -6,12 +6,15 @@ where that gives zeros, and the walk takes a few times longer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ganloss_fast.graph_cut.rows import Node, Row, proven_row, walk
+
+Gradients = Sequence[Tensor | None]
 
 _CUT = "ganloss_fast_cut"  # key in a node's metadata: it has its hook
 # Edges on which a defined gradient goes out whenever one comes in, for nodes with several
@@ -24,7 +27,8 @@ _SURELY_DEFINED = {
 
 def is_compiled(node: Node) -> bool:
     """Whether torch.compile made the node."""
-    return node.name().startswith("CompiledFunction")
+    name: str = node.name()
+    return name.startswith("CompiledFunction")
 
 
 def row_of(node: Node) -> Row | None:
@@ -39,8 +43,8 @@ def row_of(node: Node) -> Row | None:
     return row
 
 
-def _drop(row: Row):
-    def hook(grad_inputs: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]):
+def _drop(row: Row) -> Callable[[Gradients, Gradients], Gradients | None]:
+    def hook(grad_inputs: Gradients, grad_outputs: Gradients) -> Gradients | None:
         if row.idle_input >= 0 and grad_outputs[row.idle_input] is not None:
             return None
         return (*grad_inputs[: row.edge], None, *grad_inputs[row.edge + 1 :])
@@ -68,14 +72,14 @@ class _ZeroFill(torch.autograd.Function):
     """Identity of ``count`` gradients, whose backward also gives zeros to the leaves."""
 
     @staticmethod
-    def forward(ctx, count, *tensors):
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.count = count
         ctx.leaves = tensors[count:]
         ctx.set_materialize_grads(False)
         return tuple(grad.view_as(grad) for grad in tensors[:count])
 
     @staticmethod
-    def backward(ctx, *incoming):
+    def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
         zeros = [torch.zeros_like(leaf) for leaf in ctx.leaves]
         return (None, *incoming, *zeros)
 

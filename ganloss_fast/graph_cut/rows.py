@@ -40,12 +40,13 @@ class Row(NamedTuple):
 
 def _rrelu(x: Tensor, _: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)  # leaves the caller's random numbers alone
-    return torch.ops.aten.rrelu_with_noise(
+    y: Tensor = torch.ops.aten.rrelu_with_noise(
         x, torch.empty_like(x), 0.1, 0.3, training=True, generator=generator
     )
+    return y
 
 
-def _fractional(pool: Callable, dimensions: int) -> Callable[[Tensor, Tensor], Tensor]:
+def _fractional(pool: Callable[..., Tensor], dimensions: int) -> Callable[[Tensor, Tensor], Tensor]:
     def run(x: Tensor, _: Tensor) -> Tensor:
         samples = x.new_full((x.shape[0], x.shape[1], dimensions), 0.3)
         return pool(x, 2, output_size=2, _random_samples=samples)

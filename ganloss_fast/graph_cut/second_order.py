@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ganloss_fast import backends
 from ganloss_fast.checks import check_choice, check_tensor, describe
 from ganloss_fast.graph_cut import hooks
-from ganloss_fast.graph_cut.rows import proven_row
+from ganloss_fast.graph_cut.rows import proven_row, walk
 
 GraphCut = Literal["auto", "fast", "off"]
 ZeroGrads = Literal["stock", "all", "none"]
@@ -53,13 +53,13 @@ def cut(
     return CutResult(*hooks.cut_second_order(grads, zero_grads, parameters, hidden))
 
 
-def parameters_of(critic: Callable | None, outputs: Sequence[Tensor]) -> list[Tensor]:
+def parameters_of(critic: Callable[..., Any] | None, outputs: Sequence[Tensor]) -> list[Tensor]:
     """What ``zero_grads="all"`` means by every parameter: those of the module, if the critic is
     one, and every leaf that its outputs were computed from."""
     found: dict[int, Tensor] = {}
     if isinstance(critic, torch.nn.Module):
         found.update((id(p), p) for p in critic.parameters() if p.requires_grad)
-    for node in hooks.walk([output.grad_fn for output in outputs]):
+    for node in walk([output.grad_fn for output in outputs]):
         leaf = getattr(node, "variable", None)
         if leaf is not None:
             found.setdefault(id(leaf), leaf)

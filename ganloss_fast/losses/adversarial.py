@@ -127,7 +127,8 @@ def discriminator_loss(
     check_reduction(reduction, output_reduction, normalize_by_mask)
     masks = {"real_mask": real_mask, "fake_mask": fake_mask}
     sides = masked_sides(sides, masks, loss, count, normalize_by_mask)
-    return reduced(sides, count, weights, reduction, not isinstance(real, Tensor))
+    result: Tensor = reduced(sides, count, weights, reduction, not isinstance(real, Tensor))
+    return result
 
 
 def discriminator_loss_details(
@@ -216,7 +217,8 @@ def discriminator_side_loss(
     check_reduction(reduction, output_reduction, normalize_by_mask)
     sides = masked_sides(sides, {"mask": mask}, loss, len(outputs), normalize_by_mask)
     is_list = not isinstance(logits, Tensor)
-    return reduced(sides, len(outputs), {side: weight}, reduction, is_list)
+    result: Tensor = reduced(sides, len(outputs), {side: weight}, reduction, is_list)
+    return result
 
 
 # ---- the generator's side ----------------------------------------------------------------------
@@ -293,7 +295,9 @@ def generator_loss(
         return weighted(weight, ops.multi_tensor_loss(flatten(sides)).total)
     check_reduction(reduction, output_reduction, normalize_by_mask)
     sides = masked_sides(sides, {"mask": mask}, loss, len(fakes), normalize_by_mask)
-    return reduced(sides, len(fakes), dict.fromkeys(sides, weight), reduction, is_list)
+    weights = dict.fromkeys(sides, weight)
+    result: Tensor = reduced(sides, len(fakes), weights, reduction, is_list)
+    return result
 
 
 def generator_loss_details(

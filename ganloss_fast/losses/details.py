@@ -80,12 +80,12 @@ class _LogitMeans(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, means, *logits):
+    def forward(ctx: Any, means: Tensor, *logits: Tensor) -> Tensor:
         ctx.kinds = [(t.shape, t.numel(), t.dtype) for t in logits]
         return means.clone()
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         gradients: list[Tensor | None] = [None] * len(ctx.kinds)
         for k, (shape, count, dtype) in enumerate(ctx.kinds):
             if ctx.needs_input_grad[1 + k]:
@@ -191,7 +191,8 @@ class LossDetails:
         logits = side.logits(self._outputs)
         if is_plain_eager(logits[0]):
             means = side.statistics(self._computed, self._outputs).mean
-            return _LogitMeans.apply(means, *logits)
+            attached: Tensor = _LogitMeans.apply(means, *logits)
+            return attached
         dtype = self._computed.total.dtype
         return torch.stack([t.to(compute_dtype(t.dtype)).mean().to(dtype) for t in logits])
 

@@ -41,7 +41,8 @@ def mean_over_ranks(values: Tensor, group: ProcessGroup) -> Tensor:
             "torch._dynamo.config.trace_autograd_ops, which loses gradients of its gradient. "
             "Call backward() outside of the compiled function, and leave the option off."
         )
-    return _MeanOverRanks.apply(values, group)
+    mean: Tensor = _MeanOverRanks.apply(values, group)
+    return mean
 
 
 def check_process_group(group: object) -> None:

@@ -6,6 +6,8 @@ same name in ``csrc/cpu``, ``csrc/cuda`` and ``triton``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,15 +38,16 @@ class Interpolate(torch.autograd.Function):
     """Linear in the samples, so its backward is a few PyTorch ops with all their derivatives."""
 
     @staticmethod
-    def forward(ctx, kernels, real, fake, alpha):
+    def forward(ctx: Any, kernels: Kernels, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
         samples = (real, fake) if ctx.needs_input_grad[3] else (None, None)
         ctx.save_for_backward(*samples, alpha)
         ctx.dtype = real.dtype
-        return kernels.interpolate(real, fake, alpha)
+        points: Tensor = kernels.interpolate(real, fake, alpha)
+        return points
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         if g is None:
             return None, None, None, None
         real, fake, alpha = ctx.saved_tensors
@@ -64,13 +67,14 @@ class Interpolate(torch.autograd.Function):
 
 def interpolate_function(kernels: Kernels, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     """``ganloss_fast::interpolate``, with all derivatives."""
-    return Interpolate.apply(kernels, real, fake, alpha)
+    points: Tensor = Interpolate.apply(kernels, real, fake, alpha)
+    return points
 
 
 # ---- fake kernel -------------------------------------------------------------------------------
 
 
-def _fake(real, fake, alpha):
+def _fake(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     return torch.empty_like(real)
 
 

@@ -7,7 +7,7 @@ same name in ``csrc/cpu``, ``csrc/cuda`` and ``triton``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,7 +66,9 @@ def _savable(segment: Segment) -> Segment:
 
 def flatten_segments(
     segments: Sequence[Segment],
-) -> tuple[list, list, list, list, list, list, list]:
+) -> tuple[
+    list[Tensor], list[Tensor], list[Tensor], list[int], list[int], list[float], list[float]
+]:
     """The segments as the op's schema takes them: dense lists, and which operands are there."""
     others = [s.b for s in segments if s.b is not None]
     weights = [s.weight for s in segments if s.weight is not None]
@@ -149,7 +151,7 @@ class SegmentConstants(NamedTuple):
         """How many of the tensors a ++ b ++ weights may have a gradient: the first."""
         return self.a_count + self.b_count
 
-    def arguments(self, tensors: Sequence[Tensor]) -> tuple:
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         """The segment arguments of an op, from the tensors a ++ b ++ weights."""
         return (
             list(tensors[: self.a_count]),
@@ -164,7 +166,13 @@ class SegmentConstants(NamedTuple):
 
 class MultiTensorLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, kernels, segments, with_statistics, *tensors):
+    def forward(
+        ctx: Any,
+        kernels: Kernels,
+        segments: SegmentConstants,
+        with_statistics: bool,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.kernels, ctx.segments = kernels, segments
         ctx.save_for_backward(*tensors)
@@ -175,7 +183,9 @@ class MultiTensorLoss(torch.autograd.Function):
         return total, values, statistics
 
     @staticmethod
-    def backward(ctx, grad_total, grad_values, _):
+    def backward(
+        ctx: Any, grad_total: Tensor | None, grad_values: Tensor | None, _: Any
+    ) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
         gradients: list[Tensor | None] = [None] * len(tensors)
@@ -191,7 +201,15 @@ class MultiTensorLoss(torch.autograd.Function):
 
 class MultiTensorLossBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, kernels, segments, wanted, grad_total, grad_values, *tensors):
+    def forward(
+        ctx: Any,
+        kernels: Kernels,
+        segments: SegmentConstants,
+        wanted: Sequence[int],
+        grad_total: Tensor | None,
+        grad_values: Tensor | None,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.kernels, ctx.segments, ctx.wanted = kernels, segments, wanted
         ctx.save_for_backward(grad_total, grad_values, *tensors)
@@ -202,7 +220,7 @@ class MultiTensorLossBackward(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx, *directions):
+    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_total, grad_values, *tensors = ctx.saved_tensors
         gradients: list[Tensor | None] = [None] * (2 + len(tensors))
         if any(direction is not None for direction in directions):
@@ -235,16 +253,16 @@ class MultiTensorLossBackward(torch.autograd.Function):
 class MultiTensorLossDoubleBackward(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx,
-        kernels,
-        segments,
-        wanted,
-        wanted_second,
-        direction_count,
-        grad_total,
-        grad_values,
-        *directions_and_tensors,
-    ):
+        ctx: Any,
+        kernels: Kernels,
+        segments: SegmentConstants,
+        wanted: Sequence[int],
+        wanted_second: Sequence[int],
+        direction_count: int,
+        grad_total: Tensor | None,
+        grad_values: Tensor | None,
+        *directions_and_tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
         directions = list(directions_and_tensors[:direction_count])
         tensors = directions_and_tensors[direction_count:]
         grad_grad_total, grad_grad_values, second = kernels.multi_tensor_loss_double_backward(
@@ -258,7 +276,7 @@ class MultiTensorLossDoubleBackward(torch.autograd.Function):
         return grad_grad_total, grad_grad_values, *second
 
     @staticmethod
-    def backward(ctx, *_):
+    def backward(ctx: Any, *_: Any) -> None:
         refuse_third_order("multi_tensor_loss")
 
 
@@ -280,13 +298,25 @@ def multi_tensor_loss_function(
             "grad. Detach it, or multiply the logits yourself."
         )
     segments = SegmentConstants(len(a), len(b), operands, terms, parameters, scale)
-    return MultiTensorLoss.apply(kernels, segments, with_statistics, *a, *b, *weights)
+    result: tuple[Tensor, Tensor, Tensor] = MultiTensorLoss.apply(
+        kernels, segments, with_statistics, *a, *b, *weights
+    )
+    return result
 
 
 # ---- fake kernels ------------------------------------------------------------------------------
 
 
-def _fake(a, b, weights, operands, terms, parameters, scale, with_statistics):
+def _fake(
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operands: Sequence[int],
+    terms: Sequence[int],
+    parameters: Sequence[float],
+    scale: Sequence[float],
+    with_statistics: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     dtype = result_dtype(a)
     return (
         a[0].new_empty((), dtype=dtype),
@@ -295,7 +325,9 @@ def _fake(a, b, weights, operands, terms, parameters, scale, with_statistics):
     )
 
 
-def _fake_gradients(a, b, operands, wanted):
+def _fake_gradients(
+    a: Sequence[Tensor], b: Sequence[Tensor], operands: Sequence[int], wanted: Sequence[int]
+) -> list[Tensor]:
     """Gradients of ``wanted`` of a ++ b: a b shaped like its a takes the layout of a."""
     with_b = [s for s, taken in enumerate(operands) if taken & 1]
     gradients = []
@@ -310,25 +342,34 @@ def _fake_gradients(a, b, operands, wanted):
 
 
 def _fake_backward(
-    grad_total, grad_values, a, b, weights, operands, terms, parameters, scale, wanted
-):
+    grad_total: Tensor | None,
+    grad_values: Tensor | None,
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operands: Sequence[int],
+    terms: Sequence[int],
+    parameters: Sequence[float],
+    scale: Sequence[float],
+    wanted: Sequence[int],
+) -> list[Tensor]:
     return _fake_gradients(a, b, operands, wanted)
 
 
 def _fake_double_backward(
-    directions,
-    grad_total,
-    grad_values,
-    a,
-    b,
-    weights,
-    operands,
-    terms,
-    parameters,
-    scale,
-    wanted,
-    wanted_second,
-):
+    directions: Sequence[Tensor],
+    grad_total: Tensor | None,
+    grad_values: Tensor | None,
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operands: Sequence[int],
+    terms: Sequence[int],
+    parameters: Sequence[float],
+    scale: Sequence[float],
+    wanted: Sequence[int],
+    wanted_second: Sequence[int],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     dtype = result_dtype(a)
     total, values = a[0].new_empty((), dtype=dtype), a[0].new_empty((len(a),), dtype=dtype)
     return total, values, _fake_gradients(a, b, operands, wanted_second)

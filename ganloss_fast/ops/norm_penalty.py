@@ -6,6 +6,8 @@ same name in ``csrc/cpu``, ``csrc/cuda`` and ``triton``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,8 @@ def norm_penalty(gradient: Tensor, mode: str, target: float, scale: float) -> tu
     kernel = serving(NORM_PENALTY, gradient)
     if kernel is None:
         return norm_penalty_reference(gradient, mode, target, scale)
-    return kernel(gradient, PENALTY_MODES.index(mode), target, scale)
+    result: tuple[Tensor, Tensor] = kernel(gradient, PENALTY_MODES.index(mode), target, scale)
+    return result
 
 
 # ---- reference ---------------------------------------------------------------------------------
@@ -52,7 +55,9 @@ def norm_penalty_reference(
 
 class NormPenalty(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, kernels, gradient, mode, target, scale):
+    def forward(
+        ctx: Any, kernels: Kernels, gradient: Tensor, mode: int, target: float, scale: float
+    ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         penalty, norms = kernels.norm_penalty(gradient, mode, target, scale)
         ctx.kernels, ctx.penalty = kernels, (mode, target, scale)
@@ -61,7 +66,7 @@ class NormPenalty(torch.autograd.Function):
         return penalty, norms
 
     @staticmethod
-    def backward(ctx, grad_penalty, _):
+    def backward(ctx: Any, grad_penalty: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
         if grad_penalty is None:
             return None, None, None, None, None
         gradient, norms = ctx.saved_tensors
@@ -71,14 +76,26 @@ class NormPenalty(torch.autograd.Function):
 
 class NormPenaltyBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, kernels, grad_penalty, gradient, norms, mode, target, scale):
+    def forward(
+        ctx: Any,
+        kernels: Kernels,
+        grad_penalty: Tensor,
+        gradient: Tensor,
+        norms: Tensor,
+        mode: int,
+        target: float,
+        scale: float,
+    ) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.kernels, ctx.penalty = kernels, (mode, target, scale)
         ctx.save_for_backward(grad_penalty, gradient, norms)
-        return kernels.norm_penalty_backward(grad_penalty, gradient, norms, mode, target, scale)
+        result: Tensor = kernels.norm_penalty_backward(
+            grad_penalty, gradient, norms, mode, target, scale
+        )
+        return result
 
     @staticmethod
-    def backward(ctx, direction):
+    def backward(ctx: Any, direction: Tensor | None) -> tuple[Tensor | None, ...]:
         if direction is None:
             return (None,) * 7
         grad_grad_penalty, second = NormPenaltyDoubleBackward.apply(
@@ -89,13 +106,24 @@ class NormPenaltyBackward(torch.autograd.Function):
 
 class NormPenaltyDoubleBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, kernels, direction, grad_penalty, gradient, norms, mode, target, scale):
-        return kernels.norm_penalty_double_backward(
+    def forward(
+        ctx: Any,
+        kernels: Kernels,
+        direction: Tensor,
+        grad_penalty: Tensor,
+        gradient: Tensor,
+        norms: Tensor,
+        mode: int,
+        target: float,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = kernels.norm_penalty_double_backward(
             direction, grad_penalty, gradient, norms, mode, target, scale
         )
+        return result
 
     @staticmethod
-    def backward(ctx, *_):
+    def backward(ctx: Any, *_: Any) -> None:
         refuse_third_order("norm_penalty")
 
 
@@ -103,13 +131,14 @@ def norm_penalty_function(
     kernels: Kernels, gradient: Tensor, mode: int, target: float, scale: float
 ) -> tuple[Tensor, Tensor]:
     """``ganloss_fast::norm_penalty``, differentiable to second order."""
-    return NormPenalty.apply(kernels, gradient, mode, target, scale)
+    result: tuple[Tensor, Tensor] = NormPenalty.apply(kernels, gradient, mode, target, scale)
+    return result
 
 
 # ---- fake kernels ------------------------------------------------------------------------------
 
 
-def _fake(gradient, mode, target, scale):
+def _fake(gradient: Tensor, mode: int, target: float, scale: float) -> tuple[Tensor, Tensor]:
     dtype = compute_dtype(gradient.dtype)
     return (
         gradient.new_empty((), dtype=dtype),
@@ -117,11 +146,21 @@ def _fake(gradient, mode, target, scale):
     )
 
 
-def _fake_backward(grad_penalty, gradient, norms, mode, target, scale):
+def _fake_backward(
+    grad_penalty: Tensor, gradient: Tensor, norms: Tensor, mode: int, target: float, scale: float
+) -> Tensor:
     return torch.empty_like(gradient)
 
 
-def _fake_double_backward(direction, grad_penalty, gradient, norms, mode, target, scale):
+def _fake_double_backward(
+    direction: Tensor,
+    grad_penalty: Tensor,
+    gradient: Tensor,
+    norms: Tensor,
+    mode: int,
+    target: float,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
     return torch.empty_like(grad_penalty), torch.empty_like(gradient)
 
 

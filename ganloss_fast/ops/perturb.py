@@ -6,6 +6,8 @@ same name in ``csrc/cpu``, ``csrc/cuda`` and ``triton``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -87,24 +89,26 @@ class Perturb(torch.autograd.Function):
     """The noise does not depend on the inputs, so the gradient passes through."""
 
     @staticmethod
-    def forward(ctx, kernels, inputs, sigma, seed):
+    def forward(ctx: Any, kernels: Kernels, inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
-        return kernels.perturb(inputs, sigma, seed)
+        perturbed: Tensor = kernels.perturb(inputs, sigma, seed)
+        return perturbed
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         return None, g, None, None
 
 
 def perturb_function(kernels: Kernels, inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
     """``ganloss_fast::perturb``, with all derivatives."""
-    return Perturb.apply(kernels, inputs, sigma, seed)
+    perturbed: Tensor = Perturb.apply(kernels, inputs, sigma, seed)
+    return perturbed
 
 
 # ---- fake kernel -------------------------------------------------------------------------------
 
 
-def _fake(inputs, sigma, seed):
+def _fake(inputs: Tensor, sigma: float, seed: Tensor) -> Tensor:
     return torch.empty_like(inputs)
 
 

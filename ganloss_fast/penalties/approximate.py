@@ -392,7 +392,8 @@ def _is_same(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_is_same(a[key], b[key]) for key in a)
     if isinstance(a, tuple) and any(hasattr(part, "tobytes") for part in a):
         return len(a) == len(b) and all(map(_is_same, a, b))
-    return a.tobytes() == b.tobytes() if hasattr(a, "tobytes") else a == b
+    same: bool = a.tobytes() == b.tobytes() if hasattr(a, "tobytes") else a == b
+    return same
 
 
 def _warn_if_lost(sigma: float, precisions: set[torch.dtype]) -> None:

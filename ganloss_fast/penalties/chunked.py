@@ -8,16 +8,18 @@ one slice plus one copy of the gradients. The FLOPs are those of the penalty in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ganloss_fast.checks import check_integer
-from ganloss_fast.graph_cut.hooks import is_compiled, walk
+from ganloss_fast.graph_cut.hooks import is_compiled
+from ganloss_fast.graph_cut.rows import walk
 from ganloss_fast.ops.terms import compute_dtype
 from ganloss_fast.penalties.critic.arguments import CriticArguments, Rows
+from ganloss_fast.penalties.critic.call import CriticCall
 from ganloss_fast.penalties.critic.gradient import (
-    CriticCall,
     CriticRun,
     explaining_missing_derivatives,
     gradients_of,
@@ -36,12 +38,12 @@ class _Precomputed(torch.autograd.Function):
     """A value whose gradients are known already, and have no graph."""
 
     @staticmethod
-    def forward(ctx, value, gradients, *tensors):
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *tensors: Tensor) -> Tensor:
         ctx.gradients = gradients
         return value.clone()
 
     @staticmethod
-    def backward(ctx, incoming):
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # once_differentiable lets an incoming 1 pass
             raise NotImplementedError(
                 "chunk_size: the gradients of a penalty in slices have no graph, so a backward "
@@ -73,7 +75,8 @@ class _Gradients:
         if not self._sums:
             return value
         tensors, gradients = zip(*self._sums.values())
-        return _Precomputed.apply(value, gradients, *tensors)
+        attached: Tensor = _Precomputed.apply(value, gradients, *tensors)
+        return attached
 
 
 def check_chunk_size(chunk_size: object) -> int:

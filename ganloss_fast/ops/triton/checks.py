@@ -43,7 +43,15 @@ def check_same(name: str, tensor: Tensor, like: Tensor) -> None:
         raise TypeError(f"{name}: expected dtype {like.dtype}, got {tensor.dtype}")
 
 
-def check_segments(a, b, weights, operands, terms, parameters, scale) -> None:
+def check_segments(
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operands: Sequence[int],
+    terms: Sequence[int],
+    parameters: Sequence[float],
+    scale: Sequence[float],
+) -> None:
     count = len(a)
     if count == 0:
         raise ValueError("a: expected at least one segment, got none")

@@ -10,7 +10,7 @@ call with a segment of more than one tile also fills a small workspace with zero
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -62,7 +62,15 @@ class DenseSegment(NamedTuple):
         return self.b is not None and self.b.dim() == 0
 
 
-def dense_segments(a, b, weights, operands, terms, parameters, scale) -> list[DenseSegment]:
+def dense_segments(
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operands: Sequence[int],
+    terms: Sequence[int],
+    parameters: Sequence[float],
+    scale: Sequence[float],
+) -> list[DenseSegment]:
     check_segments(a, b, weights, operands, terms, parameters, scale)
     next_b, next_weight = iter(b), iter(weights)
     segments = []
@@ -96,7 +104,9 @@ def shared_workspace(segments: Sequence[DenseSegment], sums: int) -> Tensor | No
     return workspace_for(max(s.programs for s in segments), sums, segments[0].a.device)
 
 
-def launch(kernel, segment: DenseSegment, workspace: Tensor | None, *tensors) -> None:
+def launch(
+    kernel: Any, segment: DenseSegment, workspace: Tensor | None, *tensors: Tensor | int | None
+) -> None:
     """Launches a segment kernel with what all of them take beside their own tensors."""
     count = segment.a.numel()
     programs = program_count(count)
@@ -120,7 +130,16 @@ def launch(kernel, segment: DenseSegment, workspace: Tensor | None, *tensors) ->
     )
 
 
-def multi_tensor_loss(a, b, weights, operands, terms, parameters, scale, with_statistics):
+def multi_tensor_loss(
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operands: Sequence[int],
+    terms: Sequence[int],
+    parameters: Sequence[float],
+    scale: Sequence[float],
+    with_statistics: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """-> total [], values [S], statistics [S, 4] or [0, 4]"""
     segments = dense_segments(a, b, weights, operands, terms, parameters, scale)
     dtype = result_dtype(a)
@@ -200,8 +219,17 @@ def incoming(
 
 
 def multi_tensor_loss_backward(
-    grad_total, grad_values, a, b, weights, operands, terms, parameters, scale, wanted
-):
+    grad_total: Tensor | None,
+    grad_values: Tensor | None,
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operands: Sequence[int],
+    terms: Sequence[int],
+    parameters: Sequence[float],
+    scale: Sequence[float],
+    wanted: Sequence[int],
+) -> list[Tensor]:
     """Gradients of the tensors of  a ++ b  whose indices are in ``wanted``, in that order."""
     segments = dense_segments(a, b, weights, operands, terms, parameters, scale)
     given = incoming(grad_total, grad_values, a)
@@ -226,19 +254,19 @@ def multi_tensor_loss_backward(
 
 
 def multi_tensor_loss_double_backward(
-    directions,
-    grad_total,
-    grad_values,
-    a,
-    b,
-    weights,
-    operands,
-    terms,
-    parameters,
-    scale,
-    wanted,
-    wanted_second,
-):
+    directions: Sequence[Tensor],
+    grad_total: Tensor | None,
+    grad_values: Tensor | None,
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    operands: Sequence[int],
+    terms: Sequence[int],
+    parameters: Sequence[float],
+    scale: Sequence[float],
+    wanted: Sequence[int],
+    wanted_second: Sequence[int],
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """-> grad of grad_total [], grad of grad_values [S], gradients of ``wanted_second``"""
     segments = dense_segments(a, b, weights, operands, terms, parameters, scale)
     given = incoming(grad_total, grad_values, a)

@@ -260,7 +260,16 @@ def penalty_gradient_kernel(
 # ---- launchers -----------------------------------------------------------------------------------
 
 
-def launch_row_dots(x, y, norms, results, mean, mode, target, scale) -> None:
+def launch_row_dots(
+    x: Tensor,
+    y: Tensor | None,
+    norms: Tensor | None,
+    results: Tensor,
+    mean: Tensor,
+    mode: int,
+    target: float,
+    scale: float,
+) -> None:
     """results_i from <x_i, y_i>, and their weighted mean: see row_dots_kernel."""
     geometry = row_geometry(*rows_of(x))
     row_dots_kernel[(geometry.programs,)](
@@ -286,7 +295,16 @@ def launch_row_dots(x, y, norms, results, mean, mode, target, scale) -> None:
     )
 
 
-def launch_penalty_gradient(x, y, norms, dots, grad_penalty, mode, target, scale) -> Tensor:
+def launch_penalty_gradient(
+    x: Tensor,
+    y: Tensor | None,
+    norms: Tensor,
+    dots: Tensor | None,
+    grad_penalty: Tensor,
+    mode: int,
+    target: float,
+    scale: float,
+) -> Tensor:
     out = torch.empty_like(x)
     if out.numel() == 0:
         return out
@@ -313,7 +331,7 @@ def launch_penalty_gradient(x, y, norms, dots, grad_penalty, mode, target, scale
     return out
 
 
-def norm_penalty(gradient: Tensor, mode: int, target: float, scale: float):
+def norm_penalty(gradient: Tensor, mode: int, target: float, scale: float) -> tuple[Tensor, Tensor]:
     """gradient [B, ...] -> penalty [], norms [B]"""
     check_penalty(gradient, mode)
     g = dense_by_sample(gradient)
@@ -325,7 +343,9 @@ def norm_penalty(gradient: Tensor, mode: int, target: float, scale: float):
     return penalty, norms
 
 
-def norm_penalty_backward(grad_penalty, gradient, norms, mode, target, scale):
+def norm_penalty_backward(
+    grad_penalty: Tensor, gradient: Tensor, norms: Tensor, mode: int, target: float, scale: float
+) -> Tensor:
     check_penalty_backward(grad_penalty, gradient, norms, mode)
     g = dense_by_sample(gradient)
     norms = read_one_by_one(norms, accumulator_of(g))
@@ -334,7 +354,15 @@ def norm_penalty_backward(grad_penalty, gradient, norms, mode, target, scale):
     return restore_layout(out, g, gradient)
 
 
-def norm_penalty_double_backward(direction, grad_penalty, gradient, norms, mode, target, scale):
+def norm_penalty_double_backward(
+    direction: Tensor,
+    grad_penalty: Tensor,
+    gradient: Tensor,
+    norms: Tensor,
+    mode: int,
+    target: float,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
     """-> grad of grad_penalty [], grad of gradient [B, ...]
 
     Two launches: a sample's <g, v> must be complete before its first element is written.

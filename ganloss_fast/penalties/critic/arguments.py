@@ -72,7 +72,9 @@ class CriticArguments:
     samples, none of which has rows itself, may be either: ``batch_args`` has to say.
     """
 
-    def __init__(self, args: Sequence, kwargs: Mapping, batch: int, batch_args: BatchArgs) -> None:
+    def __init__(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], batch: int, batch_args: BatchArgs
+    ) -> None:
         self.values: list[Any] = []
         self.names: list[str] = []
         self.batched: list[bool] = []
@@ -104,7 +106,7 @@ class CriticArguments:
             self.names += [name] * len(values)
             self.batched += flags
 
-    def mapped(self, function: Callable[[Any, bool], Any]) -> tuple[list, dict[str, Any]]:
+    def mapped(self, function: Callable[[Any, bool], Any]) -> tuple[list[Any], dict[str, Any]]:
         """args and kwargs with ``function(value, is_batched)`` in place of every value."""
         values = iter([function(v, b) for v, b in zip(self.values, self.batched)])
         trees = [
@@ -159,7 +161,7 @@ def _is_batched(name: str, value: Any, batch: int, named: bool | None) -> bool:
     return True
 
 
-def check_batch_args(args: Sequence, kwargs: Mapping, batch_args: BatchArgs) -> None:
+def check_batch_args(args: Sequence[Any], kwargs: Mapping[str, Any], batch_args: BatchArgs) -> None:
     if batch_args is None:
         return
     for key in batch_args:

@@ -26,7 +26,7 @@ from ganloss_fast.penalties.critic.arguments import BatchArgs, check_batch_args
 
 LogitReduction = Literal["sum", "mean"]
 InvScale = Any  # float, 0-d Tensor or torch.amp.GradScaler
-CriticArgs = Sequence | Mapping
+CriticArgs = Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class Call:
     """
 
     critic: Callable[..., Any]
-    args: Sequence = ()
+    args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     output_weights: Sequence[float] | None = None
     logit_reduction: LogitReduction = "sum"
@@ -150,8 +150,8 @@ class CriticCall:
     """A critic with everything about one call but its inputs."""
 
     critic: Callable[..., Any]
-    args: Sequence = ()
-    kwargs: Mapping = field(default_factory=dict)
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
     output_weights: Sequence[float] | None = None
     logit_reduction: LogitReduction = "sum"
     inv_scale: InvScale = None

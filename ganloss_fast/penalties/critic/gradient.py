@@ -14,7 +14,8 @@ from torch.autograd import forward_ad
 from ganloss_fast._torch import BatchNorm, is_functorch_active
 from ganloss_fast.checks import check_number, describe
 from ganloss_fast.graph_cut import second_order
-from ganloss_fast.graph_cut.hooks import is_compiled, walk
+from ganloss_fast.graph_cut.hooks import is_compiled
+from ganloss_fast.graph_cut.rows import walk
 from ganloss_fast.ops.terms import compute_dtype
 from ganloss_fast.penalties.critic.call import CriticCall, InvScale
 from ganloss_fast.penalties.critic.few_logits import warn_of_few_logits
@@ -235,7 +236,7 @@ IN_PLACE = (
 def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGradients:
     """The same under torch.compile and torch.func, where autograd.grad is not to be had."""
     if not is_functional():  # traced as far as the call of this, and given up here
-        return torch.compiler.disable(input_gradients)(call, points)
+        return torch.compiler.disable(input_gradients)(call, points)  # type: ignore[no-any-return]
     refuse_untraceable(call.critic)
     scale, inverse = scales(call.inv_scale, points[0])
 

@@ -29,9 +29,10 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from ganloss_fast._torch import FakeTensor
-from ganloss_fast.graph_cut.hooks import is_compiled, walk
+from ganloss_fast.graph_cut.hooks import is_compiled
+from ganloss_fast.graph_cut.rows import walk
 from ganloss_fast.penalties.critic.arguments import CriticArguments
-from ganloss_fast.penalties.critic.gradient import CriticCall
+from ganloss_fast.penalties.critic.call import CriticCall
 from ganloss_fast.penalties.critic.leaf_gradients import gradients_aside, leaves_of
 from ganloss_fast.penalties.critic.modules import ModuleStates
 from ganloss_fast.penalties.critic.slices import (
@@ -72,10 +73,12 @@ class _Record:
         ]
 
 
-_records: weakref.WeakKeyDictionary[Any, dict[tuple, _Record]] = weakref.WeakKeyDictionary()
+_records: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], _Record]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
-def _record_of(call: CriticCall, way: tuple) -> _Record:
+def _record_of(call: CriticCall, way: tuple[Any, ...]) -> _Record:
     critic: Any = call.critic
     if isinstance(critic, types.MethodType):  # a bound method is another object every time
         critic, way = critic.__self__, (critic.__func__, *way)
@@ -230,7 +233,8 @@ class _Question:
         coarsest = max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
         if device == "cuda" and coarsest < 1e-3 and torch.float64 not in dtypes:
             coarsest = 2.0**-10  # TF32
-        return coarsest**0.5
+        tolerance: float = coarsest**0.5
+        return tolerance
 
     def _weighted(self, values: Tensor) -> Tensor:
         weights = torch.rand(values.shape, generator=self._generator) + 0.5

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ganloss_fast.graph_cut.hooks import walk
+from ganloss_fast.graph_cut.rows import walk
 
 
 def leaves_of(tensors: Sequence[Tensor]) -> list[Tensor]:

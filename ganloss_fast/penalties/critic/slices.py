@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ganloss_fast._torch import has_backward_hooks
 from ganloss_fast.penalties.critic.arguments import CriticArguments, Rows, take_rows
-from ganloss_fast.penalties.critic.gradient import CriticCall, CriticRun
+from ganloss_fast.penalties.critic.call import CriticCall
+from ganloss_fast.penalties.critic.gradient import CriticRun
 from ganloss_fast.penalties.critic.modules import (
     ModuleStates,
     before_first_run,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
-from ganloss_fast.graph_cut.hooks import walk
+from ganloss_fast.graph_cut.rows import walk
 
 _SHARDED = (
     "critic: it is sharded by FSDP, which cannot be differentiated twice: gradients of the penalty "

@@ -15,7 +15,7 @@ from torch import Tensor
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-Outputs = Tensor | Sequence[Tensor]
+Logits = Tensor | Sequence[Tensor]
 Weight = float | Tensor
 
 # ---- saying what came --------------------------------------------------------------------------

@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import Outputs, Value, check_names, describe
-from ganloss_fast.losses import adversarial, matching, table
+from ganloss_fast.checks import Logits, Value, check_names, describe
+from ganloss_fast.losses import adversarial, matching
 from ganloss_fast.losses.matching import Features
-from ganloss_fast.losses.table import LossLike
+from ganloss_fast.losses.table import LossLike, resolve_loss
 from ganloss_fast.penalties.critic.call import Critic
 from ganloss_fast.penalties.gradient_penalty import gradient_penalty
 from ganloss_fast.penalties.points import Samples
-from ganloss_fast.penalties.table import PenaltyLike
-from ganloss_fast.penalties.table import resolve as resolve_penalty
+from ganloss_fast.penalties.table import PenaltyLike, resolve_penalty
 
 
 class _Held(NamedTuple):
@@ -100,10 +99,10 @@ class DiscriminatorLoss(_Configured):
     """:func:`ganloss_fast.discriminator_loss`, called with (real, fake)."""
 
     def __init__(self, loss: LossLike, **options: Any) -> None:
-        constants = {"loss": table.resolve(loss)}
+        constants = {"loss": resolve_loss(loss)}
         super().__init__(adversarial.discriminator_loss, constants, options)
 
-    def forward(self, real: Outputs, fake: Outputs) -> Tensor:
+    def forward(self, real: Logits, fake: Logits) -> Tensor:
         return adversarial.discriminator_loss(real, fake, **self.options)
 
 
@@ -111,9 +110,9 @@ class GeneratorLoss(_Configured):
     """:func:`ganloss_fast.generator_loss`, called with (fake, real=None)."""
 
     def __init__(self, loss: LossLike, **options: Any) -> None:
-        super().__init__(adversarial.generator_loss, {"loss": table.resolve(loss)}, options)
+        super().__init__(adversarial.generator_loss, {"loss": resolve_loss(loss)}, options)
 
-    def forward(self, fake: Outputs, real: Outputs | None = None) -> Tensor:
+    def forward(self, fake: Logits, real: Logits | None = None) -> Tensor:
         return adversarial.generator_loss(fake, real=real, **self.options)
 
 

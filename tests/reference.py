@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast.losses.distributed import mean_over_ranks
-from ganloss_fast.losses.table import LossLike, resolve
+from ganloss_fast.losses.table import LossLike, resolve_loss
 from ganloss_fast.ops.interpolate import interpolate_reference as lerp
 from ganloss_fast.ops.multi_tensor_loss import multi_tensor_loss_reference as multi_tensor_loss
 from ganloss_fast.ops.norm_penalty import norm_penalty_reference as norm_penalty
@@ -142,7 +142,7 @@ def discriminator_loss(
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.discriminator_loss`."""
-    loss = resolve(loss)
+    loss = resolve_loss(loss)
     reals, fakes = _listed(real), _listed(fake)
     masks = zip(_masks(real_mask, len(reals)), _masks(fake_mask, len(fakes)), strict=True)
     per_output = []
@@ -175,7 +175,7 @@ def generator_loss(
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """The plain form of :func:`ganloss_fast.generator_loss`."""
-    loss = resolve(loss)
+    loss = resolve_loss(loss)
     fakes = _listed(fake)
     reals = fakes if real is None else _listed(real)
     per_output = []

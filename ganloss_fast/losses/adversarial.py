@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ganloss_fast import ops
-from ganloss_fast.checks import Outputs, Weight, as_outputs, check_choice, check_flag, check_weight
+from ganloss_fast.checks import Logits, Weight, as_outputs, check_choice, check_flag, check_weight
 from ganloss_fast.losses.details import (
     REDUCTIONS,
     LossDetails,
@@ -34,7 +34,7 @@ from ganloss_fast.losses.sides import (
     pair_outputs,
     with_logits,
 )
-from ganloss_fast.losses.table import Loss, LossLike, resolve
+from ganloss_fast.losses.table import Loss, LossLike, resolve_loss
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -58,8 +58,8 @@ def _check_weights(loss: Loss, real_weight: Weight, fake_weight: Weight) -> dict
 
 
 def discriminator_loss(
-    real: Outputs,
-    fake: Outputs,
+    real: Logits,
+    fake: Logits,
     loss: LossLike,
     *,
     real_weight: Weight = 1.0,
@@ -115,7 +115,7 @@ def discriminator_loss(
             sequences, lie on different devices, or if options do not combine.
         TypeError: if logits are not floating-point tensors.
     """
-    loss = resolve(loss)
+    loss = resolve_loss(loss)
     weights = _check_weights(loss, real_weight, fake_weight)
     check_group(loss, process_group)
     reals, fakes = pair_outputs(real, fake, loss)
@@ -132,8 +132,8 @@ def discriminator_loss(
 
 
 def discriminator_loss_details(
-    real: Outputs,
-    fake: Outputs,
+    real: Logits,
+    fake: Logits,
     loss: LossLike,
     *,
     real_weight: Weight = 1.0,
@@ -152,7 +152,7 @@ def discriminator_loss_details(
     Returns:
         :class:`LossDetails`.
     """
-    loss = resolve(loss)
+    loss = resolve_loss(loss)
     weights = _check_weights(loss, real_weight, fake_weight)
     check_group(loss, process_group)
     reals, fakes = pair_outputs(real, fake, loss)
@@ -164,7 +164,7 @@ def discriminator_loss_details(
 
 
 def discriminator_side_loss(
-    logits: Outputs,
+    logits: Logits,
     target_is_real: bool,
     loss: LossLike,
     *,
@@ -199,7 +199,7 @@ def discriminator_side_loss(
             :func:`discriminator_loss`.
         TypeError: if logits are not floating-point tensors.
     """
-    loss = resolve(loss)
+    loss = resolve_loss(loss)
     check_flag("target_is_real", target_is_real)
     weight = check_weight("weight", weight)
     if loss.relativistic is not None:
@@ -225,7 +225,7 @@ def discriminator_side_loss(
 
 
 def _generator_outputs(
-    fake: Outputs, real: Outputs | None, loss: Loss
+    fake: Logits, real: Logits | None, loss: Loss
 ) -> tuple[list[Tensor], list[Tensor] | None]:
     if loss.relativistic is None:
         if real is not None:
@@ -244,10 +244,10 @@ def _generator_outputs(
 
 
 def generator_loss(
-    fake: Outputs,
+    fake: Logits,
     loss: LossLike,
     *,
-    real: Outputs | None = None,
+    real: Logits | None = None,
     weight: Weight = 1.0,
     mask: Mask = None,
     normalize_by_mask: bool = False,
@@ -284,7 +284,7 @@ def generator_loss(
             :func:`discriminator_loss`.
         TypeError: if logits are not floating-point tensors.
     """
-    loss = resolve(loss)
+    loss = resolve_loss(loss)
     weight = check_weight("weight", weight)
     check_group(loss, process_group)
     fakes, reals = _generator_outputs(fake, real, loss)
@@ -301,10 +301,10 @@ def generator_loss(
 
 
 def generator_loss_details(
-    fake: Outputs,
+    fake: Logits,
     loss: LossLike,
     *,
-    real: Outputs | None = None,
+    real: Logits | None = None,
     weight: Weight = 1.0,
     mask: Mask = None,
     normalize_by_mask: bool = False,
@@ -316,7 +316,7 @@ def generator_loss_details(
     Returns:
         :class:`LossDetails`; ``real`` is None unless the loss is average relativistic.
     """
-    loss = resolve(loss)
+    loss = resolve_loss(loss)
     weight = check_weight("weight", weight)
     check_group(loss, process_group)
     fakes, reals = _generator_outputs(fake, real, loss)

@@ -78,17 +78,16 @@ def _label_map(name: str, label: Tensor, logits: Tensor) -> Tensor:
     return label.expand(logits.shape)
 
 
-Outputs = list[Tensor]
-"""The logits of every discriminator output."""
-
-
-def _each(outputs: Outputs, *summands: tuple[Term, float]) -> list[Segment]:
+def _each(outputs: list[Tensor], *summands: tuple[Term, float]) -> list[Segment]:
     """``scale * mean(term(logits))`` for every output and every summand."""
     return [Segment(logits, term, scale) for logits in outputs for term, scale in summands]
 
 
 class Loss(Value, ABC):
-    """What every loss of the table gives: its segments for each side, with a common scale."""
+    """What every loss of the table gives: its segments for each side, with a common scale.
+
+    ``outputs`` are the logits of every discriminator output.
+    """
 
     name: ClassVar[str]
     relativistic_terms: ClassVar[TermPair]  # absent where there is no relativistic form
@@ -96,15 +95,15 @@ class Loss(Value, ABC):
     detach_means: bool = False
 
     @abstractmethod
-    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         """The discriminator loss on real logits."""
 
     @abstractmethod
-    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         """The discriminator loss on fake logits."""
 
     @abstractmethod
-    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         """The generator loss on fake logits."""
 
 
@@ -157,18 +156,18 @@ class BCE(Loss):
                 "leave it at 1.0."
             )
 
-    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         return self._segments("real_label", outputs, scale)
 
-    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         return self._segments("fake_label", outputs, scale)
 
-    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         if self.saturating:
             return self._segments("fake_label", outputs, -scale)
         return self._segments("generator_label", outputs, scale)
 
-    def _segments(self, label_name: str, outputs: Outputs, scale: float) -> list[Segment]:
+    def _segments(self, label_name: str, outputs: list[Tensor], scale: float) -> list[Segment]:
         label = getattr(self, label_name)
         if isinstance(label, Tensor):
             return [s for t in outputs for s in _soft_target_segments(label_name, label, t, scale)]
@@ -220,13 +219,13 @@ class Hinge(Loss):
         check_choice("generator_form", self.generator_form, ("linear", "hinge"))
         _check_relativistic(self, {"margin": 1.0, "generator_form": "linear"})
 
-    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         return _each(outputs, (terms.hinge(1.0, self.margin), scale))
 
-    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         return _each(outputs, (terms.hinge(-1.0, self.margin), scale))
 
-    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         if self.generator_form == "hinge":
             return _each(outputs, (terms.hinge(1.0, self.margin), scale))
         return _each(outputs, (terms.LINEAR, -scale))
@@ -265,16 +264,16 @@ class LeastSquares(Loss):
             _check_label(self, name)
         _check_relativistic(self, {"real_label": 1.0, "fake_label": 0.0, "generator_label": 1.0})
 
-    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         return self._segments("real_label", outputs, scale)
 
-    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         return self._segments("fake_label", outputs, scale)
 
-    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         return self._segments("generator_label", outputs, scale)
 
-    def _segments(self, label_name: str, outputs: Outputs, scale: float) -> list[Segment]:
+    def _segments(self, label_name: str, outputs: list[Tensor], scale: float) -> list[Segment]:
         label = getattr(self, label_name)
         if not isinstance(label, Tensor):
             return _each(outputs, (terms.squared(label), scale))
@@ -307,15 +306,15 @@ class Wasserstein(Loss):
     def __post_init__(self) -> None:
         check_number_field(self, "drift")
 
-    def real_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         if self.drift == 0.0:
             return _each(outputs, (terms.LINEAR, -scale))
         return _each(outputs, (terms.LINEAR, -scale), (terms.squared(0.0), scale * self.drift))
 
-    def fake_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         return _each(outputs, (terms.LINEAR, scale))
 
-    def generator_segments(self, outputs: Outputs, scale: float) -> list[Segment]:
+    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
         return _each(outputs, (terms.LINEAR, -scale))
 
 
@@ -373,7 +372,7 @@ def _loss_of_name(name: str) -> Loss:
     )
 
 
-def resolve(loss: LossLike) -> Loss:
+def resolve_loss(loss: LossLike) -> Loss:
     """The loss that a name stands for."""
     if isinstance(loss, str):
         return LOSSES[loss] if loss in LOSSES else _loss_of_name(loss)

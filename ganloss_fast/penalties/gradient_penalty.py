@@ -31,7 +31,7 @@ from ganloss_fast.penalties.critic.gradient import (
 )
 from ganloss_fast.penalties.norm_penalty import Mask, PenaltyCall
 from ganloss_fast.penalties.points import Alpha, Samples, Where, as_samples, penalty_points
-from ganloss_fast.penalties.table import R1, NormPenalty, PenaltyLike, Published, resolve
+from ganloss_fast.penalties.table import R1, NormPenalty, PenaltyLike, Published, resolve_penalty
 
 
 class PenaltyDetails(NamedTuple):
@@ -163,7 +163,7 @@ def gradient_penalty(
             second derivative (fused attention, hardsigmoid). Choose the math backend of
             attention, or :func:`approximate_r1_penalty`.
     """
-    row = resolve(penalty)
+    row = resolve_penalty(penalty)
     asked = _penalty_call(row.penalty, weight, mask)
     call = critic_call(critic, critic_args, inv_scale, how)
     return _penalty_at(_points(row, real, fake, at, alpha, rng), call, asked)
@@ -194,7 +194,7 @@ def gradient_penalty_details(
         :class:`PenaltyDetails`: the penalty, and the gradients [B, ...] with their graph, one for
         each input.
     """
-    row = resolve(penalty)
+    row = resolve_penalty(penalty)
     asked = _penalty_call(row.penalty, weight, mask)
     call = critic_call(critic, critic_args, inv_scale, how)
     if call.how.chunk_size is not None:
@@ -215,7 +215,7 @@ def _at_inputs(
     inv_scale: InvScale,
     how: Differentiation | None,
 ) -> Tensor:
-    value = resolve(penalty).penalty
+    value = resolve_penalty(penalty).penalty
     if not isinstance(value, R1):
         raise TypeError(
             f"penalty: expected R1(gamma=...), got {type(value).__name__}. Use gradient_penalty "
@@ -315,7 +315,7 @@ def penalty_from_logits(
     Raises:
         ValueError: if ``inputs`` do not require grad, or the logits do not depend on them.
     """
-    asked = _penalty_call(resolve(penalty).penalty, weight, mask)
+    asked = _penalty_call(resolve_penalty(penalty).penalty, weight, mask)
     points = as_samples("inputs", inputs)
     for point in points:
         if not point.requires_grad:
@@ -364,6 +364,6 @@ def penalty_from_grads(
 
     See :func:`gradient_penalty` for the other arguments.
     """
-    asked = _penalty_call(resolve(penalty).penalty, weight, mask)
+    asked = _penalty_call(resolve_penalty(penalty).penalty, weight, mask)
     gradients = as_samples("grads", grads)
     return asked(unscaled(gradients, scales(inv_scale, gradients[0])[1]))

@@ -238,7 +238,7 @@ PenaltyName = Literal[
 PenaltyLike = NormPenalty | PenaltyName
 
 
-def resolve(penalty: PenaltyLike) -> Published:
+def resolve_penalty(penalty: PenaltyLike) -> Published:
     """The row that a name stands for, or that of a value."""
     if isinstance(penalty, NormPenalty):
         return Published(penalty, "")

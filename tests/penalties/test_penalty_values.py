@@ -96,8 +96,8 @@ def test_the_weight_of_a_call_takes_the_place_of_the_values(critic):
         (lambda: gf.Differentiation(chunk_size=0), ValueError, "chunk_size: expected at least 1"),
         (lambda: gf.GradientPenalty("wgangp"), ValueError, "Did you mean wgan-gp"),
         (lambda: gf.GradientPenalty(wieght=2), TypeError, "there is no option 'wieght'"),
-        (lambda: table.resolve(gf.R1), TypeError, r"Create one: R1\(\)"),
-        (lambda: table.resolve(3), TypeError, r"penalty: expected a name or a penalty"),
+        (lambda: table.resolve_penalty(gf.R1), TypeError, r"Create one: R1\(\)"),
+        (lambda: table.resolve_penalty(3), TypeError, r"penalty: expected a name or a penalty"),
     ],
 )
 def test_values_are_checked_when_they_are_made(build, error, message):

@@ -1,7 +1,7 @@
 """The ops: one file for each, with its reference, its Python autograd and its fake kernels.
 
 ``terms.py`` says what a segment is, ``dispatch.py`` who computes an op, ``triton`` holds the
-kernels in Triton. A reader goes from here to the schema in ``csrc/registration.cpp`` and greps the
+kernels in Triton. A reader goes from here to the schema in ``csrc/schemas.h`` and greps the
 same name.
 """
 

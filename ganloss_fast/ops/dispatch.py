@@ -9,7 +9,7 @@
 
 The classes of step 2 are a chain, ``NormPenalty -> NormPenaltyBackward ->
 NormPenaltyDoubleBackward``; the last raises when it is differentiated. Their ``kernels`` is any
-namespace of functions with the signatures of the schemas in ``csrc/registration.cpp``, such as
+namespace of functions with the signatures of the schemas in ``csrc/schemas.h``, such as
 :mod:`ganloss_fast.ops.triton.launchers`. Under torch.func and torch.compile such classes lose the
 second-order term or refuse to run, and a dispatch mode (FakeTensorMode, a FLOP counter) does not
 see their kernels: see :func:`is_plain_eager`.

@@ -137,7 +137,7 @@ def multi_tensor_loss_reference(
 
 
 class SegmentConstants(NamedTuple):
-    """What a multi-tensor loss is told besides its tensors: see ``csrc/segments.h``."""
+    """What a multi-tensor loss is told besides its tensors: see ``csrc/host/segments.h``."""
 
     a_count: int
     b_count: int

@@ -1,4 +1,4 @@
-"""Argument checks for direct calls of the ops: those of ``csrc/checks.h``, in its words.
+"""Argument checks for direct calls of the ops: those of ``csrc/host/checks.h``, in its words.
 
 The public functions have checked before and say more; these keep a wrong call from making a kernel
 read memory that is not there, or read it as another type.

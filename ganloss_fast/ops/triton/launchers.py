@@ -1,4 +1,4 @@
-"""One function for each op, with the signature of its schema in ``csrc/registration.cpp``.
+"""One function for each op, with the signature of its schema in ``csrc/schemas.h``.
 
 They serve the registered ops where the extension has no CUDA kernels, and the ops' Python autograd
 where there is no extension. A launcher checks what keeps a kernel inside its tensors, puts operands

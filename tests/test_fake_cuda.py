@@ -195,7 +195,13 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
     "GradientPenalty": {
         "module": of_penalty(lambda m, r, f: gf.GradientPenalty(weight=1.0)(m, r, f))
     },
-    "Dragan": {"at": of_penalty(lambda m, r, f: gf.gradient_penalty(m, r, at=gf.AroundReal()))},
+    "gradient_penalty_details": {
+        "mixed": of_penalty(lambda m, r, f: gf.gradient_penalty_details(m, r, f).penalty)
+    },
+    "AroundReal": {"at": of_penalty(lambda m, r, f: gf.gradient_penalty(m, r, at=gf.AroundReal()))},
+    "Call": {
+        "weighted": of_penalty(lambda m, r, f: gf.r1_penalty(gf.Call(m, output_weights=[2.0]), r))
+    },
     "r1_penalty": {
         "plain": of_penalty(lambda m, r, f: gf.r1_penalty(m, r)),
         "scaled": of_penalty(lambda m, r, f: gf.r1_penalty(m, r, inv_scale=0.5)),
@@ -223,10 +229,16 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
 
 NO_TENSOR_WORK = {
     **dict.fromkeys(("BCE", "Hinge", "LeastSquares", "Wasserstein"), "the description of a loss"),
+    **dict.fromkeys(
+        ("NormPenalty", "WGANGP", "R1", "R2", "Dragan", "PENALTIES"), "the description of a penalty"
+    ),
+    "Differentiation": "how a penalty is computed",
     "LazyRegularizer": "counts steps",
     "compile_options": "the options of torch.compile",
     **dict.fromkeys(("get_backend", "set_backend", "use_backend"), "choose who computes"),
-    **dict.fromkeys(("Diagnosis", "LossStatistics"), "come out of calls that are in the table"),
+    **dict.fromkeys(
+        ("Diagnosis", "LossStatistics", "PenaltyDetails"), "come out of calls that are in the table"
+    ),
 }
 
 

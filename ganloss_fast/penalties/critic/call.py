@@ -150,12 +150,12 @@ class CriticCall:
     """A critic with everything about one call but its inputs."""
 
     critic: Callable[..., Any]
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    output_weights: Sequence[float] | None = None
-    logit_reduction: LogitReduction = "sum"
-    inv_scale: InvScale = None
-    how: Differentiation = Differentiation()
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    output_weights: Sequence[float] | None
+    logit_reduction: LogitReduction
+    inv_scale: InvScale
+    how: Differentiation  # without a default: Dynamo of torch 2.11 cannot take a value for one
 
     def __post_init__(self) -> None:
         check_batch_args(self.args, self.kwargs, self.how.batch_args)

@@ -127,6 +127,14 @@ def repeatable():
 
 
 @pytest.fixture
+def fresh_compiler():
+    """Nothing compiled before: Dynamo remembers functions and gives up after a few shapes."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
 def native(request):
     """The native kernels, with the instruction set that this machine prefers."""
     with native_kernels(request):

@@ -58,7 +58,10 @@ def _phi(z: Tensor, loss: Any) -> Tensor:
     """The function of a relativistic loss: small where z is high."""
     if loss.name == "bce":
         return softplus(z, -1.0, 0.0)
-    return torch.relu(1 - z) if loss.name == "hinge" else (z - 1).square()
+    if loss.name == "hinge":
+        return torch.relu(1 - z)
+    assert loss.name == "least_squares", loss
+    return (z - 1).square()
 
 
 def _real_term(r: Tensor, loss: Any) -> Tensor:
@@ -68,6 +71,7 @@ def _real_term(r: Tensor, loss: Any) -> Tensor:
         return torch.relu(loss.margin - r)
     if loss.name == "least_squares":
         return (r - loss.real_label).square()
+    assert loss.name == "wasserstein", loss
     return loss.drift * r.square() - r if loss.drift else -r
 
 
@@ -78,6 +82,7 @@ def _fake_term(f: Tensor, loss: Any) -> Tensor:
         return torch.relu(loss.margin + f)
     if loss.name == "least_squares":
         return (f - loss.fake_label).square()
+    assert loss.name == "wasserstein", loss
     return f
 
 
@@ -90,6 +95,7 @@ def _generator_term(f: Tensor, loss: Any) -> Tensor:
         return torch.relu(loss.margin - f)
     if loss.name == "least_squares":
         return (f - loss.generator_label).square()
+    assert loss.name in ("wasserstein", "hinge"), loss
     return -f
 
 
@@ -210,7 +216,7 @@ def feature_matching_loss(
         per_layer = []
         for r, f in zip(_listed(real_maps), _listed(fake_maps), strict=True):
             difference = f - (r.detach() if detach_real else r)
-            distance = difference.abs() if criterion == "l1" else difference.square()
+            distance = {"l1": torch.abs, "mse": torch.square}[criterion](difference)
             per_layer.append(distance.mean())
         per_discriminator.append(
             _reduce(per_layer if include_last else per_layer[:-1], layer_reduction)

@@ -13,17 +13,11 @@ from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     # torch's own: while the compiler is imported, and from the code it generates
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def assert_compiles(

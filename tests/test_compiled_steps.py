@@ -17,6 +17,7 @@ from torch._dynamo import compiled_autograd
 import ganloss_fast as gf
 
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.skipif(
         not hasattr(torch._dynamo.config, "trace_autograd_ops"),
         reason="this torch cannot trace autograd.grad",
@@ -25,13 +26,6 @@ pytestmark = [
 ]
 
 BACKENDS = ["eager", "aot_eager"]
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture

@@ -153,16 +153,19 @@ def test_the_page_of_losses_names_every_loss():
         assert f"`~ganloss_fast.{type(loss).__name__}`" in page
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+ROOMS = ("ops", "graph_cut", "losses", "penalties")
+PATHS = rf"(?<![\w/.])(?:csrc|docs|ganloss_fast|tests|benchmarks|{'|'.join(ROOMS)})/[\w./]*"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_paths_that_people_are_sent_to_exist(page):
     """``name`` stands for an op there; norm_penalty has every storey."""
-    rooms = ("ops", "graph_cut", "losses", "penalties")
-    text = (ROOT / page).read_text()
-    found = re.findall(
-        rf"(?<![\w/.])(?:csrc|docs|ganloss_fast|tests|{'|'.join(rooms)})/[\w./]*", text
-    )
-    assert len(found) > 5
-    for path in found:
-        path = re.sub(r"\bname\b", "norm_penalty", path.rstrip("."))
-        base = ROOT / "ganloss_fast" if path.startswith(rooms) else ROOT
+    for path in re.findall(PATHS, page.read_text()):
+        path = re.sub(r"(?<!\w)name(?!\w)|(?<=_)name\b", "norm_penalty", path.rstrip("."))
+        base = ROOT / "ganloss_fast" if path.startswith(ROOMS) else ROOT
         assert (base / path).exists(), path
+
+
+def test_a_path_is_seen():
+    found = re.findall(PATHS, "In `csrc/math/terms.h`, ops/name.py and tests/proofs/.")
+    assert found == ["csrc/math/terms.h", "ops/name.py", "tests/proofs/."]

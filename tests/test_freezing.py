@@ -89,14 +89,9 @@ def test_what_is_not_a_module_is_refused(modules, options, message):
     assert all(all(trainable(m)) for m in modules if isinstance(m, nn.Module))
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 class TestCompiled:
-    @pytest.fixture(autouse=True)
-    def fresh_compiler(self):
-        torch._dynamo.reset()
-        yield
-        torch._dynamo.reset()
-
     @pytest.mark.parametrize("fullgraph", [True, False])
     def test_it_is_refused_by_name_inside(self, fullgraph):
         module = nn.Linear(2, 1)

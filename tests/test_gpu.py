@@ -34,6 +34,7 @@ TERMS = {
     "linear": terms.LINEAR,
     "abs": terms.ABSOLUTE,
 }
+assert tuple(TERMS) == terms.TERM_NAMES, "a term has no case here"
 LOSSES = ("bce", "hinge", "least_squares", "wasserstein")
 
 

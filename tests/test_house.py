@@ -49,7 +49,9 @@ def room_of(file: str) -> str:
 
 
 def storey_of(room: str) -> int:
-    return next(k for k, rooms in enumerate(STOREYS) if room in rooms)
+    storeys = [k for k, rooms in enumerate(STOREYS) if room in rooms]
+    assert storeys, f"{room} is no room: import it from the module that defines it"
+    return storeys[0]
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -131,6 +133,22 @@ def test_imports_point_downward(file):
         if storey_of(other) >= storey_of(room)
     }
     assert not above, f"{file} imports {above}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_rooms_are_imported_by_name(file):
+    """``import ganloss_fast.checks`` would give ``ganloss_fast.losses`` too, once that is there,
+    and what a function imports by a text nobody sees: the extension alone is."""
+    tree = read(file)
+    plain = {module for module, name in imports(tree) if not name}
+    of_ours = {module for module in plain if module.partition(".")[0] == "ganloss_fast"}
+    assert of_ours <= ({"ganloss_fast"} if file == "__main__.py" else set())
+    texts = {
+        ast.unparse(node.args[0])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
+    }
+    assert texts <= {"'ganloss_fast._C'"}
 
 
 def test_an_import_that_points_upward_is_seen():

@@ -26,6 +26,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 
 SUPPORTED = "3.8."
@@ -42,6 +43,12 @@ def why_unavailable() -> str | None:
     if os.environ.get("TRITON_INTERPRET") != "1":
         return "TRITON_INTERPRET=1 is not set (it must be before Triton is imported)"
     return None
+
+
+def skip_module_without_interpreter() -> None:
+    """For the top of a test file, before it imports Triton."""
+    if reason := why_unavailable():
+        pytest.skip(f"interpreter: {reason}", allow_module_level=True)
 
 
 class KernelFault(AssertionError):

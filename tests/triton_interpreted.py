@@ -75,7 +75,7 @@ def assert_near(actual, truth, tolerance: float) -> None:
 def every_term(size: int, dtype: torch.dtype) -> list[Segment]:
     """A list with every term, and every kind of operands."""
     weight = torch.rand(size, dtype=torch.float64).to(dtype)
-    return [
+    segments = [
         Segment(leaf(draw(size, dtype=dtype)), terms.softplus(-1.0), 1.5),
         Segment(leaf(draw(size, dtype=dtype)), terms.hinge(1.0, 1.0), 0.5, None, weight),
         Segment(
@@ -87,6 +87,8 @@ def every_term(size: int, dtype: torch.dtype) -> list[Segment]:
         ),
         Segment(leaf(draw(size, dtype=dtype)), terms.softplus(1.0), 1.0, leaf(draw(dtype=dtype))),
     ]
+    assert {s.term.code for s in segments} == set(range(len(terms.TERM_NAMES)))
+    return segments
 
 
 def inputs_of(segments: list[Segment]) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@
 3. The plain-PyTorch reference. Under torch.compile it also stands in for Triton: Inductor makes
    Triton kernels of it, fused with what is around.
 
-The classes of step 2 are a chain, ``NormPenalty -> NormPenaltyBackward ->
+The classes of step 2 are a chain, ``NormPenaltyForward -> NormPenaltyBackward ->
 NormPenaltyDoubleBackward``; the last raises when it is differentiated. Their ``kernels`` is any
 namespace of functions with the signatures of the schemas in ``csrc/schemas.h``, such as
 :mod:`ganloss_fast.ops.triton.launchers`. Under torch.func and torch.compile such classes lose the

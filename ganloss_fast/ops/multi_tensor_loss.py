@@ -6,8 +6,8 @@ same name in ``csrc/cpu``, ``csrc/cuda`` and ``triton``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +16,13 @@ from ganloss_fast import backends
 from ganloss_fast.checks import is_unsavable, savable
 from ganloss_fast.ops.dispatch import Kernels, declare, refuse_third_order, serving
 from ganloss_fast.ops.terms import (
+    HAS_B,
+    HAS_WEIGHT,
     TERM_FUNCTIONS,
     TERM_NAMES,
     LossOutputs,
     Segment,
+    SegmentLists,
     compute_dtype,
     result_dtype,
 )
@@ -64,25 +67,28 @@ def _savable(segment: Segment) -> Segment:
     return segment._replace(a=savable(segment.a), b=b, weight=weight)
 
 
-def flatten_segments(
-    segments: Sequence[Segment],
-) -> tuple[
-    list[Tensor], list[Tensor], list[Tensor], list[int], list[int], list[float], list[float]
-]:
+def flatten_segments(segments: Sequence[Segment]) -> SegmentLists:
     """The segments as the op's schema takes them: dense lists, and which operands are there."""
-    others = [s.b for s in segments if s.b is not None]
-    weights = [s.weight for s in segments if s.weight is not None]
-    operands = [(s.b is not None) + 2 * (s.weight is not None) for s in segments]
-    parameters = [p for s in segments for p in (s.term.first, s.term.second)]
-    return (
-        [s.a for s in segments],
-        others,
-        weights,
-        operands,
-        [s.term.code for s in segments],
-        parameters,
-        [s.scale for s in segments],
+    return SegmentLists(
+        a=[s.a for s in segments],
+        b=[s.b for s in segments if s.b is not None],
+        weights=[s.weight for s in segments if s.weight is not None],
+        operands=[
+            HAS_B * (s.b is not None) + HAS_WEIGHT * (s.weight is not None) for s in segments
+        ],
+        terms=[s.term.code for s in segments],
+        parameters=[p for s in segments for p in (s.term.first, s.term.second)],
+        scale=[s.scale for s in segments],
     )
+
+
+def refuse_weight_gradient(weights: Iterable[Tensor]) -> None:
+    """Says, as the C++ node does, what would otherwise be a gradient left out."""
+    if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+        raise NotImplementedError(
+            "weights: no gradient flows to the weights of a segment, but one of them requires "
+            "grad. Detach it, or multiply the logits yourself."
+        )
 
 
 # ---- reference ---------------------------------------------------------------------------------
@@ -98,8 +104,7 @@ def segment_elements(segment: Segment) -> Tensor:
     phi = TERM_FUNCTIONS[TERM_NAMES[code]]
     if segment.weight is None:
         return phi(z, first, second)
-    if torch.is_grad_enabled() and segment.weight.requires_grad:
-        raise NotImplementedError("weights: no gradient flows to the weights of a segment.")
+    refuse_weight_gradient([segment.weight])
     weight = segment.weight.to(dtype)
     z = torch.where(weight == 0, 0.0, z)  # a masked inf is not NaN, nor is its gradient
     return weight * phi(z, first, second)
@@ -136,40 +141,14 @@ def multi_tensor_loss_reference(
 # ---- Python autograd ---------------------------------------------------------------------------
 
 
-class SegmentConstants(NamedTuple):
-    """What a multi-tensor loss is told besides its tensors: see ``csrc/host/segments.h``."""
+class MultiTensorLossForward(torch.autograd.Function):
+    """``segments`` come without their tensors, which autograd has to see one by one."""
 
-    a_count: int
-    b_count: int
-    operands: Sequence[int]  # [S]
-    terms: Sequence[int]  # [S]
-    parameters: Sequence[float]  # [2 S]
-    scale: Sequence[float]  # [S]
-
-    @property
-    def differentiable(self) -> int:
-        """How many of the tensors a ++ b ++ weights may have a gradient: the first."""
-        return self.a_count + self.b_count
-
-    def arguments(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-        """The segment arguments of an op, from the tensors a ++ b ++ weights."""
-        return (
-            list(tensors[: self.a_count]),
-            list(tensors[self.a_count : self.differentiable]),
-            list(tensors[self.differentiable :]),
-            self.operands,
-            self.terms,
-            self.parameters,
-            self.scale,
-        )
-
-
-class MultiTensorLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         kernels: Kernels,
-        segments: SegmentConstants,
+        segments: SegmentLists,
         with_statistics: bool,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,7 +156,7 @@ class MultiTensorLoss(torch.autograd.Function):
         ctx.kernels, ctx.segments = kernels, segments
         ctx.save_for_backward(*tensors)
         total, values, statistics = kernels.multi_tensor_loss(
-            *segments.arguments(tensors), with_statistics
+            *segments.with_tensors(tensors), with_statistics
         )
         ctx.mark_non_differentiable(statistics)
         return total, values, statistics
@@ -204,7 +183,7 @@ class MultiTensorLossBackward(torch.autograd.Function):
     def forward(
         ctx: Any,
         kernels: Kernels,
-        segments: SegmentConstants,
+        segments: SegmentLists,
         wanted: Sequence[int],
         grad_total: Tensor | None,
         grad_values: Tensor | None,
@@ -215,7 +194,7 @@ class MultiTensorLossBackward(torch.autograd.Function):
         ctx.save_for_backward(grad_total, grad_values, *tensors)
         return tuple(
             kernels.multi_tensor_loss_backward(
-                grad_total, grad_values, *segments.arguments(tensors), wanted
+                grad_total, grad_values, *segments.with_tensors(tensors), wanted
             )
         )
 
@@ -255,7 +234,7 @@ class MultiTensorLossDoubleBackward(torch.autograd.Function):
     def forward(
         ctx: Any,
         kernels: Kernels,
-        segments: SegmentConstants,
+        segments: SegmentLists,
         wanted: Sequence[int],
         wanted_second: Sequence[int],
         direction_count: int,
@@ -269,7 +248,7 @@ class MultiTensorLossDoubleBackward(torch.autograd.Function):
             directions,
             grad_total,
             grad_values,
-            *segments.arguments(tensors),
+            *segments.with_tensors(tensors),
             wanted,
             wanted_second,
         )
@@ -280,43 +259,24 @@ class MultiTensorLossDoubleBackward(torch.autograd.Function):
         refuse_third_order("multi_tensor_loss")
 
 
-def multi_tensor_loss_function(
-    kernels: Kernels,
-    a: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    operands: Sequence[int],
-    terms: Sequence[int],
-    parameters: Sequence[float],
-    scale: Sequence[float],
-    with_statistics: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def multi_tensor_loss_function(kernels: Kernels, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """``ganloss_fast::multi_tensor_loss``, differentiable to second order in a and b."""
-    if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
-        raise NotImplementedError(
-            "weights: no gradient flows to the weights of a segment, but one of them requires "
-            "grad. Detach it, or multiply the logits yourself."
-        )
-    segments = SegmentConstants(len(a), len(b), operands, terms, parameters, scale)
-    result: tuple[Tensor, Tensor, Tensor] = MultiTensorLoss.apply(
-        kernels, segments, with_statistics, *a, *b, *weights
+    *lists, with_statistics = arguments
+    segments = SegmentLists(*lists)
+    refuse_weight_gradient(segments.weights)
+    tensors = (*segments.a, *segments.b, *segments.weights)
+    result: tuple[Tensor, Tensor, Tensor] = MultiTensorLossForward.apply(
+        kernels, segments.without_tensors(), with_statistics, *tensors
     )
     return result
 
 
-# ---- fake kernels ------------------------------------------------------------------------------
+# ---- fake kernels, of the arguments of the schemas ---------------------------------------------
 
 
-def _fake(
-    a: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    operands: Sequence[int],
-    terms: Sequence[int],
-    parameters: Sequence[float],
-    scale: Sequence[float],
-    with_statistics: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *lists, with_statistics = arguments
+    a = SegmentLists(*lists).a
     dtype = result_dtype(a)
     return (
         a[0].new_empty((), dtype=dtype),
@@ -325,11 +285,10 @@ def _fake(
     )
 
 
-def _fake_gradients(
-    a: Sequence[Tensor], b: Sequence[Tensor], operands: Sequence[int], wanted: Sequence[int]
-) -> list[Tensor]:
+def _fake_gradients(segments: SegmentLists, wanted: Sequence[int]) -> list[Tensor]:
     """Gradients of ``wanted`` of a ++ b: a b shaped like its a takes the layout of a."""
-    with_b = [s for s, taken in enumerate(operands) if taken & 1]
+    a, b = segments.a, segments.b
+    with_b = [s for s, taken in enumerate(segments.operands) if taken & HAS_B]
     gradients = []
     for index in wanted:
         if index < len(a):
@@ -342,37 +301,23 @@ def _fake_gradients(
 
 
 def _fake_backward(
-    grad_total: Tensor | None,
-    grad_values: Tensor | None,
-    a: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    operands: Sequence[int],
-    terms: Sequence[int],
-    parameters: Sequence[float],
-    scale: Sequence[float],
-    wanted: Sequence[int],
+    grad_total: Tensor | None, grad_values: Tensor | None, *arguments: Any
 ) -> list[Tensor]:
-    return _fake_gradients(a, b, operands, wanted)
+    *lists, wanted = arguments
+    return _fake_gradients(SegmentLists(*lists), wanted)
 
 
 def _fake_double_backward(
     directions: Sequence[Tensor],
     grad_total: Tensor | None,
     grad_values: Tensor | None,
-    a: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    operands: Sequence[int],
-    terms: Sequence[int],
-    parameters: Sequence[float],
-    scale: Sequence[float],
-    wanted: Sequence[int],
-    wanted_second: Sequence[int],
+    *arguments: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    dtype = result_dtype(a)
+    *lists, _, wanted_second = arguments
+    segments = SegmentLists(*lists)
+    a, dtype = segments.a, result_dtype(segments.a)
     total, values = a[0].new_empty((), dtype=dtype), a[0].new_empty((len(a),), dtype=dtype)
-    return total, values, _fake_gradients(a, b, operands, wanted_second)
+    return total, values, _fake_gradients(segments, wanted_second)
 
 
 MULTI_TENSOR_LOSS = declare(

@@ -53,7 +53,7 @@ def norm_penalty_reference(
 # ---- Python autograd ---------------------------------------------------------------------------
 
 
-class NormPenalty(torch.autograd.Function):
+class NormPenaltyForward(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, kernels: Kernels, gradient: Tensor, mode: int, target: float, scale: float
@@ -131,7 +131,7 @@ def norm_penalty_function(
     kernels: Kernels, gradient: Tensor, mode: int, target: float, scale: float
 ) -> tuple[Tensor, Tensor]:
     """``ganloss_fast::norm_penalty``, differentiable to second order."""
-    result: tuple[Tensor, Tensor] = NormPenalty.apply(kernels, gradient, mode, target, scale)
+    result: tuple[Tensor, Tensor] = NormPenaltyForward.apply(kernels, gradient, mode, target, scale)
     return result
 
 

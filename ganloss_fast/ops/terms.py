@@ -8,7 +8,7 @@ segments, :func:`ganloss_fast.ops.multi_tensor_loss` computes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,8 +46,8 @@ def _absolute(z: Tensor, _: float, __: float) -> Tensor:
     return z.abs()
 
 
-# A term's code is its place here. The names stand in csrc/math/terms.h too (kTermNames), in this
-# order; a test compares them.
+# A term's code is its place here. The rows stand in csrc/math/terms.h (GANLOSS_FOR_EACH_TERM) and
+# in triton/terms.py too, in this order; tests compare them.
 TERM_FUNCTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "softplus": _softplus,
     "hinge": _hinge,
@@ -100,6 +100,38 @@ class Segment(NamedTuple):
     scale: float = 1.0
     b: Tensor | None = None
     weight: Tensor | None = None
+
+
+HAS_B, HAS_WEIGHT = 1, 2  # the bits of SegmentLists.operands
+
+
+class SegmentLists(NamedTuple):
+    """S segments as the schemas take them (``GANLOSS_SEGMENT_SCHEMA`` in csrc/schemas.h)."""
+
+    a: Sequence[Tensor]  # [S]
+    b: Sequence[Tensor]  # of the segments that have one
+    weights: Sequence[Tensor]  # of the segments that have one
+    operands: Sequence[int]  # [S]
+    terms: Sequence[int]  # [S] codes
+    parameters: Sequence[float]  # [2 S]
+    scale: Sequence[float]  # [S]
+
+    @property
+    def differentiable(self) -> int:
+        """How many of the tensors a ++ b ++ weights may have a gradient: the first."""
+        return len(self.operands) + sum(bool(taken & HAS_B) for taken in self.operands)
+
+    def without_tensors(self) -> SegmentLists:
+        return self._replace(a=(), b=(), weights=())
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> SegmentLists:
+        """The lists again, from the tensors a ++ b ++ weights."""
+        count, differentiable = len(self.operands), self.differentiable
+        return self._replace(
+            a=list(tensors[:count]),
+            b=list(tensors[count:differentiable]),
+            weights=list(tensors[differentiable:]),
+        )
 
 
 class LossOutputs(NamedTuple):

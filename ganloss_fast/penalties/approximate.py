@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ganloss_fast import ops
-from ganloss_fast._torch import disable_dispatch_modes
 from ganloss_fast.checks import (
     Weight,
     check_choice,
@@ -42,13 +41,8 @@ from ganloss_fast.penalties.critic.gradient import (
     weights_of_outputs,
 )
 from ganloss_fast.penalties.critic.modules import before_first_run, is_power_iteration
-from ganloss_fast.penalties.critic.reach import (
-    Reach,
-    generator_state,
-    loaded_global_generators,
-    set_generator_state,
-    unwrapped,
-)
+from ganloss_fast.penalties.critic.random_state import RandomState
+from ganloss_fast.penalties.critic.reach import Reach, unwrapped
 from ganloss_fast.penalties.points import Samples, as_samples
 
 Normalization = Literal["mean", "sigma", "sample_sum"]
@@ -266,7 +260,7 @@ def _run_both(
     """Two forward passes of one critic, or the second where ``clean`` are the logits of it."""
     random = None
     if clean is None and not is_functional():
-        random = _RandomState(points[0].device, Reach(call.critic).generators)
+        random = RandomState(points[0].device, Reach(call.critic).generators)
     if clean is None:
         clean = _outputs(call, points)
     moved = _second_outputs(call, noisy, sigma, random, frozen=True)
@@ -296,7 +290,7 @@ def _second_outputs(
     call: CriticCall,
     points: Sequence[Tensor],
     sigma: float,
-    random: _RandomState | None,
+    random: RandomState | None,
     frozen: bool,
 ) -> list[Tensor]:
     """Logits with the noise in them, from the critic that gave those without.
@@ -320,7 +314,7 @@ def _second_outputs(
 
     before = None
     if random is None:
-        before = _RandomState(points[0].device, Reach(call.critic).generators)
+        before = RandomState(points[0].device, Reach(call.critic).generators)
     else:
         random.restore()
     module = unwrapped(call.critic)
@@ -346,54 +340,6 @@ def _second_outputs(
     precisions.update(tensor.dtype for tensor in (*points, *logits))
     _warn_if_lost(sigma, {dtype for dtype in precisions if dtype.is_floating_point})
     return logits
-
-
-class _RandomState:
-    """Of the generators that a forward pass on a device draws from: torch's, Python's and numpy's
-    global ones, and those that the critic holds."""
-
-    def __init__(self, device: torch.device, own: Sequence[Any]) -> None:
-        self._device = device
-        self._cpu = torch.get_rng_state()
-        self._on_device: Tensor | None = None
-        is_cuda = device.type == "cuda"
-        # A capture of a CUDA graph forbids to look; without a driver, tensors are fakes.
-        hidden = is_cuda and (
-            not torch.cuda.is_initialized() or torch.cuda.is_current_stream_capturing()
-        )
-        if device.type not in ("cpu", "meta") and not hidden:
-            self._on_device = torch.get_device_module(device).get_rng_state(device)
-        generators = {id(g): g for g in (*loaded_global_generators(), *own)}
-        self._others = [
-            (generator, generator_state(generator)) for generator in generators.values()
-        ]
-
-    def restore(self) -> None:
-        torch.set_rng_state(self._cpu)
-        if self._on_device is not None:
-            torch.get_device_module(self._device).set_rng_state(self._on_device, self._device)
-        for generator, state in self._others:
-            set_generator_state(generator, state)
-
-    def has_moved(self) -> bool:
-        now = _RandomState(self._device, [generator for generator, _ in self._others])
-        with disable_dispatch_modes():  # FakeTensorMode, for one, takes no tensor but its own
-            if not _is_same(self._cpu, now._cpu) or not _is_same(self._on_device, now._on_device):
-                return True
-            others = {id(generator): state for generator, state in now._others}
-            return any(not _is_same(state, others[id(g)]) for g, state in self._others)
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    """Whether two states of one generator are equal: tensors, or nested arrays and numbers."""
-    if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_is_same(a[key], b[key]) for key in a)
-    if isinstance(a, tuple) and any(hasattr(part, "tobytes") for part in a):
-        return len(a) == len(b) and all(map(_is_same, a, b))
-    same: bool = a.tobytes() == b.tobytes() if hasattr(a, "tobytes") else a == b
-    return same
 
 
 def _warn_if_lost(sigma: float, precisions: set[torch.dtype]) -> None:

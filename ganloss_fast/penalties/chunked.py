@@ -24,6 +24,7 @@ from ganloss_fast.penalties.critic.gradient import (
     explaining_missing_derivatives,
     gradients_of,
     is_functional,
+    refuse_forward_mode,
     run_critic,
     scales,
 )
@@ -31,7 +32,7 @@ from ganloss_fast.penalties.critic.independence import refuse_interaction
 from ganloss_fast.penalties.critic.leaf_gradients import gradients_aside, leaves_of
 from ganloss_fast.penalties.critic.modules import ModuleStates
 from ganloss_fast.penalties.critic.slices import BatchSlice, Runner, first_run
-from ganloss_fast.penalties.norm_penalty import PenaltyCall
+from ganloss_fast.penalties.penalty_call import PenaltyCall
 
 
 class _Precomputed(torch.autograd.Function):
@@ -98,6 +99,7 @@ def penalty_in_chunks(
             'chunk_size: slices can be added up for reduction "mean" or "sum" and norm "sample" '
             f'or "channel"; got reduction {asked.reduction!r} and norm {asked.norm!r}.'
         )
+    refuse_forward_mode(points)
     if any(point._backward_hooks for point in points):
         raise ValueError(
             "chunk_size: the samples have hooks, which the inner gradient of the whole batch would "

@@ -24,12 +24,10 @@ from ganloss_fast.penalties.critic.call import (
 from ganloss_fast.penalties.critic.gradient import (
     gradients_of,
     input_gradients,
-    is_functional,
-    refuse_forward_mode,
     scales,
     unscaled,
 )
-from ganloss_fast.penalties.norm_penalty import Mask, PenaltyCall
+from ganloss_fast.penalties.penalty_call import Mask, PenaltyCall
 from ganloss_fast.penalties.points import Alpha, Samples, Where, as_samples, penalty_points
 from ganloss_fast.penalties.table import R1, NormPenalty, PenaltyLike, Published, resolve_penalty
 
@@ -42,8 +40,6 @@ class PenaltyDetails(NamedTuple):
 
 
 def _details_at(points: Sequence[Tensor], call: CriticCall, penalty: PenaltyCall) -> PenaltyDetails:
-    if not is_functional():
-        refuse_forward_mode(points)
     result = input_gradients(call, points)
     return PenaltyDetails(result.signalled(penalty(result.gradients)), tuple(result.gradients))
 
@@ -51,8 +47,6 @@ def _details_at(points: Sequence[Tensor], call: CriticCall, penalty: PenaltyCall
 def _penalty_at(points: Sequence[Tensor], call: CriticCall, penalty: PenaltyCall) -> Tensor:
     if call.how.chunk_size is None:
         return _details_at(points, call, penalty).penalty
-    if not is_functional():
-        refuse_forward_mode(points)
     return chunked.penalty_in_chunks(points, call, penalty, call.how.chunk_size)
 
 

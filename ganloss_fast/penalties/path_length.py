@@ -18,7 +18,7 @@ from ganloss_fast.checks import (
 )
 from ganloss_fast.penalties.critic.call import Differentiation, InvScale, as_logits, critic_call
 from ganloss_fast.penalties.critic.gradient import gradients_of
-from ganloss_fast.penalties.norm_penalty import PenaltyCall
+from ganloss_fast.penalties.penalty_call import PenaltyCall
 from ganloss_fast.penalties.table import NormPenalty
 
 _NORMS = PenaltyCall(NormPenalty(power=1.0, reduction="none"), 1.0)
@@ -75,7 +75,8 @@ def path_length_penalty(
     Raises:
         ValueError: if shapes do not fit, or the images do not depend on the latents.
     """
-    if how is not None and how.chunk_size is not None:
+    call = critic_call(as_logits, (), inv_scale, how)
+    if call.how.chunk_size is not None:
         raise ValueError(
             "how: there is no chunk_size here, as the graph of all images exists already; take a "
             "smaller batch, as StyleGAN2 itself does."
@@ -115,7 +116,6 @@ def path_length_penalty(
             f"noise: expected the shape of images, {list(images.shape)}, got {list(noise.shape)}."
         )
 
-    call = critic_call(as_logits, (), inv_scale, how)
     unrelated = (
         "latents: the images were not computed from them. Pass the very tensor that went into the "
         "generator, not a copy or a view of it."

@@ -163,7 +163,7 @@ class Published(NamedTuple):
 # Weights are those of the paper or of the code that is named. Code that multiplies by its own
 # lambda outside has weight 1 here.
 PENALTIES: dict[str, Published] = {
-    "wgan-gp": Published(WGANGP(), "Gulrajani et al., 2017; pytorch_gan, StudioGAN, StarGAN"),
+    "wgan-gp": Published(WGANGP(), "Gulrajani et al., 2017; PyTorch-GAN, StudioGAN, StarGAN"),
     "wgan-lp": Published(WGANGP(one_sided=True), "Petzka et al., 2018"),
     "0-gp": Published(WGANGP(target=0.0), "Thanh-Tung et al., 2019"),
     "dragan": Published(Dragan(), "Kodali et al., 2017; StudioGAN"),

@@ -20,14 +20,10 @@ import ganloss_fast as gf
 from ganloss_fast.diagnose import CountFlops
 from ganloss_fast.graph_cut.compiler_pass import remove_zero_branch
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("fresh_compiler"),
+]
 
 
 class CountingBackend:

@@ -6,8 +6,7 @@ import pytest
 import torch
 import triton_guard
 
-if triton_guard.why_unavailable():
-    pytest.skip(f"interpreter: {triton_guard.why_unavailable()}", allow_module_level=True)
+triton_guard.skip_module_without_interpreter()
 
 import reference
 import triton

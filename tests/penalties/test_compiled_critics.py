@@ -10,20 +10,16 @@ from torch.torch_version import TorchVersion
 
 import ganloss_fast as gf
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning",
-    "ignore::FutureWarning",
-    "ignore:The .grad attribute of a Tensor",  # Dynamo of torch 2.11, looking at what it traces
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning",
+        "ignore::FutureWarning",
+        "ignore:The .grad attribute of a Tensor",  # Dynamo of torch 2.11, looking at what it traces
+    ),
+    pytest.mark.usefixtures("fresh_compiler"),
+]
 # Before 2.13, Dynamo stops at some of these critics itself, and says so in words of its own.
 SAYS_IT_ITSELF = TorchVersion(torch.__version__) < (2, 13)
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 class FusedLeaky(torch.autograd.Function):

@@ -40,13 +40,8 @@ __device__ __forceinline__ void store_group(storage_t* to,  // [count]
   constexpr int kItems = kGroup<storage_t>, kLane = kLanes<storage_t>;
   if (has_words && count == kItems) {
 #pragma unroll
-    for (int u = 0; u < kItems / kLane; ++u) {
-      Word<storage_t> word;
-#pragma unroll
-      for (int lane = 0; lane < kLane; ++lane)
-        word.lanes[lane] = to_storage<storage_t>(items[u * kLane + lane]);
-      reinterpret_cast<Word<storage_t>*>(to)[u] = word;
-    }
+    for (int u = 0; u < kItems / kLane; ++u)
+      reinterpret_cast<Word<storage_t>*>(to)[u] = to_word<storage_t>(items + u * kLane);
   } else {
 #pragma unroll
     for (int k = 0; k < kItems; ++k)

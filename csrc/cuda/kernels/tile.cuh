@@ -61,6 +61,15 @@ __device__ __forceinline__ storage_t to_storage(T x) {
     return __float2bfloat16_rn(x);
 }
 
+template <typename storage_t, typename T>
+__device__ __forceinline__ Word<storage_t> to_word(const T* items) {  // [kLanes<storage_t>]
+  Word<storage_t> word;
+#pragma unroll
+  for (int lane = 0; lane < kLanes<storage_t>; ++lane)
+    word.lanes[lane] = to_storage<storage_t>(items[lane]);
+  return word;
+}
+
 // Calls visitor(storage_t{}) with the storage type of a dtype that is computed in T. The branch
 // is the same for a whole block.
 template <typename T, typename Visitor>
@@ -164,13 +173,9 @@ __device__ __forceinline__ void store_tile(storage_t* run,  // [elements of the 
   if (tile.has_words) {
     constexpr int kLane = kLanes<storage_t>;
 #pragma unroll
-    for (int u = 0; u < kItems / kLane; ++u) {
-      Word<storage_t> word;
-#pragma unroll
-      for (int lane = 0; lane < kLane; ++lane)
-        word.lanes[lane] = to_storage<storage_t>(items[u * kLane + lane]);
-      reinterpret_cast<Word<storage_t>*>(to)[u * kThreads + threadIdx.x] = word;
-    }
+    for (int u = 0; u < kItems / kLane; ++u)
+      reinterpret_cast<Word<storage_t>*>(to)[u * kThreads + threadIdx.x] =
+          to_word<storage_t>(items + u * kLane);
   } else {
 #pragma unroll
     for (int k = 0; k < kItems; ++k)

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from ganloss_fast.ops.norm_penalty import PENALTY_MODES
-from ganloss_fast.ops.terms import TERM_NAMES
+from ganloss_fast.ops.terms import HAS_B, HAS_WEIGHT, TERM_NAMES, SegmentLists
 
 SUPPORTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-HAS_B, HAS_WEIGHT = 1, 2  # the bits of `operands`
 
 
 def check_operand(name: str, tensor: Tensor, like: Tensor) -> None:
@@ -43,15 +41,8 @@ def check_same(name: str, tensor: Tensor, like: Tensor) -> None:
         raise TypeError(f"{name}: expected dtype {like.dtype}, got {tensor.dtype}")
 
 
-def check_segments(
-    a: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    operands: Sequence[int],
-    terms: Sequence[int],
-    parameters: Sequence[float],
-    scale: Sequence[float],
-) -> None:
+def check_segments(segments: SegmentLists) -> None:
+    a, b, weights, operands, terms, parameters, scale = segments
     count = len(a)
     if count == 0:
         raise ValueError("a: expected at least one segment, got none")

@@ -16,11 +16,9 @@ import torch
 import triton
 from torch import Tensor
 
-from ganloss_fast.ops.terms import TERM_NAMES, result_dtype
+from ganloss_fast.ops.terms import HAS_B, HAS_WEIGHT, TERM_NAMES, SegmentLists, result_dtype
 from ganloss_fast.ops.triton import multi_tensor_loss_kernels as kernels
 from ganloss_fast.ops.triton.checks import (
-    HAS_B,
-    HAS_WEIGHT,
     check_incoming,
     check_same,
     check_segments,
@@ -62,18 +60,11 @@ class DenseSegment(NamedTuple):
         return self.b is not None and self.b.dim() == 0
 
 
-def dense_segments(
-    a: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    operands: Sequence[int],
-    terms: Sequence[int],
-    parameters: Sequence[float],
-    scale: Sequence[float],
-) -> list[DenseSegment]:
-    check_segments(a, b, weights, operands, terms, parameters, scale)
+def dense_segments(segments: SegmentLists) -> list[DenseSegment]:
+    check_segments(segments)
+    a, b, weights, operands, terms, parameters, scale = segments
     next_b, next_weight = iter(b), iter(weights)
-    segments = []
+    found = []
     for s, taken in enumerate(operands):
         elements = dense(a[s])
         other = weight = None
@@ -82,7 +73,7 @@ def dense_segments(
             other = in_layout_of(other, elements) if other.dim() > 0 else other.resolve_neg()
         if taken & HAS_WEIGHT:
             weight = in_layout_of(next(next_weight), elements)
-        segments.append(
+        found.append(
             DenseSegment(
                 s,
                 elements,
@@ -94,7 +85,7 @@ def dense_segments(
                 float(scale[s]),
             )
         )
-    return segments
+    return found
 
 
 def shared_workspace(segments: Sequence[DenseSegment], sums: int) -> Tensor | None:
@@ -130,18 +121,11 @@ def launch(
     )
 
 
-def multi_tensor_loss(
-    a: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    operands: Sequence[int],
-    terms: Sequence[int],
-    parameters: Sequence[float],
-    scale: Sequence[float],
-    with_statistics: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def multi_tensor_loss(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """-> total [], values [S], statistics [S, 4] or [0, 4]"""
-    segments = dense_segments(a, b, weights, operands, terms, parameters, scale)
+    *lists, with_statistics = arguments
+    given = SegmentLists(*lists)
+    a, segments = given.a, dense_segments(given)
     dtype = result_dtype(a)
     total = a[0].new_empty((), dtype=dtype)
     values = a[0].new_empty((len(a),), dtype=dtype)
@@ -221,19 +205,14 @@ def incoming(
 def multi_tensor_loss_backward(
     grad_total: Tensor | None,
     grad_values: Tensor | None,
-    a: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    operands: Sequence[int],
-    terms: Sequence[int],
-    parameters: Sequence[float],
-    scale: Sequence[float],
-    wanted: Sequence[int],
+    *arguments: Any,
 ) -> list[Tensor]:
     """Gradients of the tensors of  a ++ b  whose indices are in ``wanted``, in that order."""
-    segments = dense_segments(a, b, weights, operands, terms, parameters, scale)
-    given = incoming(grad_total, grad_values, a)
-    gradients, (to_a, to_b) = allocate("wanted", segments, operands, wanted)
+    *lists, wanted = arguments
+    given = SegmentLists(*lists)
+    a, segments = given.a, dense_segments(given)
+    coming = incoming(grad_total, grad_values, a)
+    gradients, (to_a, to_b) = allocate("wanted", segments, given.operands, wanted)
     summed = [s for s in segments if s.b_is_scalar and to_b[s.position] is not None]
     with torch.cuda.device_of(a[0]):
         workspace = shared_workspace(summed, 1)
@@ -244,11 +223,11 @@ def multi_tensor_loss_backward(
                 kernels.term_gradient_kernel,
                 segment,
                 workspace if segment.b_is_scalar and to_b[s] is not None else None,
-                given.total,
-                given.values,
+                coming.total,
+                coming.values,
                 to_a[s],
                 to_b[s],
-                given.stride,
+                coming.stride,
             )
     return gradients
 
@@ -257,26 +236,20 @@ def multi_tensor_loss_double_backward(
     directions: Sequence[Tensor],
     grad_total: Tensor | None,
     grad_values: Tensor | None,
-    a: Sequence[Tensor],
-    b: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    operands: Sequence[int],
-    terms: Sequence[int],
-    parameters: Sequence[float],
-    scale: Sequence[float],
-    wanted: Sequence[int],
-    wanted_second: Sequence[int],
+    *arguments: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """-> grad of grad_total [], grad of grad_values [S], gradients of ``wanted_second``"""
-    segments = dense_segments(a, b, weights, operands, terms, parameters, scale)
-    given = incoming(grad_total, grad_values, a)
+    *lists, wanted, wanted_second = arguments
+    given = SegmentLists(*lists)
+    a, segments = given.a, dense_segments(given)
+    coming = incoming(grad_total, grad_values, a)
     if len(directions) != len(wanted):
         raise ValueError(
             f"directions: expected {len(wanted)} tensors, one for each entry of wanted, got "
             f"{len(directions)}"
         )
     along = nothing_for(segments)
-    for direction, (s, side) in zip(directions, each_wanted("wanted", operands, wanted)):
+    for direction, (s, side) in zip(directions, each_wanted("wanted", given.operands, wanted)):
         elements = segments[s].a
         if side == B and segments[s].b_is_scalar:
             check_shape("directions", direction, (), elements)
@@ -285,7 +258,7 @@ def multi_tensor_loss_double_backward(
             check_same("directions", direction, elements)
             along[side][s] = in_layout_of(direction, elements)
 
-    gradients, (to_a, to_b) = allocate("wanted_second", segments, operands, wanted_second)
+    gradients, (to_a, to_b) = allocate("wanted_second", segments, given.operands, wanted_second)
     dtype = result_dtype(a)
     grad_grad_total = a[0].new_empty((), dtype=dtype)
     grad_grad_values = a[0].new_empty((len(a),), dtype=dtype)
@@ -298,12 +271,12 @@ def multi_tensor_loss_double_backward(
                 workspace,
                 along[A][s],
                 along[B][s],
-                given.total,
-                given.values,
+                coming.total,
+                coming.values,
                 to_a[s],
                 to_b[s],
                 grad_grad_values,
                 grad_grad_total,
-                given.stride,
+                coming.stride,
             )
     return grad_grad_total, grad_grad_values, gradients

@@ -196,6 +196,7 @@ def run_critic(call: CriticCall, points: Sequence[Tensor]) -> CriticRun:
             "Use torch.no_grad() around the penalty instead, and clone() samples that were made "
             "under inference mode."
         )
+    refuse_forward_mode(points)
     with torch.enable_grad(), warns_if_samples_interact(call.critic):
         inputs = [p if p.requires_grad else p.detach().requires_grad_() for p in points]
         hidden = [new for new, given in zip(inputs, points) if new is not given]

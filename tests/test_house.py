@@ -21,6 +21,7 @@ STOREYS = [
     {"graph_cut"},
     {"losses", "penalties"},
     {"diagnose", "freezing", "modules"},
+    {"compat"},
     {"__init__"},
     {"__main__"},
 ]

@@ -21,7 +21,7 @@ STOREYS = [
     {"graph_cut"},
     {"losses", "penalties"},
     {"diagnose", "freezing", "modules"},
-    {"compat"},
+    {"compat", "adopt"},
     {"__init__"},
     {"__main__"},
 ]

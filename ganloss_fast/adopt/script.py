@@ -57,6 +57,7 @@ class Proposal:
 
 GENERATOR = re.compile(r"(^|[._])(net_?)?g(en\w*)?(_\w+)?$", re.I)
 
+ADAPTIVE_WEIGHT = "calculate_adaptive_weight"  # of taming-transformers and those after it
 SHAPING = {"reshape", "view", "squeeze", "flatten"}
 
 GAINS = {
@@ -129,6 +130,12 @@ class _Rewriter(cst.CSTTransformer):
             return False
         if isinstance(node, cst.FunctionDef):
             self._scopes.append(Names(node, self._qualified, self._criteria))
+            if node.name.value == ADAPTIVE_WEIGHT:
+                self._leave(
+                    node,
+                    "two gradients of the last layer, then a backward of the sum: every loss is "
+                    "walked back twice; gf.balanced_backward does it once",
+                )
         elif isinstance(node, (cst.Module, cst.IndentedBlock)):
             self._read_block(node.body)
         return True

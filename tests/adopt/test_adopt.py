@@ -13,6 +13,7 @@ from torch import nn
 
 pytest.importorskip("libcst", reason="adopt reads scripts with libcst")
 
+import ganloss_fast as gf
 from ganloss_fast.adopt import command
 from ganloss_fast.adopt.script import propose
 
@@ -145,6 +146,13 @@ def test_a_step_between_keeps_the_sides_apart():
     )
     after = propose(source).after
     assert after.count("discriminator_side_loss") == 2
+
+
+def test_an_adaptive_weight_is_told_of_the_one_backward():
+    source = HEAD + "def calculate_adaptive_weight(self, nll_loss, g_loss):\n    return 1.0\n"
+    (remark,) = propose(source).left_alone
+    assert "gf.balanced_backward" in remark.text
+    assert hasattr(gf, "balanced_backward")
 
 
 def test_a_name_that_means_something_else_later_keeps_the_sides_apart():

@@ -125,7 +125,8 @@ def _checked_rule(rule: object, wanted: list[Weight], last_layer: Tensor | None)
                 "last_layer: its gradient has no samples. Leave it out, or take "
                 "GradientShares(per_sample=False)."
             )
-        if not any(isinstance(weight, Tensor) or weight > 0 for weight in wanted):
+        has_whole = any(isinstance(weight, Tensor) or weight > 0 for weight in wanted)
+        if rule.rescale and not has_whole:
             raise ValueError("weights: expected one above 0 at least, to share a norm between.")
     return rule
 
@@ -257,8 +258,9 @@ def balanced_backward(
         weights: ``w`` of the rule, structured like ``losses``; numbers or 0-d tensors, 1 each.
         rule: :class:`AdaptiveWeight` (by default) or :class:`GradientShares`.
         averages: for :class:`GradientShares`: ``balance.averages`` of the step before.
-        extra_loss: what does not go through the reconstruction: a codebook, commitment or KL
-            loss. It takes part in the same backward, as it is.
+        extra_loss: what is added as it is, and takes part in the same backward: what does not go
+            through the reconstruction (a codebook, commitment or KL loss), and a loss that does
+            and is not weighed.
         loss_parameters: parameters of the losses themselves that learn, such as ``logvar`` of
             latent-diffusion. They get their gradient of the weighted sum.
         process_group: averages the norms over its processes. None: each weighs for itself, as

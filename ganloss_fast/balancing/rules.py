@@ -82,24 +82,29 @@ class GradientShares:
         per_sample: the norm of a gradient [B, ...] is the mean over the norms of its samples.
             Without ``last_layer`` only.
         epsilon: added to the averages.
+        rescale: False: the weights are ``w`` as they are, and norms and averages for the log.
     """
 
     total_norm: float = 1.0
     decay: float = 0.999
     per_sample: bool = True
     epsilon: float = 1e-12
+    rescale: bool = True
 
     def __post_init__(self) -> None:
         for name in ("total_norm", "decay", "epsilon"):
             check_number_field(self, name)
         check_flag("per_sample", self.per_sample)
+        check_flag("rescale", self.rescale)
 
     def weigh(self, averages: Tensor, wanted: Sequence[Weight]) -> Tensor:
         """The weights [L] of losses whose gradients have these norms [L] on average."""
-        full = self.total_norm / (self.epsilon + averages)
-        whole = sum(wanted)
-        shares = [weight / whole for weight in wanted]
-        return torch.stack([scaled(share, part) for share, part in zip(shares, full.unbind())])
+        if not self.rescale:
+            factors, shares = torch.ones_like(averages), list(wanted)
+        else:
+            factors, whole = self.total_norm / (self.epsilon + averages), sum(wanted)
+            shares = [weight / whole for weight in wanted]
+        return torch.stack([scaled(share, part) for share, part in zip(shares, factors.unbind())])
 
 
 Rule = AdaptiveWeight | GradientShares

@@ -148,7 +148,7 @@ def _checked_averages(rule: Rule, averages: object, count: int) -> NormAverages 
     return averages
 
 
-# ---- gradients, norms, weights -----------------------------------------------------------------
+# ---- gradients ---------------------------------------------------------------------------------
 
 
 def _keeps(
@@ -185,6 +185,19 @@ def _at_last_layer(reconstruction: Tensor, last_layer: Tensor, gradient: Tensor)
     return found
 
 
+def _weighted_sum(gradients: Sequence[Tensor | None], weights: Tensor) -> Tensor | None:
+    """In the dtype of the gradients; None if there is none."""
+    total: Tensor | None = None
+    for gradient, weight in zip(gradients, weights.unbind()):
+        if gradient is not None:
+            part = gradient * weight.to(gradient.dtype)
+            total = part if total is None else total.add_(part)
+    return total
+
+
+# ---- norms and weights -------------------------------------------------------------------------
+
+
 def _norm(gradient: Tensor, per_sample: bool) -> Tensor:
     dtype = compute_dtype(gradient.dtype)
     if per_sample and gradient.dim() > 1:
@@ -201,14 +214,27 @@ def _mean_over_processes(norms: Tensor, samples: int, group: ProcessGroup) -> Te
     return sums[:-1] / sums[-1]
 
 
-def _weighted_sum(gradients: Sequence[Tensor | None], weights: Tensor) -> Tensor | None:
-    """In the dtype of the gradients; None if there is none."""
-    total: Tensor | None = None
-    for gradient, weight in zip(gradients, weights.unbind()):
-        if gradient is not None:
-            part = gradient * weight.to(gradient.dtype)
-            total = part if total is None else total.add_(part)
-    return total
+def _weigh(
+    gradients: Sequence[Tensor],
+    wanted: Sequence[Weight],
+    rule: Rule,
+    averages: NormAverages | None,
+    scale: Tensor | None,
+    group: ProcessGroup | None,
+) -> tuple[Tensor, Tensor, NormAverages | None]:
+    """Weights [L] and norms [L] of the gradients, and the averages with these norms."""
+    per_sample = isinstance(rule, GradientShares) and rule.per_sample
+    norms = torch.stack([_norm(gradient, per_sample) for gradient in gradients])
+    if scale is not None:
+        norms = norms / scale
+    counted = norms
+    if isinstance(rule, GradientShares):
+        averages = averages or NormAverages(torch.zeros_like(norms), torch.zeros_like(norms))
+        averages = averages.updated(norms, rule.decay)
+        counted = averages.means()
+    if group is not None:
+        counted = _mean_over_processes(counted, len(gradients[0]) if per_sample else 1, group)
+    return rule.weigh(counted, wanted), norms, averages
 
 
 def _total(losses: Sequence[Tensor], weights: Tensor, extra_loss: Tensor | None) -> Tensor:
@@ -293,14 +319,13 @@ def balanced_backward(
         _check_loss("extra_loss", extra_loss)
     if process_group is not None:
         check_process_group(process_group)
-
     learning = extra_loss if extra_loss is not None and extra_loss.requires_grad else None
     keeps = _keeps(named, reconstruction, last_layer, learning)
     scale = None
     if scaler is not None:
         scale = scaler.scale(torch.ones((), device=reconstruction.device))
 
-    # Back to the reconstruction.
+    # From each loss to the reconstruction, and no further.
     values, inputs = list(named.values()), (reconstruction, *loss_parameters)
     found = [
         torch.autograd.grad(
@@ -309,33 +334,18 @@ def balanced_backward(
         for loss, keep in zip(values, keeps)
     ]
     by_input = list(zip(*found))
-    measured = by_input[0]
+    measured: Sequence[Tensor] = by_input[0]
     if last_layer is not None:
-        measured = tuple(_at_last_layer(reconstruction, last_layer, g) for g in measured)
+        measured = [_at_last_layer(reconstruction, last_layer, gradient) for gradient in measured]
 
-    # From norms to weights.
     with torch.no_grad():
-        per_sample = isinstance(rule, GradientShares) and rule.per_sample
-        norms = torch.stack([_norm(gradient, per_sample) for gradient in measured])
-        if scale is not None:
-            norms = norms / scale
-        counted = norms
-        if isinstance(rule, GradientShares):
-            averages = averages or NormAverages(torch.zeros_like(norms), torch.zeros_like(norms))
-            averages = averages.updated(norms, rule.decay)
-            counted = averages.means()
-        if process_group is not None:
-            samples = len(reconstruction) if per_sample else 1
-            counted = _mean_over_processes(counted, samples, process_group)
-        weighed = rule.weigh(counted, wanted)
-        sums = [_weighted_sum(gradients, weighed) for gradients in by_input]
-        total = _total(values, weighed, extra_loss)
+        lambdas, norms, averages = _weigh(measured, wanted, rule, averages, scale, process_group)
+        sums = [_weighted_sum(gradients, lambdas) for gradients in by_input]
+        total = _total(values, lambdas, extra_loss)
 
-    # And on through the model.
-    roots: dict[Tensor, Tensor | None] = {
-        x: gradient for x, gradient in zip(inputs, sums) if gradient is not None
-    }
+    # From the reconstruction through the model.
+    starts: dict[Tensor, Tensor | None] = {x: s for x, s in zip(inputs, sums) if s is not None}
     if learning is not None:
-        roots[learning] = _start(learning, scale)
-    torch.autograd.backward(tuple(roots), tuple(roots.values()), retain_graph=retain_graph)
-    return Balance(weighed, norms, total, averages)
+        starts[learning] = _start(learning, scale)
+    torch.autograd.backward(tuple(starts), tuple(starts.values()), retain_graph=retain_graph)
+    return Balance(lambdas, norms, total, averages)

@@ -251,6 +251,33 @@ def test_a_critic_that_moved_in_between_is_an_error_of_autograd():
         gf.generator_backward(logits.sum(), generator)
 
 
+def test_what_fsdp_shards_is_refused(monkeypatch):
+    generator, critic = networks()
+    loss = critic(generator(torch.randn(6, 3).double())).sum()
+    monkeypatch.setattr("ganloss_fast.steps.is_sharded", lambda module: module is critic[0])
+    with pytest.raises(ValueError, match=r"discriminators: FSDP shards it.*loss.backward\(\)"):
+        gf.discriminator_backward(loss, critic, shares_forward=True)
+    with pytest.raises(ValueError, match="shared_critic: FSDP shards it"):
+        gf.generator_backward(loss, generator, shared_critic=critic)
+
+
+def test_a_reentrant_checkpoint_refuses_and_the_other_kind_learns_alike():
+    from torch.utils.checkpoint import checkpoint
+
+    generator, critic = networks()
+    noise = torch.randn(6, 3).double()
+    gf.generator_backward(critic(generator(noise)).sum(), generator)
+    wanted = [p.grad.clone() for p in generator.parameters()]
+    generator.zero_grad()
+    loss = checkpoint(critic, generator(noise), use_reentrant=False).sum()
+    gf.generator_backward(loss, generator, shared_critic=critic)
+    for p, gradient in zip(generator.parameters(), wanted):
+        torch.testing.assert_close(p.grad, gradient)
+    loss = checkpoint(critic, generator(noise), use_reentrant=True).sum()
+    with pytest.raises(RuntimeError, match="inputs"):
+        gf.generator_backward(loss, generator)
+
+
 # ---- mistakes ----------------------------------------------------------------------------------
 
 

@@ -117,7 +117,7 @@ class FeatureMatchingLoss(Module):
         self.normalize = normalize
 
     def criterion(self) -> str | None:
-        """What :func:`feature_matching_loss` calls the distance; None for one of your own."""
+        """What the fused loss calls the distance; None for one of your own."""
         name = _DISTANCES.get(type(self.loss))
         return name if name and getattr(self.loss, "reduction", None) == "mean" else None
 

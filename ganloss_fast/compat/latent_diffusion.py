@@ -29,7 +29,7 @@ __all__ = [
 def hinge_d_loss_with_exemplar_weights(
     logits_real: Tensor, logits_fake: Tensor, weights: Tensor
 ) -> Tensor:
-    """:func:`hinge_d_loss` with means over samples that are weighted by ``weights`` [B].
+    """The hinge loss with means over samples that are weighted by ``weights`` [B].
 
     .. math:: \\tfrac12 \\, \\frac{\\sum_b w_b \\, E_b[max(0, 1 - r)]}{\\sum_b w_b} +
         \\tfrac12 \\, \\frac{\\sum_b w_b \\, E_b[max(0, 1 + f)]}{\\sum_b w_b}

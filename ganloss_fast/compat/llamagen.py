@@ -39,7 +39,7 @@ _OF_ZEROS = math.log(2.0)
 def non_saturating_d_loss(
     logits_real: Tensor, logits_fake: Tensor, *, reversed_as_published: bool = False
 ) -> Tensor:
-    """``(E[bce(r, 1)] + E[bce(f, 0)]) / 2``, which is :func:`vanilla_d_loss`.
+    """``(E[bce(r, 1)] + E[bce(f, 0)]) / 2``, which is ``vanilla_d_loss``.
 
     Args:
         logits_real: logits on real images.

@@ -24,12 +24,7 @@ def _reduction(average: bool) -> Reduction:
 
 
 class _AdversarialLoss(torch.nn.Module):
-    """Where the discriminators gave feature maps too, their last entries are the logits.
-
-    Args:
-        average_by_discriminators: mean over discriminators, instead of their sum.
-        loss_type: ``"mse"`` for least squares, or ``"hinge"``.
-    """
+    """Where the discriminators gave feature maps too, their last entries are the logits."""
 
     def __init__(self, average_by_discriminators: bool = True, loss_type: str = "mse") -> None:
         super().__init__()
@@ -45,7 +40,12 @@ class _AdversarialLoss(torch.nn.Module):
 
 
 class GeneratorAdversarialLoss(_AdversarialLoss):
-    """``E[(1 - g)^2]``, or ``-E[g]`` for hinge. Arguments as :class:`_AdversarialLoss`."""
+    """``E[(1 - g)^2]``, or ``-E[g]`` for hinge.
+
+    Args:
+        average_by_discriminators: mean over discriminators, instead of their sum.
+        loss_type: ``"mse"`` for least squares, or ``"hinge"``.
+    """
 
     def forward(self, outputs: Outputs) -> Tensor:
         """Of the logits of one discriminator, or of a list of them, with feature maps or not."""
@@ -57,7 +57,7 @@ class GeneratorAdversarialLoss(_AdversarialLoss):
 
 
 class DiscriminatorAdversarialLoss(_AdversarialLoss):
-    """``E[(1 - r)^2]`` and ``E[g^2]``, or the two hinges."""
+    """``E[(1 - r)^2]`` and ``E[g^2]``, or the two hinges. Arguments as for the generator's."""
 
     def forward(self, outputs_hat: Outputs, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """``(real_loss, fake_loss)`` of logits on generated and on real audio, in this order."""

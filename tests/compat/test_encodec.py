@@ -114,13 +114,20 @@ def test_an_output_may_be_a_leaf_as_in_the_published_test():
 
 
 def test_the_order_of_losses_may_change_and_their_names_not():
-    balancer = encodec.Balancer(WEIGHTS, monitor=True)
-    for flip in (False, True):
-        output = nn.Linear(2, 2)(torch.ones(1, 2))
-        losses = losses_of(output)
-        balancer.backward(dict(reversed(losses.items())) if flip else losses, output)
-    assert list(balancer.metrics) == [f"ratio_{name}" for name in WEIGHTS]
-    output = nn.Linear(2, 2)(torch.ones(1, 2))
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 3).double(), torch.randn(4, 3).double()
+    balancer, plain = encodec.Balancer(WEIGHTS, monitor=True), Plain(WEIGHTS)
+    for step in range(3):
+        gradients = []
+        for each in (balancer, plain):
+            model.zero_grad()
+            output = model(x)
+            losses = losses_of(output, step)
+            each.backward(dict(reversed(losses.items())) if step == 1 else losses, output)
+            gradients.append(model.weight.grad)
+        torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-13)
+    assert balancer.metrics == pytest.approx(plain.ratios())
+    output = model(x)
     with pytest.raises(ValueError, match="averages are of l1, adv, feat, and this step has l1"):
         balancer.backward({"l1": output.sum()}, output)
 

@@ -263,6 +263,25 @@ def test_half_precision_reconstructions_have_norms_in_float32(dtype):
     assert model.weight.grad.isfinite().all()
 
 
+def test_the_call_may_stand_inside_of_autocast():
+    torch.manual_seed(0)
+    model, x = nn.Linear(8, 8), torch.randn(4, 8)
+    found = []
+    for inside in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = model(x)
+            losses = [y.float().square().mean(), y.float().abs().mean()]
+            if inside:
+                balance = gf.balanced_backward(losses, y, model.weight)
+        if not inside:
+            balance = gf.balanced_backward(losses, y, model.weight)
+        found.append([*balance[:3], model.weight.grad.clone()])
+    for a, b in zip(*found):
+        assert a.dtype == b.dtype == torch.float32
+        assert torch.equal(a, b)
+
+
 def test_losses_may_share_a_graph():
     """Adversarial and feature matching loss of one discriminator."""
     model, critic = nn.Linear(3, 3).double(), nn.Linear(3, 4).double()

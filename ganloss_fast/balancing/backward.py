@@ -239,7 +239,7 @@ def _weigh(
 
 def _total(losses: Sequence[Tensor], weights: Tensor, extra_loss: Tensor | None) -> Tensor:
     values = torch.stack([loss.to(weights.dtype).sum() for loss in losses])
-    total = torch.dot(weights, values)
+    total = (weights * values).sum()
     return total if extra_loss is None else total + extra_loss.sum()
 
 

@@ -27,6 +27,11 @@ class NormAverages(NamedTuple):
             torch.where(finite, self.steps * decay + 1, self.steps),
         )
 
+    def extended(self, count: int) -> NormAverages:
+        """With as many more losses, of which nothing is known."""
+        more = self.total.new_zeros(count)
+        return NormAverages(torch.cat([self.total, more]), torch.cat([self.steps, more]))
+
     def means(self) -> Tensor:
         return self.total / self.steps
 

@@ -21,12 +21,23 @@ class SideTerms(NamedTuple):
     fake: Tensor  # [K]
 
 
+def _listed(name: str, outputs: object) -> list[Tensor]:
+    """The logits of every discriminator. The originals iterate over what they get, which of a
+    single tensor are its samples."""
+    if isinstance(outputs, Tensor):
+        raise TypeError(
+            f"{name}: expected a list with the logits of each discriminator, got "
+            f"{describe(outputs)}. For a single discriminator pass [logits]."
+        )
+    return as_outputs(name, outputs)
+
+
 def side_terms(
     real_name: str, reals: object, fake_name: str, fakes: object, loss: Loss
 ) -> SideTerms:
     """In one call, without the statistics of ``discriminator_loss_details``. The loss has one
     segment for each side."""
-    real, fake = as_outputs(real_name, reals), as_outputs(fake_name, fakes)
+    real, fake = _listed(real_name, reals), _listed(fake_name, fakes)
     if len(real) != len(fake):
         raise ValueError(
             f"{real_name} and {fake_name} must hold the same number of outputs: got {len(real)} "
@@ -40,7 +51,7 @@ def side_terms(
 
 def generator_terms(name: str, fakes: object, loss: Loss) -> tuple[Tensor, list[Tensor]]:
     """A generator loss over all outputs, and its term for each of them, which carry gradients."""
-    computed = ops.multi_tensor_loss(loss.generator_segments(as_outputs(name, fakes), 1.0))
+    computed = ops.multi_tensor_loss(loss.generator_segments(_listed(name, fakes), 1.0))
     return computed.total, list(computed.values.unbind())
 
 

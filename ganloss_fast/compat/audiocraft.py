@@ -220,7 +220,7 @@ class AdversarialLoss(Module):
     def _per_logit(self, criterion: Criterion, logits: Sequence[Tensor]) -> Tensor:
         total = logits[0].new_zeros((), dtype=torch.float32)
         for logit in logits:
-            total = total + criterion(logit).sum()
+            total = total + criterion(logit).reshape(())
         return total / len(logits) if self.normalize else total
 
     def _side(
@@ -269,7 +269,7 @@ class AdversarialLoss(Module):
             return torch.zeros((), device=fakes[0][0].device)
         if isinstance(self.loss_feat, FeatureMatchingLoss):
             return self.loss_feat.over_all(fakes, reals, self._reduction)
-        parts = [self.loss_feat(f, r).sum() for f, r in zip(fakes, reals, strict=True)]
+        parts = [self.loss_feat(f, r).reshape(()) for f, r in zip(fakes, reals, strict=True)]
         total = torch.stack(parts).sum()
         return total / len(parts) if self.normalize else total
 

@@ -65,24 +65,26 @@ class Balancer:
     def backward(self, losses: Mapping[str, Tensor], input: Tensor) -> None:
         """The backward of the balanced losses, through ``input``, of which all are made.
 
-        The names may come in another order than the step before, but must be the same.
+        A loss may join later, as an adversarial one does; none may leave.
         """
         self._balanced(losses, input)
 
     def _balanced(self, losses: Mapping[str, Tensor], input: Tensor) -> Balance:
-        names = self._names or tuple(losses)
-        if set(names) != set(losses):
+        missing = [name for name in self._names if name not in losses]
+        if missing:
             raise ValueError(
-                f"losses: the averages are of {', '.join(names)}, and this step has "
-                f"{', '.join(losses)}. Pass the same losses in every step."
+                f"losses: {', '.join(missing)} took part in the steps before and is missing. A "
+                "loss may join, but not leave: its share of the norm would be nobody's."
             )
+        joining = tuple(name for name in losses if name not in self._names)
+        names = (*self._names, *joining)
         ordered = {name: losses[name] for name in names}
         balance = balanced_backward(
             ordered,
             input,
             weights=self.weights,
             rule=self.rule,
-            averages=self._averages,
+            averages=self._averages and self._averages.extended(len(joining)),
             process_group=world(),
         )
         self._names, self._averages = names, balance.averages

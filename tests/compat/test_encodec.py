@@ -113,7 +113,7 @@ def test_an_output_may_be_a_leaf_as_in_the_published_test():
         assert x.grad.item() == pytest.approx(wanted)
 
 
-def test_the_order_of_losses_may_change_and_their_names_not():
+def test_losses_may_change_their_order_and_join_later_but_not_leave():
     torch.manual_seed(0)
     model, x = nn.Linear(3, 3).double(), torch.randn(4, 3).double()
     balancer, plain = encodec.Balancer(WEIGHTS, monitor=True), Plain(WEIGHTS)
@@ -123,12 +123,14 @@ def test_the_order_of_losses_may_change_and_their_names_not():
             model.zero_grad()
             output = model(x)
             losses = losses_of(output, step)
+            if step == 0:
+                del losses["adv"]
             each.backward(dict(reversed(losses.items())) if step == 1 else losses, output)
             gradients.append(model.weight.grad)
         torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-13)
     assert balancer.metrics == pytest.approx(plain.ratios())
     output = model(x)
-    with pytest.raises(ValueError, match="averages are of l1, adv, feat, and this step has l1"):
+    with pytest.raises(ValueError, match="feat, adv took part in the steps before"):
         balancer.backward({"l1": output.sum()}, output)
 
 

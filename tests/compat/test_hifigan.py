@@ -183,6 +183,12 @@ def test_a_capture_names_the_switch(monkeypatch):
             r"disc_real_outputs: expected a flat sequence of tensors, but entry 0 is a list of 2",
         ),
         (lambda f, m: hifigan.generator_loss(m), ValueError, "disc_outputs: expected a flat"),
+        (lambda f, m: hifigan.generator_loss(f[0]), TypeError, r"For a single .* pass \[logits\]"),
+        (
+            lambda f, m: hifigan.discriminator_loss(f, f[0]),
+            TypeError,
+            "disc_generated_outputs: expected a list with the logits of each discriminator",
+        ),
         (
             lambda f, m: hifigan.feature_loss(f, f),
             TypeError,

@@ -136,7 +136,8 @@ def generator_backward(
 
     Args:
         loss: a tensor of one element.
-        generators: the modules that learn from it.
+        generators: the modules that learn from it. Nothing else gets a gradient: an encoder or an
+            embedding that learns in this step is to be passed as well.
         shared_critic: the discriminator, or several, whose forward on these samples the next
             discriminator step uses too. The graph is kept for it.
         retain_graph: keep the graph for another reason.
@@ -183,7 +184,8 @@ def discriminator_backward(
         loss: a tensor of one element, penalties included.
         discriminators: the modules that learn from it.
         shares_forward: the logits of the fake samples are those of the generator step, see
-            :func:`generator_backward`; their graph is no mistake then.
+            :func:`generator_backward`. Their graph is no mistake then, and nothing warns of it,
+            nor of a module that learns in this step and was not passed.
         retain_graph: keep the graph.
 
     Raises:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from critics import patchgan
-from tokenizers import ConvTokenizer, PatchTokenizer, Perceptual
+from image_tokenizers import ConvTokenizer, PatchTokenizer, Perceptual
 from torch import Tensor, nn
 
 import ganloss_fast as gf

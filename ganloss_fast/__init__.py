@@ -4,6 +4,8 @@ import warnings as _warnings
 
 from ganloss_fast import extension as _extension
 from ganloss_fast.backends import get_backend, set_backend, use_backend
+from ganloss_fast.balancing.backward import Balance, balanced_backward
+from ganloss_fast.balancing.rules import AdaptiveWeight, GradientShares, NormAverages
 from ganloss_fast.diagnose import Diagnosis, diagnose
 from ganloss_fast.freezing import frozen
 from ganloss_fast.graph_cut.compiler_pass import compile_options
@@ -39,6 +41,7 @@ from ganloss_fast.penalties.lazy import LazyRegularizer
 from ganloss_fast.penalties.path_length import PathLength, path_length_penalty
 from ganloss_fast.penalties.points import AroundReal, interpolate
 from ganloss_fast.penalties.table import PENALTIES, R1, R2, WGANGP, Dragan, NormPenalty
+from ganloss_fast.steps import discriminator_backward, generator_backward
 
 if _extension.REFUSAL is not None:
     _warnings.warn(_extension.REFUSAL, stacklevel=2)
@@ -51,7 +54,9 @@ __all__ = [
     "R1",
     "R2",
     "WGANGP",
+    "AdaptiveWeight",
     "AroundReal",
+    "Balance",
     "Call",
     "Diagnosis",
     "Differentiation",
@@ -60,24 +65,29 @@ __all__ = [
     "FeatureMatchingLoss",
     "GeneratorLoss",
     "GradientPenalty",
+    "GradientShares",
     "Hinge",
     "LazyRegularizer",
     "LeastSquares",
     "LossDetails",
     "LossStatistics",
+    "NormAverages",
     "NormPenalty",
     "PathLength",
     "PenaltyDetails",
     "Wasserstein",
     "approximate_r1_penalty",
+    "balanced_backward",
     "compile_options",
     "cut_second_order",
     "diagnose",
+    "discriminator_backward",
     "discriminator_loss",
     "discriminator_loss_details",
     "discriminator_side_loss",
     "feature_matching_loss",
     "frozen",
+    "generator_backward",
     "generator_loss",
     "generator_loss_details",
     "get_backend",

@@ -20,7 +20,7 @@ STOREYS = [
     {"ops"},
     {"graph_cut"},
     {"losses", "penalties"},
-    {"diagnose", "freezing", "modules"},
+    {"balancing", "diagnose", "freezing", "modules", "steps"},
     {"compat", "adopt"},
     {"__init__"},
     {"__main__"},

@@ -28,7 +28,14 @@ def penalty_between(
     of real, one a sample, are drawn on the CPU whatever the device, as many codebases do."""
     alpha = torch.rand(check_tensor("real", real).shape[0]).to(real)
     return gradient_penalty(
-        critic, real.detach(), fake.detach(), penalty, alpha=alpha, weight=weight, mask=mask
+        critic,
+        real.detach(),
+        fake.detach(),
+        penalty,
+        at="mixed",
+        alpha=alpha,
+        weight=weight,
+        mask=mask,
     )
 
 

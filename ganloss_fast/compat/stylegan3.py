@@ -140,7 +140,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     radius = int(3 * sigma)
     if radius == 0:
         return images
-    x = torch.arange(-radius, radius + 1, device=images.device) / sigma
+    x = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float64) / sigma
     weights = torch.exp2(-x.square())
     weights = (weights / weights.sum()).to(images.dtype)
     maps = images.flatten(0, 1).unsqueeze(1)  # [B C, 1, H, W]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ganloss_fast.checks import Weight
+from ganloss_fast.checks import Weight, check_number, check_weight
 from ganloss_fast.compat._criteria import (
     Mode,
     ModeCriterion,
@@ -64,9 +64,9 @@ class GANLoss(ModeCriterion):
         super().__init__()
         check_mode("gan_type", gan_type, list(self.MODES))
         self.gan_type = gan_type
-        self.loss_weight = loss_weight
-        self.real_label_val = real_label_val
-        self.fake_label_val = fake_label_val
+        self.loss_weight = check_weight("loss_weight", loss_weight)
+        self.real_label_val = check_number("real_label_val", real_label_val)
+        self.fake_label_val = check_number("fake_label_val", fake_label_val)
 
     def labels(self) -> tuple[float, float]:
         return self.real_label_val, self.fake_label_val

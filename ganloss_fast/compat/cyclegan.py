@@ -91,7 +91,7 @@ class GANLoss(ModeCriterion):
         real, fake = self._buffers["real_label"], self._buffers["fake_label"]
         assert real is not None
         assert fake is not None
-        versions = (real._version, fake._version)
+        versions = (_version(real), _version(fake))
         if real is not self._read[0] or fake is not self._read[1] or versions != self._read[2]:
             first, second = torch.stack([real, fake]).tolist()
             self._values = (float(first), float(second))
@@ -106,6 +106,11 @@ class GANLoss(ModeCriterion):
         return side_loss(logits, target_is_real, self.loss_of(self.gan_mode))
 
     __call__ = forward  # as there: without hooks
+
+
+def _version(label: Tensor) -> object:
+    """Differs after every change in place; always, for a tensor that does not count them."""
+    return object() if label.is_inference() else label._version
 
 
 def cal_gradient_penalty(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import describe
+from ganloss_fast.checks import check_number, describe
 from ganloss_fast.compat._criteria import (
     Mode,
     ModeCriterion,
@@ -45,8 +45,8 @@ class GANLoss(ModeCriterion):
     ) -> None:
         super().__init__()
         self.use_lsgan = bool(use_lsgan)
-        self.real_label = target_real_label
-        self.fake_label = target_fake_label
+        self.real_label = check_number("target_real_label", target_real_label)
+        self.fake_label = check_number("target_fake_label", target_fake_label)
 
     def labels(self) -> tuple[float, float]:
         return self.real_label, self.fake_label

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ganloss_fast.checks import check_number
 from ganloss_fast.compat._criteria import (
     Mode,
     ModeCriterion,
@@ -57,8 +58,8 @@ class GANLoss(ModeCriterion):
         super().__init__()
         check_mode("gan_mode", gan_mode, list(self.MODES))
         self.gan_mode = gan_mode
-        self.real_label = target_real_label
-        self.fake_label = target_fake_label
+        self.real_label = check_number("target_real_label", target_real_label)
+        self.fake_label = check_number("target_fake_label", target_fake_label)
         self.opt = opt
 
     def labels(self) -> tuple[float, float]:

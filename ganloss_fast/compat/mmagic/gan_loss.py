@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import Weight
+from ganloss_fast.checks import Weight, check_weight
 from ganloss_fast.compat import basicsr
 from ganloss_fast.compat._criteria import (
     Mode,
@@ -209,7 +209,7 @@ class GradientPenaltyLoss(torch.nn.Module):
 
     def __init__(self, loss_weight: Weight = 1.0) -> None:
         super().__init__()
-        self.loss_weight = loss_weight
+        self.loss_weight = check_weight("loss_weight", loss_weight)
 
     def forward(
         self,
@@ -275,7 +275,7 @@ class DiscShiftLoss(torch.nn.Module):
 
     def __init__(self, loss_weight: Weight = 0.1) -> None:
         super().__init__()
-        self.loss_weight = loss_weight
+        self.loss_weight = check_weight("loss_weight", loss_weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return discriminator_side_loss(x, False, "least_squares", weight=self.loss_weight)

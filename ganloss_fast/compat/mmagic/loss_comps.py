@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import Weight, describe, scaled
+from ganloss_fast.checks import Weight, check_weight, describe, scaled
 from ganloss_fast.compat import basicsr
 from ganloss_fast.compat._criteria import Mode, cross_entropy, least_squares
 from ganloss_fast.compat.mmagic.gan_loss import (
@@ -110,7 +110,7 @@ class DiscShiftLossComps(_LossOfDict):
         loss_name: str = "loss_disc_shift",
     ) -> None:
         super().__init__(data_info, loss_name)
-        self.loss_weight = loss_weight
+        self.loss_weight = check_weight("loss_weight", loss_weight)
 
     def loss(self, pred: Tensor) -> Tensor:
         return discriminator_side_loss(pred, False, "least_squares", weight=self.loss_weight)
@@ -127,7 +127,7 @@ class GradientPenaltyLossComps(_LossOfDict):
         loss_name: str = "loss_gp",
     ) -> None:
         super().__init__(data_info, loss_name)
-        self.loss_weight = loss_weight
+        self.loss_weight = check_weight("loss_weight", loss_weight)
         self.norm_mode = norm_mode
 
     def options(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class R1GradientPenaltyComps(_LossOfDict):
         loss_name: str = "loss_r1_gp",
     ) -> None:
         super().__init__(data_info, loss_name, interval)
-        self.loss_weight = loss_weight
+        self.loss_weight = check_weight("loss_weight", loss_weight)
         self.norm_mode = norm_mode
         self.use_apex_amp = use_apex_amp
 
@@ -185,7 +185,7 @@ class GeneratorPathRegularizerComps(_LossOfDict):
         loss_name: str = "loss_path_regular",
     ) -> None:
         super().__init__(data_info, loss_name, interval)
-        self.loss_weight = loss_weight
+        self.loss_weight = check_weight("loss_weight", loss_weight)
         self.pl_batch_shrink = pl_batch_shrink
         self.decay = decay
         self.pl_batch_size = pl_batch_size

@@ -201,6 +201,16 @@ def test_r1_under_a_loss_scaler_is_the_same():
     )
 
 
+def test_a_loss_scaler_keeps_small_gradients_of_half_precision():
+    def D(x):
+        return (x * 2.0**-13 * 2.0**-13).flatten(1).sum(1)  # a gradient that float16 has not
+
+    real = images().half()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    penalty = mmagic.r1_gradient_penalty_loss(D, real, norm_mode="HWC", loss_scaler=scaler)
+    assert penalty.item() == pytest.approx(3 * 64 * 2.0**-52)
+
+
 def test_penalties_say_what_they_do_not_know():
     with pytest.raises(NotImplementedError, match="norm_mode: expected one of pixel, HWC"):
         mmagic.gradient_penalty_loss(critic(), images(), images(), norm_mode="CHW")

@@ -36,10 +36,11 @@ class Synthesis(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(5, 3 * 8 * 8) for _ in range(3))
+        self.shift = nn.Parameter(torch.zeros(3, 1, 1))  # no part of a gradient to the latents
 
     def forward(self, ws, **options):
         x = sum((k + 1) * layer(ws[:, k]) for k, layer in enumerate(self.layers))
-        return (x.tanh() * ws.square().mean()).view(-1, 3, 8, 8)
+        return (x.tanh() * ws.square().mean()).view(-1, 3, 8, 8) + self.shift
 
 
 class G3(nn.Module):

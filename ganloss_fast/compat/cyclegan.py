@@ -42,9 +42,8 @@ class GANLoss(ModeCriterion):
             cross-entropy of the *probabilities* of a discriminator that ends in a sigmoid.
         tensor: of the older form; not used.
 
-    Attributes:
-        real_label: 0-d buffer, saved and loaded with the module, and so is ``fake_label``. What
-            is written to them counts from the next call on; they are read from the device once.
+    The labels are 0-d buffers, ``real_label`` and ``fake_label``, saved and loaded with the module.
+    What is written to them counts from the next call on; they are read from the device only then.
 
     Raises:
         NotImplementedError: for another mode. It is a ValueError too.

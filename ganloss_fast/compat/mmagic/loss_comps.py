@@ -164,10 +164,7 @@ class R1GradientPenaltyComps(_LossOfDict):
 
 class GeneratorPathRegularizerComps(_LossOfDict):
     """``loss_weight`` times :func:`gen_path_regularizer`, every ``interval`` iterations; None in
-    between.
-
-    Attributes:
-        mean_path_length: 0-d buffer, the moving average.
+    between. The moving average is the 0-d buffer ``mean_path_length``.
     """
 
     mean_path_length: Tensor

@@ -38,9 +38,12 @@ class GANLoss(cyclegan.GANLoss):
     }
 
     def forward(self, prediction: Tensor, target_is_real: bool) -> Tensor:
-        if self.gan_mode != "nonsaturating":
+        if self.gan_mode not in ("wgangp", "nonsaturating"):
             return super().forward(prediction, target_is_real)
         logits = as_logits("prediction", prediction)
+        if self.gan_mode == "wgangp":  # one operation, and no slower under the trainer's own mean
+            mean = logits.mean(dtype=compute_dtype(logits.dtype))
+            return -mean if target_is_real else mean
         if logits.dim() == 0:
             raise ValueError("prediction: expected shape [B, ...], got a 0-d tensor.")
         return _sample_means(logits, bool(target_is_real))

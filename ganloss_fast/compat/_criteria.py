@@ -8,28 +8,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import (
-    Weight,
-    check_tensor,
-    describe,
-    quoted,
-    suggestion,
-)
+from ganloss_fast.checks import Weight, check_tensor, describe, quoted, suggestion
 from ganloss_fast.losses.adversarial import discriminator_side_loss, generator_loss
 from ganloss_fast.losses.details import Reduction
-from ganloss_fast.losses.table import BCE, Hinge, LeastSquares, Loss, LossLike
+from ganloss_fast.losses.table import BCE, Hinge, Label, LeastSquares, Loss, LossLike
 
 # ---- modes -------------------------------------------------------------------------------------
 
-Mode = Loss | Callable[[float, float], Loss]
+Mode = Loss | Callable[[Label, Label], Loss]
 """A loss without labels, or from the labels of real and of fake logits to one."""
 
 
-def least_squares(real_label: float, fake_label: float) -> Loss:
+def least_squares(real_label: Label, fake_label: Label) -> Loss:
     return LeastSquares(real_label=real_label, fake_label=fake_label)
 
 
-def cross_entropy(real_label: float, fake_label: float) -> Loss:
+def cross_entropy(real_label: Label, fake_label: Label) -> Loss:
     return BCE(real_label=real_label, fake_label=fake_label)
 
 
@@ -52,8 +46,8 @@ class ModeCriterion(torch.nn.Module):
         super().__init__()
         self._made_of: tuple[Any, ...] = ()
 
-    def labels(self) -> tuple[float, float]:
-        """The labels of real and of fake logits as they are now."""
+    def labels(self) -> tuple[Label, Label]:
+        """The labels of real and of fake logits as they are now; numbers, unless compiling."""
         raise NotImplementedError
 
     def loss_of(self, name: str) -> Loss:
@@ -61,9 +55,11 @@ class ModeCriterion(torch.nn.Module):
         mode = self.MODES[name]
         if not callable(mode):
             return mode
-        made_of = (name, *self.labels())
-        if made_of != self._made_of:
-            self._loss, self._made_of = mode(*made_of[1:]), made_of
+        labels = self.labels()
+        if torch.compiler.is_compiling():
+            return mode(*labels)
+        if self._made_of != (name, labels):
+            self._loss, self._made_of = mode(*labels), (name, labels)
         return self._loss
 
 
@@ -87,14 +83,14 @@ def side_loss(
     return generator_loss(logits, loss, weight=weight, output_reduction=output_reduction)
 
 
-def probability_loss(outputs: Sequence[Tensor], label: float) -> Tensor:
+def probability_loss(outputs: Sequence[Tensor], label: Label) -> Tensor:
     """Binary cross-entropy of probabilities, summed over outputs, each in its own dtype.
 
     For discriminators that end in a sigmoid. Plain PyTorch: without logits there is nothing that
     the kernels could keep exact.
     """
     losses = [
-        torch.nn.functional.binary_cross_entropy(output, torch.full_like(output, label))
+        torch.nn.functional.binary_cross_entropy(output, torch.ones_like(output) * label)
         for output in outputs
     ]
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()

@@ -18,7 +18,7 @@ from ganloss_fast.compat._criteria import (
     probability_loss,
     side_loss,
 )
-from ganloss_fast.losses.table import Wasserstein
+from ganloss_fast.losses.table import Label, Wasserstein
 from ganloss_fast.penalties.critic.call import Critic
 from ganloss_fast.penalties.gradient_penalty import gradient_penalty_details
 from ganloss_fast.penalties.points import Where
@@ -69,11 +69,11 @@ class GANLoss(ModeCriterion):
         super().__init__()
         if isinstance(gan_mode, bool):
             use_lsgan = gan_mode
-        if use_lsgan is not None:
-            gan_mode = "lsgan" if use_lsgan else _PROBABILITIES
-        if gan_mode != _PROBABILITIES:
+        if use_lsgan is None:
             check_mode("gan_mode", gan_mode, list(self.MODES))
-        self.gan_mode = str(gan_mode)
+            self.gan_mode = str(gan_mode)
+        else:
+            self.gan_mode = "lsgan" if use_lsgan else _PROBABILITIES
         self.register_buffer("real_label", torch.tensor(target_real_label))
         self.register_buffer("fake_label", torch.tensor(target_fake_label))
         self._values = (float(target_real_label), float(target_fake_label))
@@ -83,13 +83,13 @@ class GANLoss(ModeCriterion):
         """The label, expanded to the shape of the prediction."""
         return (self.real_label if target_is_real else self.fake_label).expand_as(prediction)
 
-    def labels(self) -> tuple[float, float]:
+    def labels(self) -> tuple[Label, Label]:
         """The buffers' values on the host, read where they changed: by a checkpoint, by hand."""
-        if torch.compiler.is_compiling():
-            return self._values
         real, fake = self._buffers["real_label"], self._buffers["fake_label"]
         assert real is not None
         assert fake is not None
+        if torch.compiler.is_compiling():  # a graph would keep the values of its first call
+            return real.to(torch.get_default_dtype()), fake.to(torch.get_default_dtype())
         versions = (_version(real), _version(fake))
         if real is not self._read[0] or fake is not self._read[1] or versions != self._read[2]:
             first, second = torch.stack([real, fake]).tolist()

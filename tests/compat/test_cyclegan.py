@@ -144,10 +144,14 @@ def test_fifty_steps_train_alike(cls, mode):
     assert_trains_alike(one_sided_step(cls(mode), 0.5), one_sided_step(plain_criterion(mode), 0.5))
 
 
-def test_it_compiles():
-    loss = cyclegan.GANLoss("vanilla")
+@pytest.mark.parametrize("mode", ["lsgan", "vanilla"])
+def test_compiled_it_has_the_labels_of_the_checkpoint(mode):
+    """Of one that is loaded before the first call, and of one after it."""
+    loss = cyclegan.GANLoss(mode)
     compiled = torch.compile(lambda x: loss(x, True), fullgraph=True, backend="aot_eager")
-    assert_same(compiled, lambda x: plain_criterion("vanilla")(x, True), logits(2, 3))
+    for label in (0.9, 0.7):
+        loss.load_state_dict({"real_label": torch.tensor(label), "fake_label": torch.tensor(0.0)})
+        assert_same(compiled, lambda x, t=label: plain_criterion(mode, t)(x, True), logits(2, 3))
 
 
 # ---- the penalty -------------------------------------------------------------------------------

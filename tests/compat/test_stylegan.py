@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
@@ -232,6 +233,39 @@ def test_mixed_styles_leave_the_average_latent_alone():
     (G, _, loss, _), _ = make("ada", mixing=1.0)
     loss.run_G(logits(2, 4), None, sync=True)
     assert G.mapping.calls == [{}, {"skip_w_avg_update": True}]
+
+
+class Distributed(nn.parallel.DistributedDataParallel):
+    """Counts the calls that leave their gradients to a later one."""
+
+    def __init__(self, net):
+        nn.Module.__init__(self)
+        self.net, self.kept_back = net, 0
+
+    def forward(self, *args, **kwargs):
+        return self.net(*args, **kwargs)
+
+    def no_sync(self):
+        self.kept_back += 1
+        return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize(
+    ("phase", "of_generator", "of_critic"),
+    [("Gmain", 0, 1), ("Gboth", 1, 1), ("Greg", 0, 0), ("Dmain", 1, 1), ("Dboth", 1, 1)],
+)
+def test_only_the_last_backward_of_a_network_adds_up_over_processes(phase, of_generator, of_critic):
+    G, D = seeded(G3), Distributed(seeded(Critic))
+    mapping, synthesis = Distributed(G.mapping), Distributed(G.synthesis)
+    loss = stylegan2_ada.StyleGAN2Loss("cpu", mapping, synthesis, D)
+    loss.accumulate_gradients(
+        phase, images(batch=8), None, logits(8, 4), NO_LABELS, sync=True, gain=1.0
+    )
+    assert [net.kept_back for net in (mapping, synthesis, D)] == [
+        of_generator,
+        of_generator,
+        of_critic,
+    ]
 
 
 @pytest.mark.parametrize("codebase", CODEBASES)

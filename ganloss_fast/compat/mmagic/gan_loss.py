@@ -115,7 +115,7 @@ class GANLoss(basicsr.GANLoss):
         "lsgan": least_squares,
         "wgan": Wasserstein(),
         "hinge": Hinge(),
-        "l1": lambda real, fake: LeastAbsolute(real_label=real, fake_label=fake),
+        "l1": lambda real, fake: LeastAbsolute(float(real), float(fake)),
         "smgan": least_squares,
     }
 

@@ -1,7 +1,7 @@
 """mmagic and mmgeneration (open-mmlab/mmagic): ``mmagic.models.losses``.
 
-Their registries find the classes by name: register those of this package under the names that
-your configuration uses, ``MODELS.register_module(module=GANLoss, force=True)``.
+Their registry finds the classes by name: ``MODELS.register_module(module=GANLoss, force=True)``
+lets a configuration find this one.
 """
 
 from ganloss_fast.compat.mmagic.adv_loss import (

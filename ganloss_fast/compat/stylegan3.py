@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.compat._stylegan import PHASES, Report, StyleGAN2Steps, style_mixed
-
-__all__ = ["PHASES", "StyleGAN2Loss"]
+from ganloss_fast.compat._stylegan import Report, StyleGAN2Steps, style_mixed
 
 
 class StyleGAN2Loss(StyleGAN2Steps):

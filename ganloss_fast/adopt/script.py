@@ -12,7 +12,7 @@ from libcst.codemod import CodemodContext
 from libcst.codemod.visitors import AddImportsVisitor
 from libcst.metadata import MetadataWrapper, PositionProvider, QualifiedNameProvider
 
-from ganloss_fast.adopt import features, gradients, sums
+from ganloss_fast.adopt import features, gradients, imports, sums
 from ganloss_fast.adopt.blocks import (
     Nodes,
     Reads,
@@ -55,6 +55,8 @@ class Proposal:
         )
 
 
+Replacement = cst.CSTNode | cst.FlattenSentinel[cst.SimpleStatementLine]
+
 GENERATOR = re.compile(r"(^|[._])(net_?)?g(en\w*)?(_\w+)?$", re.I)
 
 ADAPTIVE_WEIGHT = "calculate_adaptive_weight"  # of taming-transformers and those after it
@@ -68,7 +70,7 @@ GAINS = {
     "features": "one kernel for all maps instead of several for each",
     "detach": "the critic's backward ends at the fake instead of walking through the generator, "
     "whose gradients are zeroed before they are read",
-    "known": "the same function from ganloss_fast.compat",
+    "drop-in": "the same names, values and gradients from the drop-in module",
 }
 
 
@@ -90,7 +92,8 @@ def propose(source: str, path: str = "script.py") -> Proposal:
     proposal.left_alone = sorted(rewriter.left_alone, key=lambda remark: remark.line)
     if rewriter.changes:
         context = CodemodContext()
-        AddImportsVisitor.add_needed_import(context, "ganloss_fast", asname="gf")
+        if "gf." in module.code:
+            AddImportsVisitor.add_needed_import(context, "ganloss_fast", asname="gf")
         proposal.after = AddImportsVisitor(context).transform_module(module).code
         proposal.changes = rewriter.changes
     return proposal
@@ -112,7 +115,7 @@ class _Rewriter(cst.CSTTransformer):
         self._positions = positions
         self._criteria = criteria_of(module, qualified)
         self._scopes = [Names(module, qualified, self._criteria)]
-        self._new: dict[cst.CSTNode, cst.CSTNode] = {}  # in place of a node
+        self._new: dict[cst.CSTNode, Replacement] = {}  # in place of a node
         self._gone: set[cst.CSTNode] = set()
 
     # ---- the walk ------------------------------------------------------------------------------
@@ -142,7 +145,7 @@ class _Rewriter(cst.CSTTransformer):
 
     def on_leave(  # type: ignore[override]  # a loop may become a statement
         self, original: cst.CSTNode, updated: cst.CSTNode
-    ) -> cst.CSTNode | cst.RemovalSentinel:
+    ) -> Replacement | cst.RemovalSentinel:
         if isinstance(original, cst.FunctionDef):
             self._scopes.pop()
         if original in self._gone:
@@ -152,7 +155,7 @@ class _Rewriter(cst.CSTTransformer):
     def _line(self, node: cst.CSTNode) -> int:
         return self._positions[node].start.line
 
-    def _change(self, node: cst.CSTNode, new: cst.CSTNode, gain: str) -> None:
+    def _change(self, node: cst.CSTNode, new: Replacement, gain: str) -> None:
         self._new[node] = new
         self._changes[node] = Remark(self._line(node), GAINS[gain])
 
@@ -175,6 +178,8 @@ class _Rewriter(cst.CSTTransformer):
         for k, statement in enumerate(body):
             if isinstance(statement, cst.For):
                 self._read_loop(statement)
+            elif isinstance(statement, cst.SimpleStatementLine):
+                self._read_import(statement)
             value = value_of(statement)
             if value is None or statement in self._gone:
                 continue
@@ -190,6 +195,11 @@ class _Rewriter(cst.CSTTransformer):
                 self._leave(statement, why)
                 continue
             value.visit(_Expressions(self, body, k))
+
+    def _read_import(self, statement: cst.SimpleStatementLine) -> None:
+        lines = imports.from_drop_in(statement)
+        if lines is not None:
+            self._change(statement, cst.FlattenSentinel(lines), "drop-in")
 
     def _read_loop(self, loop: cst.For) -> None:
         found = features.matching(loop, self.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 pytest.importorskip("libcst", reason="adopt reads scripts with libcst")
 
 import ganloss_fast as gf
-from ganloss_fast.adopt import command
+from ganloss_fast.adopt import command, imports
 from ganloss_fast.adopt.script import propose
 
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.py"))
@@ -146,6 +147,25 @@ def test_a_step_between_keeps_the_sides_apart():
     )
     after = propose(source).after
     assert after.count("discriminator_side_loss") == 2
+
+
+def test_losses_of_known_packages_come_from_their_drop_ins():
+    source = (
+        "# losses\nfrom basicsr.losses.gan_loss import GANLoss as Loss, other\n"
+        "from monai.losses import PatchAdversarialLoss\nfrom models import GANLoss\n"
+    )
+    assert propose(source).after == (
+        "# losses\nfrom ganloss_fast.compat.basicsr import GANLoss as Loss\n"
+        "from basicsr.losses.gan_loss import other\n"
+        "from ganloss_fast.compat.monai import PatchAdversarialLoss\nfrom models import GANLoss\n"
+    )
+
+
+@pytest.mark.parametrize("original", imports.DROP_INS)
+def test_the_drop_ins_have_the_names(original):
+    drop_in, names = imports.DROP_INS[original]
+    module = importlib.import_module(f"ganloss_fast.compat.{drop_in}")
+    assert all(hasattr(module, name) for name in names)
 
 
 def test_an_adaptive_weight_is_told_of_the_one_backward():

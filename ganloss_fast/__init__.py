@@ -16,6 +16,7 @@ from ganloss_fast.losses.adversarial import (
     generator_loss_details,
 )
 from ganloss_fast.losses.details import LossDetails, LossStatistics
+from ganloss_fast.losses.lecam import LeCam, lecam_regularization
 from ganloss_fast.losses.matching import feature_matching_loss
 from ganloss_fast.losses.table import BCE, Hinge, LeastSquares, Wasserstein
 from ganloss_fast.modules import (
@@ -62,6 +63,7 @@ __all__ = [
     "GradientPenalty",
     "Hinge",
     "LazyRegularizer",
+    "LeCam",
     "LeastSquares",
     "LossDetails",
     "LossStatistics",
@@ -84,6 +86,7 @@ __all__ = [
     "gradient_penalty",
     "gradient_penalty_details",
     "interpolate",
+    "lecam_regularization",
     "path_length_penalty",
     "penalty_from_grads",
     "penalty_from_logits",

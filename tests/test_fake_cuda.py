@@ -165,6 +165,14 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
             lambda r, f: gf.FeatureMatchingLoss(criterion="mse", detach_real=False)([r], [f])
         )
     },
+    "lecam_regularization": {
+        form: of_losses(lambda r, f, form=form: gf.lecam_regularization(r, f, 0.0, 0.0, form=form))
+        for form in ("logits", "means")
+    },
+    "LeCam": {
+        form: of_losses(lambda r, f, form=form: gf.LeCam(form=form, warm_up=3).to("cuda")(r, f))
+        for form in ("logits", "means")
+    },
     "LossDetails": {"result": of_details(lambda r, f: gf.discriminator_loss_details(r, f, "bce"))},
     "interpolate": {
         "drawn": of_losses(lambda r, f: gf.interpolate(r, f).square().sum()),

@@ -15,6 +15,21 @@ from ganloss_fast.losses.adversarial import (
     generator_loss,
     generator_loss_details,
 )
+from ganloss_fast.losses.composite.composite_loss import CompositeLoss, composite_loss
+from ganloss_fast.losses.composite.gram import gram_matrix
+from ganloss_fast.losses.composite.perceptual_features import (
+    FeaturePair,
+    PerceptualFeatures,
+    SequentialFeatures,
+)
+from ganloss_fast.losses.composite.terms import (
+    L1,
+    MSE,
+    Adversarial,
+    FeatureMatching,
+    Gram,
+    Perceptual,
+)
 from ganloss_fast.losses.details import LossDetails, LossStatistics
 from ganloss_fast.losses.lecam import LeCam, lecam_regularization
 from ganloss_fast.losses.matching import feature_matching_loss
@@ -48,19 +63,26 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BCE",
+    "L1",
+    "MSE",
     "PENALTIES",
     "R1",
     "R2",
     "WGANGP",
+    "Adversarial",
     "AroundReal",
     "Call",
+    "CompositeLoss",
     "Diagnosis",
     "Differentiation",
     "DiscriminatorLoss",
     "Dragan",
+    "FeatureMatching",
     "FeatureMatchingLoss",
+    "FeaturePair",
     "GeneratorLoss",
     "GradientPenalty",
+    "Gram",
     "Hinge",
     "LazyRegularizer",
     "LeCam",
@@ -70,9 +92,13 @@ __all__ = [
     "NormPenalty",
     "PathLength",
     "PenaltyDetails",
+    "Perceptual",
+    "PerceptualFeatures",
+    "SequentialFeatures",
     "Wasserstein",
     "approximate_r1_penalty",
     "compile_options",
+    "composite_loss",
     "cut_second_order",
     "diagnose",
     "discriminator_loss",
@@ -85,6 +111,7 @@ __all__ = [
     "get_backend",
     "gradient_penalty",
     "gradient_penalty_details",
+    "gram_matrix",
     "interpolate",
     "lecam_regularization",
     "path_length_penalty",

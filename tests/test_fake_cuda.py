@@ -173,6 +173,43 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
         form: of_losses(lambda r, f, form=form: gf.LeCam(form=form, warm_up=3).to("cuda")(r, f))
         for form in ("logits", "means")
     },
+    "composite_loss": {
+        "terms": of_losses(
+            lambda r, f: (
+                gf.composite_loss(
+                    gan=gf.Adversarial(f, "hinge"),
+                    pixels=gf.L1(f, r, 100.0, detach_target=False),
+                    squares=gf.MSE(f, r, detach_target=False),
+                    matching=gf.FeatureMatching([r], [f], detach_real=False),
+                    maps=gf.Perceptual([f], [r], detach_target=False),
+                    style=gf.Gram([f[:, None]], [r[:, None]], detach_target=False),
+                ).total
+            )
+        )
+    },
+    "CompositeLoss": {
+        "parts": of_losses(
+            lambda r, f: gf.composite_loss(l1=gf.L1(f, r, detach_target=False)).total
+        )
+    },
+    "gram_matrix": {"maps": of_losses(lambda r, f: gf.gram_matrix((r * f)[None]).sum())},
+    "PerceptualFeatures": {
+        "network": of_losses(
+            lambda r, f: (
+                gf.composite_loss(
+                    maps=gf.Perceptual(
+                        *gf.PerceptualFeatures(torch.tanh, detach_target=False)(f, r),
+                        detach_target=False,
+                    )
+                ).total
+            )
+        )
+    },
+    "SequentialFeatures": {
+        "layers": of_losses(
+            lambda r, f: gf.SequentialFeatures(nn.Sequential(nn.Tanh()), {"a": 0})(r * f)["a"].sum()
+        )
+    },
     "LossDetails": {"result": of_details(lambda r, f: gf.discriminator_loss_details(r, f, "bce"))},
     "interpolate": {
         "drawn": of_losses(lambda r, f: gf.interpolate(r, f).square().sum()),
@@ -244,6 +281,11 @@ NO_TENSOR_WORK = {
     "LazyRegularizer": "counts steps",
     "compile_options": "the options of torch.compile",
     **dict.fromkeys(("get_backend", "set_backend", "use_backend"), "choose who computes"),
+    **dict.fromkeys(
+        ("Adversarial", "L1", "MSE", "FeatureMatching", "Perceptual", "Gram"),
+        "the terms of composite_loss, which is in the table",
+    ),
+    "FeaturePair": "comes out of PerceptualFeatures",
     **dict.fromkeys(
         ("Diagnosis", "LossStatistics", "PenaltyDetails"), "come out of calls that are in the table"
     ),

@@ -224,7 +224,7 @@ def discriminator_side_loss(
 # ---- the generator's side ----------------------------------------------------------------------
 
 
-def _generator_outputs(
+def generator_logits(
     fake: Logits, real: Logits | None, loss: Loss
 ) -> tuple[list[Tensor], list[Tensor] | None]:
     if loss.relativistic is None:
@@ -287,7 +287,7 @@ def generator_loss(
     loss = resolve_loss(loss)
     weight = check_weight("weight", weight)
     check_group(loss, process_group)
-    fakes, reals = _generator_outputs(fake, real, loss)
+    fakes, reals = generator_logits(fake, real, loss)
     scale = number_of(weight) * output_share(output_reduction, len(fakes))
     sides = generator_sides(fakes, reals, loss, process_group, scale)
     is_list = not isinstance(fake, Tensor)
@@ -319,7 +319,7 @@ def generator_loss_details(
     loss = resolve_loss(loss)
     weight = check_weight("weight", weight)
     check_group(loss, process_group)
-    fakes, reals = _generator_outputs(fake, real, loss)
+    fakes, reals = generator_logits(fake, real, loss)
     check_choice("output_reduction", output_reduction, REDUCTIONS)
     sides = generator_sides(fakes, reals, loss, process_group)
     weights = dict.fromkeys(sides, weight)

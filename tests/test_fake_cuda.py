@@ -210,6 +210,55 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
             lambda r, f: gf.SequentialFeatures(nn.Sequential(nn.Tanh()), {"a": 0})(r * f)["a"].sum()
         )
     },
+    "BoundaryEquilibrium": {
+        "step": of_losses(lambda r, f: gf.BoundaryEquilibrium(start_value=0.5).cuda()(r, f).loss)
+    },
+    "balanced_consistency_loss": {
+        "both": of_losses(lambda r, f: gf.balanced_consistency_loss(r, f, f, r))
+    },
+    "consistency_loss": {"plain": of_losses(lambda r, f: gf.consistency_loss(r, f))},
+    "latent_diversity_loss": {"plain": of_losses(lambda r, f: gf.latent_diversity_loss(r, f))},
+    "dual_contrastive_loss": {"plain": of_losses(lambda r, f: gf.dual_contrastive_loss(r, f))},
+    "multi_hinge_loss": {
+        "classes": of_losses(
+            lambda r, f: gf.multi_hinge_loss(
+                r * f, torch.zeros(8, dtype=torch.int64, device="cuda")
+            )
+        )
+    },
+    "kl_weighted_logits": {
+        "hinge": of_losses(lambda r, f: gf.discriminator_loss(r, gf.kl_weighted_logits(f), "hinge"))
+    },
+    "noisy_labels": {
+        "both": of_losses(
+            lambda r, f: gf.discriminator_loss(
+                r,
+                f,
+                gf.BCE(gf.noisy_labels(r, 0.7, 1.2), gf.noisy_labels(f, 0.0, 0.3, per="element")),
+            )
+        )
+    },
+    "PooledMean": {
+        "relative": of_losses(
+            lambda r, f: gf.discriminator_loss(r - gf.PooledMean().cuda()(f), f, "bce")
+        )
+    },
+    "top_k_logits": {
+        "share": of_losses(lambda r, f: gf.generator_loss(gf.top_k_logits(r * f, 0.5), "bce"))
+    },
+    "clip_weights_": {
+        "weights": of_losses(lambda r, f: (gf.clip_weights_([r, f]), (r * f).sum())[1])
+    },
+    "PackedCritic": {
+        "packed": of_penalty(
+            lambda m, r, f: gf.gradient_penalty(
+                gf.PackedCritic(lambda x: m(x).unflatten(0, (-1, 5)).sum(1), 5),
+                gf.packs(r, 5),
+                gf.packs(f, 5),
+            )
+        )
+    },
+    "packs": {"view": of_losses(lambda r, f: (gf.packs(r, 4) * gf.packs(f, 4)).sum())},
     "LossDetails": {"result": of_details(lambda r, f: gf.discriminator_loss_details(r, f, "bce"))},
     "interpolate": {
         "drawn": of_losses(lambda r, f: gf.interpolate(r, f).square().sum()),
@@ -287,7 +336,8 @@ NO_TENSOR_WORK = {
     ),
     "FeaturePair": "comes out of PerceptualFeatures",
     **dict.fromkeys(
-        ("Diagnosis", "LossStatistics", "PenaltyDetails"), "come out of calls that are in the table"
+        ("BoundaryEquilibriumStep", "Diagnosis", "LossStatistics", "PenaltyDetails"),
+        "come out of calls that are in the table",
     ),
 }
 

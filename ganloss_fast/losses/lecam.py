@@ -116,19 +116,20 @@ def lecam_regularization(
     fake_anchors = _anchors("fake_anchor", fake_anchor, reals)
     if form == "means":
         means = _means(reals + fakes)
-        return _of_means(means, real_anchors, fake_anchors, weight)
+        others = torch.stack(fake_anchors + real_anchors)
+        return _of_means(means.view(2, -1), others.view(2, -1), weight)
     return _of_logits(reals, fakes, real_anchors, fake_anchors, weight)
 
 
-def _of_means(
-    means: Tensor, real_anchors: tuple[Tensor, ...], fake_anchors: tuple[Tensor, ...], w: Weight
-) -> Tensor:
-    others = torch.stack(fake_anchors + real_anchors).to(means.dtype)
-    count = len(real_anchors)
-    distances = means - others
-    excess = torch.cat([distances[:count], -distances[count:]]).relu()
-    total = excess.square().sum()
-    return w.to(total.dtype) * total if isinstance(w, Tensor) else w * total
+def _of_means(means: Tensor, others: Tensor, weight: Weight) -> Tensor:
+    """Of the means [2, K] of real and of fake logits, and what they are compared with."""
+    others = others.to(means.dtype)
+    # Real means should not be above, fake means not below.
+    signs = torch.linspace(1.0, -1.0, 2, dtype=means.dtype, device=means.device).unsqueeze(1)
+    counts = ((means.detach() - others) * signs <= 0).logical_not()
+    scale = number_of(weight) * means.numel()  # the sum of means that are a mean over one each
+    segment = _excess_segment(means, others, counts, scale)
+    return weighted(weight, ops.multi_tensor_loss([segment]).total)
 
 
 def _of_logits(
@@ -177,9 +178,8 @@ class LeCam(torch.nn.Module):
             :func:`discriminator_loss`; None for this process alone.
 
     Attributes:
-        real_average: [K], ``a_r``; float32, whatever the module is cast to: a decay of 0.999
-            would never move an average in half precision.
-        fake_average: [K], ``a_f``.
+        averages: [2, K], ``a_r`` and ``a_f``; float32, whatever the module is cast to: a decay of
+            0.999 would never move an average in half precision.
         calls: [], how many calls were made, up to ``warm_up``.
 
     Raises:
@@ -187,8 +187,7 @@ class LeCam(torch.nn.Module):
             called, as :func:`lecam_regularization`.
     """
 
-    real_average: Tensor
-    fake_average: Tensor
+    averages: Tensor
     calls: Tensor
 
     def __init__(
@@ -217,9 +216,8 @@ class LeCam(torch.nn.Module):
         self.outputs = check_integer("outputs", outputs)
         self.weight = check_weight("weight", weight)
         self.process_group = process_group
-        start = torch.full((self.outputs,), check_number("start_value", start_value))
-        self.register_buffer("real_average", start.float())
-        self.register_buffer("fake_average", start.float().clone())
+        start = torch.full((2, self.outputs), check_number("start_value", start_value))
+        self.register_buffer("averages", start.float())
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def forward(self, real: Logits, fake: Logits) -> Tensor:
@@ -229,37 +227,48 @@ class LeCam(torch.nn.Module):
                 f"real: expected {self.outputs} outputs, which this LeCam keeps averages of, got "
                 f"{len(reals)}. Give their number when it is made: LeCam(outputs={len(reals)})."
             )
-        check_same_device("real", reals[0], "the averages", self.real_average)
+        check_same_device("real", reals[0], "the averages", self.averages)
         means = self._means(reals, fakes)
         if self.update == "before":
             self._move(means)
-        # Copies: the averages move in place, this time or the next, ahead of the backward.
-        real_anchors = self.real_average.clone().unbind()
-        fake_anchors = self.fake_average.clone().unbind()
+        # A copy: the averages move in place, this time or the next, ahead of the backward.
         if self.form == "means":
-            result = _of_means(means, real_anchors, fake_anchors, self.weight)
+            result = _of_means(means, self.averages.flip(0), self.weight)
         else:
+            anchors = self.averages.flatten().clone().unbind()
+            real_anchors, fake_anchors = anchors[: self.outputs], anchors[self.outputs :]
             result = _of_logits(reals, fakes, real_anchors, fake_anchors, self.weight)
         if self.update == "after":
             self._move(means)
         return result
 
+    @property
+    def real_average(self) -> Tensor:
+        """[K], ``a_r``."""
+        return self.averages[0]
+
+    @property
+    def fake_average(self) -> Tensor:
+        """[K], ``a_f``."""
+        return self.averages[1]
+
     def _means(self, reals: list[Tensor], fakes: list[Tensor]) -> Tensor:
-        """[2 K]: the mean logits of real and of fake; with a gradient where the form needs it."""
+        """[2, K]: the mean logits of real and of fake; with a gradient where the form needs it."""
         outputs = reals + fakes
         means = _means(outputs if self.form == "means" else [t.detach() for t in outputs])
-        return means if self.process_group is None else mean_over_ranks(means, self.process_group)
+        if self.process_group is not None:
+            means = mean_over_ranks(means, self.process_group)
+        return means.view(2, -1)
 
     def _move(self, means: Tensor) -> None:
         if not self.training:
             return
-        means = means.detach().to(self.real_average.dtype)
         share: float | Tensor = 1.0 - self.decay
         if self.warm_up > 0:
-            share = torch.where(self.calls < self.warm_up, 1.0, share).to(means.dtype)
-            self.calls.add_(self.calls < self.warm_up)
-        self.real_average.lerp_(means[: self.outputs], share)
-        self.fake_average.lerp_(means[self.outputs :], share)
+            is_warming_up = self.calls < self.warm_up
+            share = torch.where(is_warming_up, 1.0, share).to(self.averages.dtype)
+            self.calls.add_(is_warming_up)
+        self.averages.lerp_(means.detach().to(self.averages.dtype), share)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         return super()._apply(lambda t: fn(t).to(t.dtype), recurse)  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from benchmarks import picture, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-SITE = sorted((ROOT / "docs").glob("*.md"))
+SITE = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [README, *SITE]
 BESIDE = [ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "demo/README.md")]
 

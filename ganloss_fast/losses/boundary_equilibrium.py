@@ -39,8 +39,7 @@ class BoundaryEquilibrium(torch.nn.Module):
         learning_rate: ``lambda``, of the balance.
         start_value: of ``k``, in [0, 1].
 
-    Attributes:
-        k: [], a float32 buffer.
+    Its buffer ``k`` [] is float32.
 
     Raises:
         ValueError, TypeError: when it is made, if an option is no number in its range; when it is

@@ -177,10 +177,9 @@ class LeCam(torch.nn.Module):
         process_group: the processes over which the mean logits are taken, as in
             :func:`discriminator_loss`; None for this process alone.
 
-    Attributes:
-        averages: [2, K], ``a_r`` and ``a_f``; float32, whatever the module is cast to: a decay of
-            0.999 would never move an average in half precision.
-        calls: [], how many calls were made, up to ``warm_up``.
+    Its buffers are ``averages`` [2, K], that is ``a_r`` and ``a_f``, which stay float32 whatever
+    the module is cast to, as a decay of 0.999 would never move them in half precision; and
+    ``calls`` [], how many calls were made, up to ``warm_up``.
 
     Raises:
         ValueError, TypeError: when it is made, if an option is not one of these; when it is

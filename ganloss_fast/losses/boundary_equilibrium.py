@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ganloss_fast import ops
 from ganloss_fast.checks import Logits, as_outputs, check_number, check_same_device
+from ganloss_fast.losses.float32_state import Float32State
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
@@ -22,7 +23,7 @@ class BoundaryEquilibriumStep(NamedTuple):
     convergence: Tensor  # [], M = L_r + |gamma L_r - L_f|, detached
 
 
-class BoundaryEquilibrium(torch.nn.Module):
+class BoundaryEquilibrium(Float32State):
     """The discriminator loss of BEGAN (Berthelot et al., 2017), with its balance on the device.
 
     .. math:: L_D = L_r - k L_f, \\qquad k \\leftarrow clip(k + \\lambda (\\gamma L_r - L_f), 0, 1)
@@ -32,14 +33,14 @@ class BoundaryEquilibrium(torch.nn.Module):
     compute the same with a Python number, and wait for the device once or twice a step.
 
     Called with (real_scores, fake_scores), it returns a :class:`BoundaryEquilibriumStep`, and
-    moves ``k`` unless it is in ``eval()`` mode.
+    moves ``k`` unless it is in ``eval()`` mode or a mean is not finite.
 
     Args:
         gamma: the ratio of both errors that is asked for, the paper's diversity.
         learning_rate: ``lambda``, of the balance.
         start_value: of ``k``, in [0, 1].
 
-    Its buffer ``k`` [] is float32.
+    Its buffer ``k`` [] stays float32, whatever the module is cast to.
 
     Raises:
         ValueError, TypeError: when it is made, if an option is no number in its range; when it is
@@ -70,7 +71,9 @@ class BoundaryEquilibrium(torch.nn.Module):
         k = k.clone() if k is self.k else k  # which moves in place, ahead of the backward
         step = self.gamma * real.detach() - fake.detach()
         if self.training:
-            self.k.add_(self.learning_rate * step).clamp_(0.0, 1.0)
+            # One batch that overflowed would otherwise be in the balance for good.
+            move = (self.learning_rate * step).nan_to_num(0.0, 0.0, 0.0)
+            self.k.add_(move).clamp_(0.0, 1.0)
         return BoundaryEquilibriumStep(real - k * fake, real, fake, real.detach() + step.abs())
 
     def extra_repr(self) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from ganloss_fast.checks import (
     describe,
 )
 from ganloss_fast.losses.distributed import check_process_group, mean_over_ranks
+from ganloss_fast.losses.float32_state import Float32State
 from ganloss_fast.losses.reductions import number_of, weighted
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment, compute_dtype
@@ -149,7 +149,7 @@ def _of_logits(
     return weighted(weight, ops.multi_tensor_loss(segments).total)
 
 
-class LeCam(torch.nn.Module):
+class LeCam(Float32State):
     """:func:`lecam_regularization` with its moving averages (Tseng et al., 2021).
 
     Called with (real, fake) logits in the discriminator's step, it returns the regulariser, to be
@@ -158,7 +158,7 @@ class LeCam(torch.nn.Module):
     .. math:: a \\leftarrow decay \\cdot a + (1 - decay) \\, E[logits]
 
     The averages are buffers on the module's device, saved with it, and never read by the host. In
-    ``eval()`` mode they stand still.
+    ``eval()`` mode, and at a mean that is not finite, they stand still.
 
     Codebases: ``LeCam(decay=0.9, warm_up=1000, weight=0.3)`` is google/lecam-gan,
     ``LeCam(decay=0.99, warm_up=7777)`` StudioGAN, ``LeCam()`` SEED-Voken, and
@@ -267,10 +267,10 @@ class LeCam(torch.nn.Module):
             is_warming_up = self.calls < self.warm_up
             share = torch.where(is_warming_up, 1.0, share).to(self.averages.dtype)
             self.calls.add_(is_warming_up)
-        self.averages.lerp_(means.detach().to(self.averages.dtype), share)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        return super()._apply(lambda t: fn(t).to(t.dtype), recurse)  # type: ignore[no-untyped-call]
+        means = means.detach().to(self.averages.dtype)
+        # One batch that overflowed would otherwise be in the averages for good.
+        means = torch.where(means.abs() < torch.inf, means, self.averages)
+        self.averages.lerp_(means, share)
 
     def extra_repr(self) -> str:
         weight = describe(self.weight) if isinstance(self.weight, Tensor) else self.weight

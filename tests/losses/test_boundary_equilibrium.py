@@ -47,6 +47,15 @@ def test_the_balance_stays_in_its_bounds_and_still_in_eval_mode():
     assert balance.k == 0.0
 
 
+def test_a_batch_that_overflowed_leaves_the_balance_and_halves_keep_its_steps():
+    balance = gf.BoundaryEquilibrium(start_value=0.5).bfloat16()
+    balance(torch.tensor([torch.inf]), torch.ones(1))
+    balance(torch.tensor([torch.nan]), torch.ones(1))
+    assert balance.k == 0.5
+    balance(torch.ones(1), torch.zeros(1))
+    assert balance.k != 0.5  # a step of 0.00075, which bfloat16 does not see
+
+
 def test_lists_add_up_and_the_loss_is_of_the_balance_before():
     real, fake = torch.rand(2, 4, 3)
     step = gf.BoundaryEquilibrium(start_value=0.5)([real, 2 * real], [fake, fake])

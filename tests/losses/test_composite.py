@@ -279,6 +279,15 @@ def test_perceptual_and_style_losses_of_a_network():
     assert all(not t.requires_grad for t in features.target.values())
 
 
+def test_videos_are_normalised_by_their_channels_too():
+    extract = gf.PerceptualFeatures(lambda x: x, mean=(0.1, 0.2), std=(0.5, 0.25))
+    x = torch.rand(1, 2, 2, 3, 3)
+    plain = (x - torch.tensor([0.1, 0.2]).view(2, 1, 1, 1)) / torch.tensor([0.5, 0.25]).view(
+        2, 1, 1, 1
+    )
+    torch.testing.assert_close(extract(x, x).output[0], plain)
+
+
 def test_the_network_is_frozen_and_stays_in_eval_mode():
     extract = gf.PerceptualFeatures(network())
     extract.train()
@@ -394,6 +403,11 @@ def test_wrong_terms_are_named(terms, message):
         (lambda: gf.PerceptualFeatures(network(), mean=(0.5,)), "both"),
         (lambda: gf.PerceptualFeatures(network(), mean=(0.5,), std=(0.0,)), "positive"),
         (lambda: gf.PerceptualFeatures(network(), mean=(0.5,), std=(1.0, 1.0)), "std"),
+        (lambda: gf.PerceptualFeatures(network(), mean=0.5, std=0.5), "mean"),
+        (
+            lambda: gf.PerceptualFeatures(lambda x: x, mean=(0.5,) * 4, std=(1.0,) * 4)(X, X),
+            "images: expected 4 channels",
+        ),
         (lambda: gf.PerceptualFeatures(3), "network"),
         (lambda: gf.PerceptualFeatures(lambda x: None)(X, X), "feature maps"),
         (lambda: gf.gram_matrix(X[0, 0]), "features"),

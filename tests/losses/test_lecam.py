@@ -166,6 +166,16 @@ def test_the_averages_stand_still_in_eval_mode():
     assert lecam.calls == 0
 
 
+def test_a_batch_that_overflowed_is_not_in_the_averages_for_good():
+    lecam = gf.LeCam(decay=0.5)
+    real, fake = logits(torch.float32)
+    assert not lecam(real * torch.inf, fake).isfinite()
+    assert lecam(real * torch.nan, fake).isnan()
+    assert lecam.real_average == 0
+    assert lecam.fake_average != 0
+    assert lecam(real, fake).isfinite()
+
+
 def test_the_averages_are_saved_and_stay_in_float32():
     lecam = gf.LeCam(decay=0.999).bfloat16()
     lecam(*logits(torch.bfloat16))

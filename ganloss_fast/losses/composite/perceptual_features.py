@@ -118,8 +118,14 @@ class PerceptualFeatures(nn.Module):
         """The feature maps of images."""
         check_tensor("images", images)
         if self.scale is not None and self.shift is not None:
-            scale, shift = self.scale.to(images.dtype), self.shift.to(images.dtype)
-            images = torch.addcmul(shift, images, scale)
+            if images.dim() < 3 or self.scale.numel() not in (1, images.shape[1]):
+                raise ValueError(
+                    f"images: expected {self.scale.numel()} channels like mean and std, got shape "
+                    f"{list(images.shape)}."
+                )
+            by_channel = (-1, *[1] * (images.dim() - 2))
+            scale = self.scale.to(images.dtype).view(by_channel)
+            images = torch.addcmul(self.shift.to(images.dtype).view(by_channel), images, scale)
         found = self.network(images)
         if isinstance(found, Tensor):
             return [found]
@@ -139,13 +145,18 @@ class PerceptualFeatures(nn.Module):
 
 
 def _affine(mean: Any, std: Any, from_signed: bool) -> tuple[Tensor | None, Tensor | None]:
-    """scale and shift [1, C, 1, 1] of one pass that does both normalisations."""
+    """scale and shift [C] of one pass that does both normalisations."""
     if (mean is None) != (std is None):
         raise ValueError("mean, std: give both, or none.")
     if mean is None:
         mean, std = (0.0,), (1.0,)
         if not from_signed:
             return None, None
+    for name, given in (("mean", mean), ("std", std)):
+        if not isinstance(given, (list, tuple)) or not given:
+            raise TypeError(
+                f"{name}: expected numbers, one for each channel, got {describe(given)}."
+            )
     if len(mean) != len(std):
         raise ValueError(f"std: expected {len(mean)} numbers like mean, got {len(std)}.")
     means = [check_number(f"mean[{k}]", value) for k, value in enumerate(mean)]
@@ -155,4 +166,4 @@ def _affine(mean: Any, std: Any, from_signed: bool) -> tuple[Tensor | None, Tens
     half = 0.5 if from_signed else 1.0
     scale = torch.tensor([half / s for s in deviations])
     shift = torch.tensor([(1.0 - half - m) / s for m, s in zip(means, deviations)])
-    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
+    return scale, shift

@@ -216,3 +216,21 @@ def test_one_graph_under_the_compiler(fresh_compiler, form):
 def test_wrong_calls_are_named(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call(*logits())
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch has no gloo")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_group_of_one_process_is_none(form):
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        group = torch.distributed.group.WORLD
+        ours, plain = gf.LeCam(form=form, process_group=group), gf.LeCam(form=form)
+        real, fake = logits(torch.float32)
+        mine, right = ours(real, fake), plain(real, fake)
+        for a, b in zip(with_gradients(mine, real, fake), with_gradients(right, real, fake)):
+            torch.testing.assert_close(a, b)
+        assert torch.equal(ours.averages, plain.averages)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -213,7 +213,13 @@ def assert_trained_alike(ours, plain, **labels):
 
 @pytest.mark.parametrize(
     ("g_labels", "d_labels"),
-    [("none", "none"), ("required", "required"), ("generated", "generated"), ("generated", "none")],
+    [
+        ("none", "none"),
+        ("required", "required"),
+        ("generated", "generated"),
+        ("generated", "none"),
+        ("generated", "required"),
+    ],
 )
 def test_fifty_steps_of_train_ops(g_labels, d_labels):
     d_loss, g_loss = torchgan.MinimaxDiscriminatorLoss(0.1), torchgan.MinimaxGeneratorLoss()

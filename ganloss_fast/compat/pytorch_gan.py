@@ -16,6 +16,7 @@ from torch import Tensor
 from ganloss_fast.compat._toolkits import check_pair, pulling_away
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
 from ganloss_fast.losses.table import BCE
+from ganloss_fast.ops.terms import compute_dtype
 from ganloss_fast.penalties.gradient_penalty import gradient_penalty, penalty_from_logits
 from ganloss_fast.penalties.points import AroundReal
 from ganloss_fast.penalties.table import WGANGP, Dragan, NormPenalty
@@ -111,7 +112,8 @@ def relativistic_g_loss(real_pred: Tensor, fake_pred: Tensor, rel_avg_gan: bool 
 
 def _log_partition(d_real: Tensor, d_fake: Tensor) -> Tensor:
     """``log(sum e^-r + sum e^-f)``. The script's log of a sum overflows at logits of -89."""
-    return torch.cat([d_real.reshape(-1), d_fake.reshape(-1)]).neg().logsumexp(0)
+    logits = torch.cat([d_real.reshape(-1), d_fake.reshape(-1)])
+    return logits.to(compute_dtype(logits.dtype)).neg().logsumexp(0)
 
 
 def softmax_d_loss(d_real: Tensor, d_fake: Tensor) -> Tensor:

@@ -367,7 +367,7 @@ X, Y = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 5)
     ("terms", "message"),
     [
         (lambda: {}, "at least one"),
-        (lambda: {"l1": gf.L1(X, Y)}, r"target: expected the shape of output"),
+        (lambda: {"l1": gf.L1(X, Y)}, r"^l1: target: expected the shape of output"),
         (lambda: {"l1": gf.L1([X, X], [X])}, "as many tensors"),
         (lambda: {"l1": gf.L1(X, [])}, "target"),
         (lambda: {"l1": gf.L1(X.long(), X)}, "output"),

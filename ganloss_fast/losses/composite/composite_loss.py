@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,22 @@ from ganloss_fast import ops
 from ganloss_fast.checks import Weight, check_same_device, check_tensor, describe, scaled
 from ganloss_fast.losses.composite.term import LossTerm
 from ganloss_fast.losses.details import when_read
-from ganloss_fast.losses.reductions import number_of
 from ganloss_fast.ops import terms as op_terms
-from ganloss_fast.ops.terms import LossOutputs, Segment
+from ganloss_fast.ops.terms import Segment
+
+
+class _Part(NamedTuple):
+    """One term's share of what the op computed."""
+
+    first: int  # position of its first segment in the call
+    scales: list[float]  # of its segments, for a weight of 1
+    weight: Weight
+
+    def value(self, means: Tensor) -> Tensor:
+        """The weighted term, from the means [S] of all segments."""
+        own = means[self.first : self.first + len(self.scales)].unbind()
+        summands = [scale * mean for scale, mean in zip(self.scales, own)]
+        return scaled(self.weight, sum(summands[1:], summands[0]))
 
 
 class CompositeLoss:
@@ -25,27 +40,15 @@ class CompositeLoss:
         parts: the same as a dict of 0-d tensors by name.
     """
 
-    def __init__(
-        self,
-        total: Tensor,
-        computed: LossOutputs,
-        segments: dict[str, list[Segment]],
-        weights: dict[str, Weight],
-    ) -> None:
+    def __init__(self, total: Tensor, means: Tensor, parts: dict[str, _Part]) -> None:
         self.total = total
-        self.names = tuple(segments)
-        self._computed = computed
-        self._scales = {name: [s.scale for s in own] for name, own in segments.items()}
-        self._weights = weights
+        self.names = tuple(parts)
+        self._means = means
+        self._parts = parts
 
     @when_read
     def values(self) -> Tensor:
-        return torch.stack(
-            [
-                scaled(self._weights[name], value).detach()
-                for name, value in _unweighted(self._computed.values.detach(), self._scales).items()
-            ]
-        )
+        return torch.stack([part.value(self._means).detach() for part in self._parts.values()])
 
     @when_read
     def parts(self) -> dict[str, Tensor]:
@@ -55,19 +58,12 @@ class CompositeLoss:
         return f"CompositeLoss(total={self.total!r}, names={self.names})"
 
 
-def _unweighted(means: Tensor, scales: dict[str, list[float]]) -> dict[str, Tensor]:
-    """Every term for a weight of 1, from the means [S] of all segments."""
-    found, first = {}, 0
-    for name, own in scales.items():
-        parts = [scale * mean for scale, mean in zip(own, means[first : first + len(own)])]
-        found[name] = sum(parts[1:], parts[0])
-        first += len(own)
-    return found
-
-
 def _segments(name: str, term: object) -> list[Segment]:
     if isinstance(term, LossTerm):
-        return term.segments()
+        try:
+            return term.segments()
+        except (TypeError, ValueError) as error:  # says which argument, not yet of which term
+            raise type(error)(f"{name}: {error}") from error
     if isinstance(term, type) and issubclass(term, LossTerm):
         raise TypeError(f"{name}: expected a term such as L1(output, target), got the class.")
     if not isinstance(term, Tensor):
@@ -108,25 +104,24 @@ def composite_loss(**terms: LossTerm | Tensor) -> CompositeLoss:
 
     Raises:
         ValueError: if there is no term, terms lie on different devices, or one does not fit
-            together. The message names the argument of the term.
+            together. The message names the term and its argument.
         TypeError: if a term is none.
     """
     if not terms:
         raise ValueError("terms: expected at least one, such as pixels=L1(output, target).")
-    segments = {name: _segments(name, term) for name, term in terms.items()}
-    weights = {name: getattr(term, "weight", 1.0) for name, term in terms.items()}
-    weights = {name: 1.0 if isinstance(terms[name], Tensor) else w for name, w in weights.items()}
-    first_name = next(iter(segments))
+    parts: dict[str, _Part] = {}
     call: list[Segment] = []
-    for name, own in segments.items():
-        check_same_device(name, own[0].a, first_name, segments[first_name][0].a)
-        factor = 0.0 if isinstance(weights[name], Tensor) else number_of(weights[name])
+    for name, term in terms.items():
+        own = _segments(name, term)
+        part = _Part(len(call), [s.scale for s in own], getattr(term, "weight", 1.0))
+        # A tensor multiplies the term behind the call, which leaves it out of its total.
+        factor = 0.0 if isinstance(part.weight, Tensor) else part.weight
         call += own if factor == 1.0 else [s._replace(scale=factor * s.scale) for s in own]
+        check_same_device(name, own[0].a, next(iter(terms)), call[0].a)
+        parts[name] = part
     computed = ops.multi_tensor_loss(call)
     total = computed.total
-    if any(isinstance(weight, Tensor) for weight in weights.values()):
-        scales = {name: [s.scale for s in own] for name, own in segments.items()}
-        for name, value in _unweighted(computed.values, scales).items():
-            if isinstance(weights[name], Tensor):
-                total = total + scaled(weights[name], value)
-    return CompositeLoss(total, computed, segments, weights)
+    for part in parts.values():
+        if isinstance(part.weight, Tensor):
+            total = total + part.value(computed.values)
+    return CompositeLoss(total, computed.values.detach(), parts)

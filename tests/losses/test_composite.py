@@ -335,6 +335,9 @@ def test_half_precision_outputs_and_full_precision_targets():
     assert_close(loss.total, 100 * F.l1_loss(output.double(), target.double()), 1e-6)
     loss.total.backward()
     assert output.grad.dtype == torch.bfloat16
+    style = gf.composite_loss(style=gf.Gram(output, target)).total
+    wide = plain_gram(output.detach().double()), plain_gram(target.double())
+    assert_close(style, F.l1_loss(*wide), 1e-6)
 
 
 def test_one_graph_under_the_compiler(fresh_compiler):

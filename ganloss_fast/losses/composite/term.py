@@ -44,15 +44,21 @@ class LossTerm(Value, ABC):
         check_weight("weight", self.weight)
 
 
-def distance_segment(
-    output: Tensor, target: Tensor, term: Term, scale: float, detach_target: bool
-) -> Segment:
-    """``scale * mean(term(output - target))``; in the wider dtype where the two differ."""
+def as_compared(output: Tensor, target: Tensor, detach_target: bool) -> tuple[Tensor, Tensor]:
+    """Both in the wider dtype of the two, the target without its graph unless that is wanted."""
     if detach_target:
         target = target.detach()
     if output.dtype != target.dtype:  # a generator under autocast, and data that never was
         dtype = torch.promote_types(output.dtype, target.dtype)
         output, target = output.to(dtype), target.to(dtype)
+    return output, target
+
+
+def distance_segment(
+    output: Tensor, target: Tensor, term: Term, scale: float, detach_target: bool
+) -> Segment:
+    """``scale * mean(term(output - target))``."""
+    output, target = as_compared(output, target, detach_target)
     return Segment(output, term, scale, target)
 
 

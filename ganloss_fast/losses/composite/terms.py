@@ -21,6 +21,7 @@ from ganloss_fast.losses.composite.term import (
     LayerWeights,
     LossTerm,
     Maps,
+    as_compared,
     distance_segment,
     pairs_of,
     weighted_maps,
@@ -213,12 +214,8 @@ class Gram(Perceptual):
         segments = []
         for output, target, weight in layers:
             by = divisor(check_maps("output_features", output), self.normalization)
-            if self.detach_target:
-                target = target.detach()
-            if output.dtype != target.dtype:
-                target = target.to(output.dtype)
+            output, target = as_compared(output, target, self.detach_target)
             own, remaining = scaled_second_moment(output, by)
             other, _ = scaled_second_moment(target, by)
-            scale = weight / remaining**power
-            segments.append(distance_segment(own, other, term, scale, self.detach_target))
+            segments.append(Segment(own, term, weight / remaining**power, other))
         return segments

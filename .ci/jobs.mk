@@ -4,6 +4,8 @@
 export OMP_NUM_THREADS = 1
 
 CORE = losses penalties graph_cut test_freezing.py ops/test_multi_tensor_loss.py
+# All instruction sets are the suite's business; another torch is asked with the preferred one.
+PYTEST = -m pytest -q --preferred-isa
 
 .PHONY: all suite oldest newest site
 all: suite proof-triton proof-cuda-ops proof-cuda proof-cuda-schedule oldest newest site
@@ -21,14 +23,14 @@ proof-%:
 .venv-newest: PYTHON = $(PYTHON_311)
 .venv-%: tests/requirements/%.txt
 	$(PYTHON) -m venv $@
-	$@/bin/pip install --quiet --requirement $<
+	$@/bin/pip install --quiet --no-compile --requirement $<
 
 # The session for a machine with a GPU, as far as it goes without one; what it built serves the
 # losses, the penalties and the graph cut.
 oldest: .venv-oldest
 	$(MAKE) gpu PYTHON="$(CURDIR)/$</bin/python" OUT="$(CURDIR)/gpu-session"
 	cat gpu-session/summary.md
-	cd build/gpu-cpython-312 && PYTHONPATH=. ../../$</bin/python -m pytest -q $(addprefix tests/, $(CORE))
+	cd build/gpu-cpython-312 && PYTHONPATH=. ../../$</bin/python $(PYTEST) $(addprefix tests/, $(CORE))
 
 # Installed as people do: isolated from torch, so pure Python at first; then what that package advises,
 # word for word. Torch stays, the kernels work. From tests, so that the installed package is
@@ -41,4 +43,4 @@ newest: .venv-newest
 	cd tests && ../$</bin/python -m ganloss_fast | tee ../newest.log
 	grep -q '^torch        2.15.0' newest.log
 	grep -q '^native     cpu   yes' newest.log
-	cd tests && ../$</bin/python -m pytest -q $(CORE)
+	cd tests && ../$</bin/python $(PYTEST) $(CORE)

@@ -4,6 +4,8 @@ import warnings as _warnings
 
 from ganloss_fast import extension as _extension
 from ganloss_fast.backends import get_backend, set_backend, use_backend
+from ganloss_fast.balancing.backward import Balance, balanced_backward
+from ganloss_fast.balancing.rules import AdaptiveWeight, GradientShares, NormAverages
 from ganloss_fast.diagnose import Diagnosis, diagnose
 from ganloss_fast.freezing import frozen
 from ganloss_fast.graph_cut.compiler_pass import compile_options
@@ -71,6 +73,7 @@ from ganloss_fast.penalties.packs import PackedCritic, packs
 from ganloss_fast.penalties.path_length import PathLength, path_length_penalty
 from ganloss_fast.penalties.points import AroundReal, interpolate
 from ganloss_fast.penalties.table import PENALTIES, R1, R2, WGANGP, Dragan, NormPenalty
+from ganloss_fast.steps import discriminator_backward, generator_backward
 
 if _extension.REFUSAL is not None:
     _warnings.warn(_extension.REFUSAL, stacklevel=2)
@@ -85,8 +88,10 @@ __all__ = [
     "R1",
     "R2",
     "WGANGP",
+    "AdaptiveWeight",
     "Adversarial",
     "AroundReal",
+    "Balance",
     "BoundaryEquilibrium",
     "BoundaryEquilibriumStep",
     "Call",
@@ -100,6 +105,7 @@ __all__ = [
     "FeaturePair",
     "GeneratorLoss",
     "GradientPenalty",
+    "GradientShares",
     "Gram",
     "Hinge",
     "LazyRegularizer",
@@ -107,6 +113,7 @@ __all__ = [
     "LeastSquares",
     "LossDetails",
     "LossStatistics",
+    "NormAverages",
     "NormPenalty",
     "PackedCritic",
     "PathLength",
@@ -117,6 +124,7 @@ __all__ = [
     "SequentialFeatures",
     "Wasserstein",
     "approximate_r1_penalty",
+    "balanced_backward",
     "balanced_consistency_loss",
     "clip_weights_",
     "compile_options",
@@ -124,12 +132,14 @@ __all__ = [
     "consistency_loss",
     "cut_second_order",
     "diagnose",
+    "discriminator_backward",
     "discriminator_loss",
     "discriminator_loss_details",
     "discriminator_side_loss",
     "dual_contrastive_loss",
     "feature_matching_loss",
     "frozen",
+    "generator_backward",
     "generator_loss",
     "generator_loss_details",
     "get_backend",

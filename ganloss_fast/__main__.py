@@ -1,8 +1,14 @@
-"""``python -m ganloss_fast``: versions, what was built, and why each missing backend is missing."""
+"""``python -m ganloss_fast``: versions, what was built, and why each missing backend is missing.
+
+``python -m ganloss_fast adopt PATH``: where a training script can use the package, as a diff.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import platform
+import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -46,5 +52,25 @@ def report() -> str:
     return "\n".join(lines)
 
 
+def main(arguments: Sequence[str]) -> int:
+    if not arguments:
+        print(report())
+        return 0
+    if arguments[0] != "adopt":
+        print(
+            f"python -m ganloss_fast: expected nothing or adopt, got {arguments[0]}",
+            file=sys.stderr,
+        )
+        return 2
+    if importlib.util.find_spec("libcst") is None:
+        print(
+            "adopt reads scripts with libcst, which is missing: pip install libcst", file=sys.stderr
+        )
+        return 2
+    from ganloss_fast.adopt import command
+
+    return command.main(arguments[1:])
+
+
 if __name__ == "__main__":
-    print(report())
+    sys.exit(main(sys.argv[1:]))

@@ -118,14 +118,15 @@ def as_outputs(name: str, value: object) -> list[Tensor]:
     if not value:
         raise ValueError(f"{name}: expected at least one tensor, got an empty sequence.")
     for k, item in enumerate(value):
+        if is_plain(item):
+            continue
         if isinstance(item, (list, tuple)):
             raise ValueError(
                 f"{name}: expected a flat sequence of tensors, but entry {k} is "
                 f"{describe(item)}. If each entry holds feature maps and logits, pass the "
                 f"logits alone: [outputs[-1] for outputs in {name}]."
             )
-        if not is_plain(item):
-            check_tensor(f"{name}[{k}]", item)
+        check_tensor(f"{name}[{k}]", item)
     check_one_device(name, value)
     return list(value)
 

@@ -50,6 +50,11 @@ def pytest_addoption(parser):
         help="run the tests of the native implementation on the kernels of a backend, on the GPU",
     )
     parser.addoption(
+        "--preferred-isa",
+        action="store_true",
+        help="of the native kernels, test the instruction set that this machine prefers alone",
+    )
+    parser.addoption(
         "--no-skips",
         action="store_true",
         help="a skipped test is a failure: where every tool is there, nothing may go unproven",
@@ -58,6 +63,8 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """``native`` in a test's fixtures means: skip, with the reason, where there is none."""
+    if config.getoption("--preferred-isa"):
+        items[:] = [item for item in items if takes_preferred_isa(item)]
     backend = config.getoption("--on-gpu")
     if backend or config.getoption("--emulated-cuda"):
         items[:] = [item for item in items if runs_elsewhere(item)]
@@ -87,13 +94,27 @@ def skips_forbidden(config):
     return config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
 
 
+def implementation_of(item):
+    """The implementation that a test is for, of those that it is run with; None for a test that
+    is run once."""
+    chosen = item.callspec.params if hasattr(item, "callspec") else {}
+    if "isa" in chosen:
+        return f"native-{chosen['isa']}"
+    return chosen.get("implementation")
+
+
+def takes_preferred_isa(item):
+    """Whether a test is for no instruction set, or for the last: the one that is preferred."""
+    return implementation_of(item) in (None, "reference", IMPLEMENTATIONS[-1])
+
+
 def runs_elsewhere(item):
     """Whether a test may take other kernels for the native ones; one for each instruction set."""
     if item.get_closest_marker("cpu_only"):
         return False
-    chosen = item.callspec.params if hasattr(item, "callspec") else {}
-    if "implementation" in chosen or "isa" in chosen:
-        return IMPLEMENTATIONS[-1] in (chosen.get("implementation"), f"native-{chosen.get('isa')}")
+    implementation = implementation_of(item)
+    if implementation is not None:
+        return implementation == IMPLEMENTATIONS[-1]
     return "native" in getattr(item, "fixturenames", ())
 
 

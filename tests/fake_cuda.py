@@ -48,8 +48,9 @@ def _run_backward(
     allow_unreachable: bool = True,
     accumulate_grad: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """``torch.autograd.grad``'s engine: gradients of the outputs along the directions."""
-    assert inputs, "only autograd.grad is meant to come here"
+    """``torch.autograd.grad``'s engine: gradients of the outputs along the directions. A backward
+    into ``.grad`` is walked too, but nothing is left there."""
+    assert inputs or accumulate_grad
     arrived: dict[Any, dict[int, Tensor]] = defaultdict(dict)
 
     def add(node: Any, slot: int, gradient: Tensor) -> None:

@@ -108,6 +108,30 @@ def frozen_critic() -> Computed:
         return [gf.generator_loss(model(images), "hinge")], [images]
 
 
+def balanced() -> Computed:
+    """The norms come from a backward of its own, which has no graph to go through again."""
+    images = leaf(5, 3, 8, 8)
+    found = images.tanh()
+    balance = gf.balanced_backward(
+        [critic()(found).sum(), found.square().sum()],
+        found,
+        rule=gf.GradientShares(),
+        retain_graph=True,
+    )
+    assert type(balance) is gf.Balance
+    assert type(balance.averages) is gf.NormAverages
+    assert {t.device for t in (*balance[:3], *balance.averages)} == {CUDA}
+    return [found.square().sum()], [images]
+
+
+def backwards() -> Computed:
+    generator, model, noise = critic(), nn.Linear(2, 1, device="cuda"), leaf(5, 3, 8, 8)
+    logits = model(generator(noise))
+    gf.generator_backward(logits.sum(), generator, shared_critic=model)
+    gf.discriminator_backward(logits.square().sum(), model, shares_forward=True)
+    return [logits.square().sum()], [noise]
+
+
 def diagnosed() -> Computed:
     images = leaf(5, 3, 8, 8)
     result = gf.diagnose(critic(), images, quiet=True)
@@ -318,6 +342,11 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
     "PathLength": {"result": path_length},
     "cut_second_order": {"penalty": cut},
     "frozen": {"generator step": frozen_critic},
+    "balanced_backward": {"shares": balanced},
+    "Balance": {"result": balanced},
+    "NormAverages": {"result": balanced},
+    "generator_backward": {"one forward": backwards},
+    "discriminator_backward": {"one forward": backwards},
     "diagnose": {"quiet": diagnosed},
 }
 
@@ -327,6 +356,7 @@ NO_TENSOR_WORK = {
         ("NormPenalty", "WGANGP", "R1", "R2", "Dragan", "PENALTIES"), "the description of a penalty"
     ),
     "Differentiation": "how a penalty is computed",
+    **dict.fromkeys(("AdaptiveWeight", "GradientShares"), "the description of a rule"),
     "LazyRegularizer": "counts steps",
     "compile_options": "the options of torch.compile",
     **dict.fromkeys(("get_backend", "set_backend", "use_backend"), "choose who computes"),

@@ -20,8 +20,8 @@ STOREYS = [
     {"ops"},
     {"graph_cut"},
     {"losses", "penalties"},
-    {"diagnose", "freezing", "modules"},
-    {"compat"},
+    {"balancing", "diagnose", "freezing", "modules", "steps"},
+    {"compat", "adopt"},
     {"__init__"},
     {"__main__"},
 ]

@@ -1,7 +1,7 @@
 // The scalar functions that terms and penalties are written in, for one float or one double.
 //
-// cpu/kernels/vector.h gives those that terms take for a SIMD vector, under the same names, so that a
-// term is one text for all.
+// cpu/kernels/vector.h gives those that terms take for a SIMD vector, under the same names, so that
+// a term is one text for all.
 #pragma once
 
 #include <math.h>

@@ -121,8 +121,9 @@ def discriminator_loss(
     check_group(loss, process_group)
     reals, fakes = pair_outputs(real, fake, loss)
     count, share = len(reals), output_share(output_reduction, len(reals))
-    scales = [number_of(weight) * share for weight in weights.values()]
-    sides = discriminator_sides(reals, fakes, loss, process_group, *scales)
+    real_scale = number_of(weights["real"]) * share
+    fake_scale = number_of(weights["fake"]) * share
+    sides = discriminator_sides(reals, fakes, loss, process_group, real_scale, fake_scale)
     if reduction == "mean" and real_mask is fake_mask is None and not normalize_by_mask:
         return total_of(sides, weights)
     check_reduction(reduction, output_reduction, normalize_by_mask)

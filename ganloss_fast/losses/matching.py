@@ -129,11 +129,10 @@ def feature_matching_loss(
 
     .. math:: weight \\cdot \\sum_d \\sum_l E[|R_{dl} - F_{dl}|]
 
-    (Salimans et al., 2016; Wang et al., 2018; Kong et al., 2020). Codebases differ in the
-    factors: HiFi-GAN is ``weight=2``, both sums; pix2pixHD is ``include_last=False,
-    layer_reduction="mean", discriminator_reduction="mean", weight=40`` (10, times 4 over the
-    number of maps). The weight belongs in the call: a factor behind it costs another pass over
-    all maps.
+    (Salimans et al., 2016; Wang et al., 2018; Kong et al., 2020). Codebases differ in the factors:
+    HiFi-GAN is ``weight=2``, both sums; pix2pixHD is ``include_last=False,
+    layer_reduction="mean", discriminator_reduction="mean", weight=40`` (10, times 4 over the number
+    of maps). The weight belongs in the call: a factor behind it costs another pass over all maps.
 
     Args:
         real_features: feature maps on real samples, the first argument: one sequence of

@@ -38,7 +38,10 @@ def weighted(weight: Weight, value: Tensor) -> Tensor:
 
 def total_of(sides: Sides, weights: dict[str, Weight]) -> Tensor:
     """The sum of all segments: one call, or one for each side where a weight is a tensor."""
-    if not any(isinstance(weight, Tensor) for weight in weights.values()):
+    for weight in weights.values():
+        if isinstance(weight, Tensor):
+            break
+    else:
         return ops.multi_tensor_loss(flatten(sides)).total
     parts = [
         weighted(weights[name], ops.multi_tensor_loss(segments).total)

@@ -40,8 +40,10 @@ __device__ __forceinline__ void store_group(storage_t* to,  // [count]
   constexpr int kItems = kGroup<storage_t>, kLane = kLanes<storage_t>;
   if (has_words && count == kItems) {
 #pragma unroll
-    for (int u = 0; u < kItems / kLane; ++u)
-      reinterpret_cast<Word<storage_t>*>(to)[u] = to_word<storage_t>(items + u * kLane);
+    for (int u = 0; u < kItems / kLane; ++u) {
+      const Word<storage_t> word = to_word<storage_t>(items + u * kLane);
+      reinterpret_cast<Word<storage_t>*>(to)[u] = word;
+    }
   } else {
 #pragma unroll
     for (int k = 0; k < kItems; ++k)

@@ -1,0 +1,173 @@
+"""A sum of terms as one call: ``discriminator_loss``, ``generator_loss``, or one side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import libcst as cst
+
+from ganloss_fast.adopt.names import Names, bare, code, number
+from ganloss_fast.adopt.terms import NotUnderstood, Term, mean_of, term
+
+
+@dataclass(frozen=True)
+class Summand:
+    """A factor and what it multiplies: a term, or anything else."""
+
+    factor: float
+    content: Term | cst.BaseExpression
+    source: str = ""  # the name that stood for it
+
+
+def summands(
+    expression: cst.BaseExpression, names: Names, expandable: frozenset[str] = frozenset()
+) -> list[Summand]:
+    """A sum, taken apart; names in ``expandable`` are replaced by what they were assigned."""
+    match expression:
+        case cst.BinaryOperation(left=left, operator=cst.Add() | cst.Subtract(), right=right):
+            sign = 1.0 if isinstance(expression.operator, cst.Add) else -1.0
+            first = summands(left, names, expandable)
+            return [*first, *_times(sign, summands(right, names, expandable))]
+        case cst.UnaryOperation(operator=cst.Minus(), expression=operand):
+            return _times(-1.0, summands(operand, names, expandable))
+        case cst.BinaryOperation(left=left, operator=cst.Multiply(), right=right):
+            for factor, other in ((number(left), right), (number(right), left)):
+                if factor is not None:
+                    return _times(factor, summands(other, names, expandable))
+        case cst.BinaryOperation(left=left, operator=cst.Divide(), right=right):
+            divisor = number(right)
+            if divisor:
+                return _times(1.0 / divisor, summands(left, names, expandable))
+        case cst.Name(value=name) if name in expandable:
+            behind = summands(names.assigned[name], names)
+            if all(isinstance(summand.content, Term) for summand in behind):
+                return [replace(summand, source=name) for summand in behind]
+    inner = names.mean_of(bare(expression))
+    if isinstance(inner, cst.Name) and inner.value in expandable:
+        found = mean_of(bare(names.assigned[inner.value]), names)
+        if found is not None and found.kind != "linear":
+            return [Summand(1.0, found, source=inner.value)]
+    found = term(bare(expression), names)
+    return [Summand(1.0, expression if found is None else found)]
+
+
+def _times(factor: float, found: list[Summand]) -> list[Summand]:
+    return [replace(summand, factor=factor * summand.factor) for summand in found]
+
+
+def _number(value: float) -> str:
+    return f"{value:.12g}" if value != int(value) else f"{value:.1f}"
+
+
+def _options(**values: str) -> str:
+    return "".join(f", {name}={value}" for name, value in values.items() if value)
+
+
+def _described(kind: str, real_label: float | None, fake_label: float | None) -> str:
+    """The loss as a name, or as a value where its labels are not the usual ones."""
+    usual = {"bce": (1.0, 0.0), "least_squares": (1.0, 0.0)}.get(kind)
+    given = {"real_label": real_label, "fake_label": fake_label}
+    odd = [
+        f"{name}={_number(label)}"
+        for (name, label), expected in zip(given.items(), usual or ())
+        if label is not None and label != expected
+    ]
+    if not odd:
+        return f'"{kind}"'
+    name = {"bce": "BCE", "least_squares": "LeastSquares"}[kind]
+    return f"gf.{name}({', '.join(odd)})"
+
+
+def call_of(real: Summand, fake: Summand, fake_first: bool) -> str:
+    """Both terms in one call of ``discriminator_loss``."""
+    r, f = real.content, fake.content
+    assert isinstance(r, Term)
+    assert isinstance(f, Term)
+    kind = "wasserstein" if r.kind == "linear" else r.kind
+    weights = (abs(real.factor), abs(fake.factor))
+    options = _options(
+        real_weight="" if weights[0] == 1.0 else _number(weights[0]),
+        fake_weight="" if weights[1] == 1.0 else _number(weights[1]),
+    )
+    loss = _described(kind, r.label, f.label)
+    logits = f"{code(r.logits)}, {code(f.logits)}, {loss}"
+    if fake_first:  # critics run in the order that they ran in
+        logits = f"fake={code(f.logits)}, real={code(r.logits)}, loss={loss}"
+    return f"gf.discriminator_loss({logits}{options})"
+
+
+def side_of(found: Summand) -> str | None:
+    """One term on its own; None where nothing is gained."""
+    part = found.content
+    assert isinstance(part, Term)
+    if part.kind == "linear" or found.factor <= 0:
+        return None  # a mean is one operation already
+    if part.kind == "least_squares" and not part.has_target:
+        return None  # a mean square may be anything
+    weight = _options(weight="" if found.factor == 1.0 else _number(found.factor))
+    logits = code(part.logits)
+    if part.kind == "hinge":
+        return f'gf.discriminator_side_loss({logits}, {part.label > 0}, "hinge"{weight})'
+    if part.label == 0.0:
+        return f'gf.discriminator_side_loss({logits}, False, "{part.kind}"{weight})'
+    loss = _described(part.kind, None, None)
+    if part.label != 1.0:
+        name = {"bce": "BCE", "least_squares": "LeastSquares"}[part.kind]
+        loss = f"gf.{name}(generator_label={_number(part.label)})"
+    return f"gf.generator_loss({logits}, {loss}{weight})"
+
+
+def pairs(found: list[Summand]) -> tuple[Summand, Summand] | None:
+    """(real, fake), if exactly two summands are terms of one kind, one for each side.
+
+    Raises:
+        NotUnderstood: if there are two terms that do not make a loss.
+    """
+    both = [summand for summand in found if isinstance(summand.content, Term)]
+    if len(both) != 2:
+        return None
+    first, second = both
+    kinds = {term_.kind for term_ in _contents(both)}
+    if len(kinds) != 1:
+        return None
+    if kinds == {"linear"}:
+        if first.factor * second.factor >= 0:
+            return None
+        real, fake = (first, second) if first.factor < 0 else (second, first)
+        _check_direction(real, fake)
+        return real, fake
+    if min(first.factor, second.factor) <= 0:
+        return None
+    labels = [term_.label for term_ in _contents(both)]
+    if labels[0] == labels[1]:
+        return None
+    return (first, second) if labels[0] > labels[1] else (second, first)
+
+
+def _contents(found: list[Summand]) -> Iterator[Term]:
+    return (summand.content for summand in found if isinstance(summand.content, Term))
+
+
+def _check_direction(real: Summand, fake: Summand) -> None:
+    texts = [code(term_.logits).lower() for term_ in _contents([real, fake])]
+    if "fake" in texts[0] and "real" in texts[1]:
+        raise NotUnderstood(
+            "the sign looks reversed: a critic's Wasserstein loss is mean(fake) - mean(real); "
+            "check it before it is replaced"
+        )
+
+
+def without(found: list[Summand], pair: tuple[Summand, Summand], call: str) -> str:
+    """The sum again, with the call in place of the two terms."""
+    written = call
+    for summand in found:
+        if summand in pair:
+            continue
+        rest = summand.content
+        assert isinstance(rest, cst.BaseExpression)
+        text = code(rest)
+        if abs(summand.factor) != 1.0:
+            text = f"{abs(summand.factor):.12g} * {text}"
+        written += f" {'+' if summand.factor > 0 else '-'} {text}"
+    return written

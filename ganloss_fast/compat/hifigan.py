@@ -1,0 +1,83 @@
+"""HiFi-GAN (jik876/hifi-gan): ``models.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ganloss_fast.compat._lists import as_numbers, check_maps, generator_terms, side_terms
+from ganloss_fast.losses.matching import feature_matching_loss as matching_loss
+from ganloss_fast.losses.table import LeastSquares
+
+_LEAST_SQUARES = LeastSquares()
+
+
+def discriminator_loss(
+    disc_real_outputs: Sequence[Tensor],
+    disc_generated_outputs: Sequence[Tensor],
+    *,
+    floats: bool = True,
+) -> tuple[Tensor, list[float] | list[Tensor], list[float] | list[Tensor]]:
+    """The least-squares loss over all discriminators, and its terms for the log.
+
+    .. math:: \\sum_k E[(1 - r_k)^2] + E[g_k^2]
+
+    Args:
+        disc_real_outputs: logits on real audio, a tensor for each discriminator.
+        disc_generated_outputs: logits on generated audio, alike.
+        floats: the terms as Python numbers, as published. They come by one transfer, which waits
+            for the device, breaks the graph of torch.compile and cannot be captured in a CUDA
+            graph. False: detached tensors, and none of that.
+
+    Returns:
+        ``(loss, r_losses, g_losses)``: a 0-d tensor, and for each side a list of one number, or
+        0-d tensor, for each discriminator. Half precision gives float32.
+    """
+    total, real, fake = side_terms(
+        "disc_real_outputs",
+        disc_real_outputs,
+        "disc_generated_outputs",
+        disc_generated_outputs,
+        _LEAST_SQUARES,
+    )
+    if not floats:
+        return total, list(real.detach().unbind()), list(fake.detach().unbind())
+    r_losses, g_losses = as_numbers(real, fake)
+    return total, r_losses, g_losses
+
+
+def generator_loss(disc_outputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The least-squares loss of the generator, and its terms.
+
+    .. math:: \\sum_k E[(1 - g_k)^2]
+
+    Returns:
+        ``(loss, gen_losses)``: a 0-d tensor, and a list of them, all with gradients.
+    """
+    return generator_terms("disc_outputs", disc_outputs, _LEAST_SQUARES)
+
+
+def feature_loss(
+    fmap_r: Sequence[Sequence[Tensor]],
+    fmap_g: Sequence[Sequence[Tensor]],
+    *,
+    detach_real: bool = False,
+) -> Tensor:
+    """Feature matching over all maps of all discriminators.
+
+    .. math:: 2 \\sum_k \\sum_j E|r_{kj} - g_{kj}|
+
+    Args:
+        fmap_r: maps of real audio: a list for each discriminator.
+        fmap_g: maps of generated audio, alike.
+        detach_real: as published, the gradient goes into the real maps too, back through the
+            discriminators, and the next ``zero_grad`` throws it away. True leaves that walk out;
+            the generator learns the same.
+    """
+    return matching_loss(
+        check_maps("fmap_r", fmap_r),
+        check_maps("fmap_g", fmap_g),
+        weight=2.0,
+        detach_real=detach_real,
+    )

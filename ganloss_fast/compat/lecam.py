@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ganloss_fast import ops
 from ganloss_fast.checks import check_choice, check_tensor
-from ganloss_fast.compat._toolkits import pair_of_values
+from ganloss_fast.compat._toolkits import mean_logits, pair_of_values
 from ganloss_fast.losses import adversarial
 from ganloss_fast.losses.lecam import lecam_regularization
 from ganloss_fast.losses.table import BCE, Hinge, LeastSquares, Loss
@@ -47,6 +47,9 @@ class ema_losses:  # their name
         decay: of the averages.
         start_itr: before this iteration an average is the last value.
     """
+
+    D_real: float | Tensor
+    D_fake: float | Tensor
 
     def __init__(self, init: float = 1000.0, decay: float = 0.9, start_itr: int = 0) -> None:
         for name in _TRACKED:
@@ -107,17 +110,12 @@ def loss_ls_gen(dis_fake: Tensor, dis_real: Tensor | None = None) -> Tensor:
 # ---- relativistic hinge ------------------------------------------------------------------------
 
 
-def _means(*logits: Tensor) -> list[Tensor]:
-    segments = [Segment(t, terms.LINEAR, scale=0.0) for t in logits]
-    return list(ops.multi_tensor_loss(segments).values.unbind())
-
-
 def loss_rahinge_dis(
     dis_fake: Tensor, dis_real: Tensor, ema: Any = None, it: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """(real, fake): ``max(0, 1 - (r - E f)) / 2``, ``max(0, 1 + (f - E r)) / 2``."""
     real, fake = check_tensor("dis_real", dis_real), check_tensor("dis_fake", dis_fake)
-    real_mean, fake_mean = _means(real, fake)
+    real_mean, fake_mean = mean_logits(real, fake)
     one, other = pair_of_values(
         [Segment(real, terms.hinge(1.0, 1.0), b=fake_mean)],
         [Segment(fake, terms.hinge(-1.0, 1.0), b=real_mean)],
@@ -130,9 +128,9 @@ def loss_rahinge_gen(dis_fake: Tensor, dis_real: Tensor | float) -> Tensor:
     ``dis_real``. Its first term is of the two means, as lecam-gan writes it."""
     fake = check_tensor("dis_fake", dis_fake)
     if isinstance(dis_real, Tensor):
-        real_mean, fake_mean = _means(dis_real.detach(), fake)
+        real_mean, fake_mean = mean_logits(dis_real.detach(), fake)
     else:
-        (fake_mean,) = _means(fake)
+        (fake_mean,) = mean_logits(fake)
         real_mean = torch.full_like(fake_mean, dis_real)
     segments = [
         Segment(fake_mean, terms.hinge(1.0, 1.0), 0.5, real_mean),
@@ -152,7 +150,7 @@ def loss_hinge_dis(
     if ema is not None:
         if it is None:
             raise ValueError("it: the averages need the iteration, got None.")
-        means = _means(dis_fake.detach(), dis_real.detach())
+        means = mean_logits(dis_fake.detach(), dis_real.detach())
         for mode, mean in zip(("D_fake", "D_real"), means):
             ema.update(mean, mode, it)
     return _both(Hinge(), dis_fake, dis_real)

@@ -96,6 +96,6 @@ def multi_hinge_loss(
     check_same_device("labels", labels, "logits", logits)
     columns = labels.unsqueeze(1)
     right = logits.gather(1, columns).squeeze(1)
-    wrong = logits.scatter(1, columns, -torch.inf).amax(1)
+    wrong = logits.scatter(1, columns, -torch.inf).max(1).values  # of equal ones, one
     segment = Segment(right, terms.hinge(1.0, margin), number_of(weight), wrong)
     return weighted(weight, ops.multi_tensor_loss([segment]).total)

@@ -17,9 +17,40 @@ from ganloss_fast.losses.adversarial import (
     generator_loss,
     generator_loss_details,
 )
+from ganloss_fast.losses.boundary_equilibrium import (
+    BoundaryEquilibrium,
+    BoundaryEquilibriumStep,
+)
+from ganloss_fast.losses.composite.composite_loss import CompositeLoss, composite_loss
+from ganloss_fast.losses.composite.gram import gram_matrix
+from ganloss_fast.losses.composite.perceptual_features import (
+    FeaturePair,
+    PerceptualFeatures,
+    SequentialFeatures,
+)
+from ganloss_fast.losses.composite.terms import (
+    L1,
+    MSE,
+    Adversarial,
+    FeatureMatching,
+    Gram,
+    Perceptual,
+)
+from ganloss_fast.losses.consistency import (
+    balanced_consistency_loss,
+    consistency_loss,
+    latent_diversity_loss,
+)
+from ganloss_fast.losses.contrastive import dual_contrastive_loss, multi_hinge_loss
 from ganloss_fast.losses.details import LossDetails, LossStatistics
+from ganloss_fast.losses.kl_wgan import kl_weighted_logits
+from ganloss_fast.losses.label_noise import noisy_labels
+from ganloss_fast.losses.lecam import LeCam, lecam_regularization
 from ganloss_fast.losses.matching import feature_matching_loss
+from ganloss_fast.losses.pooled_means import PooledMean
 from ganloss_fast.losses.table import BCE, Hinge, LeastSquares, Wasserstein
+from ganloss_fast.losses.top_k import top_k_logits
+from ganloss_fast.losses.weight_clipping import clip_weights_
 from ganloss_fast.modules import (
     DiscriminatorLoss,
     FeatureMatchingLoss,
@@ -38,6 +69,7 @@ from ganloss_fast.penalties.gradient_penalty import (
     r2_penalty,
 )
 from ganloss_fast.penalties.lazy import LazyRegularizer
+from ganloss_fast.penalties.packs import PackedCritic, packs
 from ganloss_fast.penalties.path_length import PathLength, path_length_penalty
 from ganloss_fast.penalties.points import AroundReal, interpolate
 from ganloss_fast.penalties.table import PENALTIES, R1, R2, WGANGP, Dragan, NormPenalty
@@ -50,41 +82,61 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BCE",
+    "L1",
+    "MSE",
     "PENALTIES",
     "R1",
     "R2",
     "WGANGP",
     "AdaptiveWeight",
+    "Adversarial",
     "AroundReal",
     "Balance",
+    "BoundaryEquilibrium",
+    "BoundaryEquilibriumStep",
     "Call",
+    "CompositeLoss",
     "Diagnosis",
     "Differentiation",
     "DiscriminatorLoss",
     "Dragan",
+    "FeatureMatching",
     "FeatureMatchingLoss",
+    "FeaturePair",
     "GeneratorLoss",
     "GradientPenalty",
     "GradientShares",
+    "Gram",
     "Hinge",
     "LazyRegularizer",
+    "LeCam",
     "LeastSquares",
     "LossDetails",
     "LossStatistics",
     "NormAverages",
     "NormPenalty",
+    "PackedCritic",
     "PathLength",
     "PenaltyDetails",
+    "Perceptual",
+    "PerceptualFeatures",
+    "PooledMean",
+    "SequentialFeatures",
     "Wasserstein",
     "approximate_r1_penalty",
     "balanced_backward",
+    "balanced_consistency_loss",
+    "clip_weights_",
     "compile_options",
+    "composite_loss",
+    "consistency_loss",
     "cut_second_order",
     "diagnose",
     "discriminator_backward",
     "discriminator_loss",
     "discriminator_loss_details",
     "discriminator_side_loss",
+    "dual_contrastive_loss",
     "feature_matching_loss",
     "frozen",
     "generator_backward",
@@ -93,7 +145,14 @@ __all__ = [
     "get_backend",
     "gradient_penalty",
     "gradient_penalty_details",
+    "gram_matrix",
     "interpolate",
+    "kl_weighted_logits",
+    "latent_diversity_loss",
+    "lecam_regularization",
+    "multi_hinge_loss",
+    "noisy_labels",
+    "packs",
     "path_length_penalty",
     "penalty_from_grads",
     "penalty_from_logits",
@@ -101,5 +160,6 @@ __all__ = [
     "r1_penalty",
     "r2_penalty",
     "set_backend",
+    "top_k_logits",
     "use_backend",
 ]

@@ -142,3 +142,9 @@ def graph_pass(rewrite: Callable[[torch.fx.Graph], None], file: str) -> Any:
             return get_hash_for_files((file,))
 
     return Pass()
+
+
+def clamp_each_(tensors: list[torch.Tensor], low: float, high: float) -> None:
+    """Clamps many tensors in place; on a GPU in a launch or two for all of them."""
+    torch._foreach_clamp_min_(tensors, low)
+    torch._foreach_clamp_max_(tensors, high)

@@ -189,6 +189,100 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
             lambda r, f: gf.FeatureMatchingLoss(criterion="mse", detach_real=False)([r], [f])
         )
     },
+    "lecam_regularization": {
+        form: of_losses(lambda r, f, form=form: gf.lecam_regularization(r, f, 0.0, 0.0, form=form))
+        for form in ("logits", "means")
+    },
+    "LeCam": {
+        form: of_losses(lambda r, f, form=form: gf.LeCam(form=form, warm_up=3).to("cuda")(r, f))
+        for form in ("logits", "means")
+    },
+    "composite_loss": {
+        "terms": of_losses(
+            lambda r, f: (
+                gf.composite_loss(
+                    gan=gf.Adversarial(f, "hinge"),
+                    pixels=gf.L1(f, r, 100.0, detach_target=False),
+                    squares=gf.MSE(f, r, detach_target=False),
+                    matching=gf.FeatureMatching([r], [f], detach_real=False),
+                    maps=gf.Perceptual([f], [r], detach_target=False),
+                    style=gf.Gram([f[:, None]], [r[:, None]], detach_target=False),
+                ).total
+            )
+        )
+    },
+    "CompositeLoss": {
+        "parts": of_losses(
+            lambda r, f: gf.composite_loss(l1=gf.L1(f, r, detach_target=False)).total
+        )
+    },
+    "gram_matrix": {"maps": of_losses(lambda r, f: gf.gram_matrix((r * f)[None]).sum())},
+    "PerceptualFeatures": {
+        "network": of_losses(
+            lambda r, f: (
+                gf.composite_loss(
+                    maps=gf.Perceptual(
+                        *gf.PerceptualFeatures(torch.tanh, detach_target=False)(f, r),
+                        detach_target=False,
+                    )
+                ).total
+            )
+        )
+    },
+    "SequentialFeatures": {
+        "layers": of_losses(
+            lambda r, f: gf.SequentialFeatures(nn.Sequential(nn.Tanh()), {"a": 0})(r * f)["a"].sum()
+        )
+    },
+    "BoundaryEquilibrium": {
+        "step": of_losses(lambda r, f: gf.BoundaryEquilibrium(start_value=0.5).cuda()(r, f).loss)
+    },
+    "balanced_consistency_loss": {
+        "both": of_losses(lambda r, f: gf.balanced_consistency_loss(r, f, f, r))
+    },
+    "consistency_loss": {"plain": of_losses(lambda r, f: gf.consistency_loss(r, f))},
+    "latent_diversity_loss": {"plain": of_losses(lambda r, f: gf.latent_diversity_loss(r, f))},
+    "dual_contrastive_loss": {"plain": of_losses(lambda r, f: gf.dual_contrastive_loss(r, f))},
+    "multi_hinge_loss": {
+        "classes": of_losses(
+            lambda r, f: gf.multi_hinge_loss(
+                r * f, torch.zeros(8, dtype=torch.int64, device="cuda")
+            )
+        )
+    },
+    "kl_weighted_logits": {
+        "hinge": of_losses(lambda r, f: gf.discriminator_loss(r, gf.kl_weighted_logits(f), "hinge"))
+    },
+    "noisy_labels": {
+        "both": of_losses(
+            lambda r, f: gf.discriminator_loss(
+                r,
+                f,
+                gf.BCE(gf.noisy_labels(r, 0.7, 1.2), gf.noisy_labels(f, 0.0, 0.3, per="element")),
+            )
+        )
+    },
+    "PooledMean": {
+        "relative": of_losses(
+            lambda r, f: gf.discriminator_loss(r - gf.PooledMean().cuda()(f), f, "bce")
+        )
+    },
+    "top_k_logits": {
+        "share": of_losses(lambda r, f: gf.generator_loss(gf.top_k_logits(r * f, 0.5), "bce"))
+    },
+    "clip_weights_": {
+        "weights": of_losses(lambda r, f: (gf.clip_weights_([r, f]), (r * f).sum())[1])
+    },
+    "PackedCritic": {
+        "packed": of_penalty(
+            lambda m, r, f: gf.gradient_penalty(
+                gf.PackedCritic(lambda x: m(x).unflatten(0, (-1, 5)).sum(1), 5),
+                gf.packs(r, 5),
+                gf.packs(f, 5),
+            )
+        )
+    },
+    "packs": {"view": of_losses(lambda r, f: (gf.packs(r, 4) * gf.packs(f, 4)).sum())},
     "LossDetails": {"result": of_details(lambda r, f: gf.discriminator_loss_details(r, f, "bce"))},
     "interpolate": {
         "drawn": of_losses(lambda r, f: gf.interpolate(r, f).square().sum()),
@@ -267,7 +361,13 @@ NO_TENSOR_WORK = {
     "compile_options": "the options of torch.compile",
     **dict.fromkeys(("get_backend", "set_backend", "use_backend"), "choose who computes"),
     **dict.fromkeys(
-        ("Diagnosis", "LossStatistics", "PenaltyDetails"), "come out of calls that are in the table"
+        ("Adversarial", "L1", "MSE", "FeatureMatching", "Perceptual", "Gram"),
+        "the terms of composite_loss, which is in the table",
+    ),
+    "FeaturePair": "comes out of PerceptualFeatures",
+    **dict.fromkeys(
+        ("BoundaryEquilibriumStep", "Diagnosis", "LossStatistics", "PenaltyDetails"),
+        "come out of calls that are in the table",
     ),
 }
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import check_tensor
 from ganloss_fast.compat._penalties import path_length, penalty_between, squared_gradient_norm
+from ganloss_fast.compat.lecam import ema_losses
 from ganloss_fast.losses.adversarial import (
     discriminator_loss,
-    discriminator_side_loss,
     generator_loss,
 )
+from ganloss_fast.losses.contrastive import multi_hinge_loss
+from ganloss_fast.losses.lecam import lecam_regularization
 from ganloss_fast.losses.matching import feature_matching_loss as _feature_matching_loss
 from ganloss_fast.penalties.gradient_penalty import gradient_penalty
 from ganloss_fast.penalties.table import PENALTIES, WGANGP
@@ -80,20 +81,21 @@ def g_wasserstein(d_logit_fake: Tensor, DDP: bool = False) -> Tensor:
     return generator_loss(d_logit_fake, "wasserstein")
 
 
-def crammer_singer_loss(
-    adv_output: Tensor, label: Tensor, DDP: bool = False, **_: object
-) -> Tensor:
-    """Multi-hinge: ``E_i[max(0, 1 + max_{j != y} x_ij - x_iy)]``, 0-d.
+def crammer_singer_loss(adv_output: Tensor, label: Tensor, DDP: bool = False, **_: Any) -> Tensor:
+    """``E[max(0, 1 + max_{j != y} x_j - x_y)]`` of logits [B, C], the loss of ``MH``."""
+    return multi_hinge_loss(adv_output, label)
 
-    Args:
-        adv_output: scores of the classes, [B, classes].
-        label: ``y`` [B], integers.
-        DDP: not used.
-    """
-    check_tensor("adv_output", adv_output)
-    own = label.unsqueeze(-1)
-    others = adv_output.scatter(1, own, float("-inf")).max(1, keepdim=True).values
-    return discriminator_side_loss(adv_output.gather(1, own) - others, True, "hinge")
+
+def lecam_reg(d_logit_real: Tensor, d_logit_fake: Tensor, ema: LeCamEMA) -> Tensor:
+    """``E[max(0, r - ema f)^2] + E[max(0, ema r - f)^2]``; lambda is yours."""
+    return lecam_regularization(d_logit_real, d_logit_fake, ema.D_real, ema.D_fake)
+
+
+class LeCamEMA(ema_losses):
+    """The averages of ``src/utils/ema.py``: numbers, or 0-d tensors once they are moved by one."""
+
+    def __init__(self, init: float = 7777, decay: float = 0.9, start_iter: int = 0) -> None:
+        super().__init__(init, decay, start_iter)
 
 
 def feature_matching_loss(real_embed: Tensor, fake_embed: Tensor) -> Tensor:

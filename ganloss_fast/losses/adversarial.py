@@ -98,9 +98,10 @@ def discriminator_loss(
             not. Not for relativistic losses.
         fake_mask: the same for the fake logits.
         normalize_by_mask: divide each term by the mean of its mask: a mean over what it leaves.
-        reduction: over the elements of an output: ``"mean"``, ``"sum"``, or ``"none"`` for the
-            elements' losses, structured like the logits: a pair (real, fake) where the loss has
-            a term for each. Those are plain PyTorch.
+        reduction: over the elements of an output: ``"mean"``, ``"sum"``, ``"none"`` for the
+            elements' losses, structured like the logits, or ``"sample"`` for the mean of each
+            sample, [B] (CUT, StyleGAN's reports): a pair (real, fake) where the loss has a term
+            for each. The last two are plain PyTorch.
         output_reduction: ``"sum"`` or ``"mean"`` over outputs.
         process_group: for an average relativistic loss: the processes over which ``mean r`` and
             ``mean f`` are taken, for instance ``torch.distributed.group.WORLD``. Every rank
@@ -188,12 +189,13 @@ def discriminator_side_loss(
         weight: factor of the term; a number or a 0-d tensor.
         mask: weights of the elements, as ``real_mask`` in :func:`discriminator_loss`.
         normalize_by_mask: divide by the mean of the mask.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the elements of an output.
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"sample"``; see
+            :func:`discriminator_loss`.
         output_reduction: ``"sum"`` or ``"mean"`` over outputs.
 
     Returns:
         0-d tensor, float32 (float64 if any logits are float64); structured like the logits for
-        ``reduction="none"``.
+        ``reduction="none"`` and ``"sample"``.
 
     Raises:
         ValueError: for a relativistic loss, which has no term for one side, and as
@@ -225,7 +227,7 @@ def discriminator_side_loss(
 # ---- the generator's side ----------------------------------------------------------------------
 
 
-def _generator_outputs(
+def generator_logits(
     fake: Logits, real: Logits | None, loss: Loss
 ) -> tuple[list[Tensor], list[Tensor] | None]:
     if loss.relativistic is None:
@@ -272,8 +274,9 @@ def generator_loss(
             pass.
         mask: weights of the elements, as ``fake_mask`` in :func:`discriminator_loss`.
         normalize_by_mask: divide by the mean of the mask.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the elements of an output; with
-            ``"none"`` an average relativistic loss gives a pair (real, fake) of elements' losses.
+        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"sample"``; see
+            :func:`discriminator_loss`. With the last two an average relativistic loss gives a
+            pair (real, fake).
         output_reduction: ``"sum"`` or ``"mean"`` over outputs.
         process_group: as in :func:`discriminator_loss`.
 
@@ -288,7 +291,7 @@ def generator_loss(
     loss = resolve_loss(loss)
     weight = check_weight("weight", weight)
     check_group(loss, process_group)
-    fakes, reals = _generator_outputs(fake, real, loss)
+    fakes, reals = generator_logits(fake, real, loss)
     scale = number_of(weight) * output_share(output_reduction, len(fakes))
     sides = generator_sides(fakes, reals, loss, process_group, scale)
     is_list = not isinstance(fake, Tensor)
@@ -320,7 +323,7 @@ def generator_loss_details(
     loss = resolve_loss(loss)
     weight = check_weight("weight", weight)
     check_group(loss, process_group)
-    fakes, reals = _generator_outputs(fake, real, loss)
+    fakes, reals = generator_logits(fake, real, loss)
     check_choice("output_reduction", output_reduction, REDUCTIONS)
     sides = generator_sides(fakes, reals, loss, process_group)
     weights = dict.fromkeys(sides, weight)

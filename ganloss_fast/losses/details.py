@@ -96,7 +96,7 @@ class _LogitMeans(torch.autograd.Function):
 Part = TypeVar("Part")
 
 
-class _when_read(Generic[Part]):
+class when_read(Generic[Part]):
     """functools.cached_property without its lock, which torch.compile cannot trace."""
 
     def __init__(self, compute: Callable[[Any], Part]) -> None:
@@ -138,21 +138,21 @@ class LossDetails:
         self._outputs = outputs
         self._reduction = reduction
 
-    @_when_read
+    @when_read
     def total(self) -> Tensor:
         if not any(isinstance(side.weight, Tensor) for side in self._sides.values()):
             return self._computed.total
         return self.per_output.sum() if self._reduction == "sum" else self.per_output.mean()
 
-    @_when_read
+    @when_read
     def real(self) -> Tensor | None:
         return self._values("real")
 
-    @_when_read
+    @when_read
     def fake(self) -> Tensor | None:
         return self._values("fake")
 
-    @_when_read
+    @when_read
     def per_output(self) -> Tensor:
         parts = [
             side.weight * side.values(self._computed, self._outputs)
@@ -161,15 +161,15 @@ class LossDetails:
         ]
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
-    @_when_read
+    @when_read
     def real_mean(self) -> Tensor | None:
         return self._mean("real")
 
-    @_when_read
+    @when_read
     def fake_mean(self) -> Tensor | None:
         return self._mean("fake")
 
-    @_when_read
+    @when_read
     def stats(self) -> LossStatistics:
         return LossStatistics(self._statistics("real"), self._statistics("fake"))
 

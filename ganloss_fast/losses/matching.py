@@ -16,9 +16,9 @@ from ganloss_fast.checks import (
     check_same_device,
     check_weight,
     describe,
-    scaled,
 )
 from ganloss_fast.losses.details import REDUCTIONS, Reduction
+from ganloss_fast.losses.reductions import number_of, weighted
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
@@ -78,6 +78,42 @@ def _refuse_swapped(reals: list[list[Tensor]], fakes: list[list[Tensor]]) -> Non
         )
 
 
+def matching_segments(
+    real_features: Features,
+    fake_features: Features,
+    criterion: str,
+    detach_real: bool,
+    include_last: bool,
+    layer_reduction: Reduction,
+    discriminator_reduction: Reduction,
+    weight: float = 1.0,
+) -> list[Segment]:
+    """:func:`feature_matching_loss` as segments."""
+    check_choice("criterion", criterion, tuple(CRITERIA))
+    check_choice("layer_reduction", layer_reduction, REDUCTIONS)
+    check_choice("discriminator_reduction", discriminator_reduction, REDUCTIONS)
+    reals = _by_discriminator("real_features", real_features)
+    fakes = _by_discriminator("fake_features", fake_features)
+    _check_alike(reals, fakes)
+    if detach_real:
+        _refuse_swapped(reals, fakes)
+
+    term = CRITERIA[criterion]
+    factor = weight / len(reals) if discriminator_reduction == "mean" else weight
+    segments = []
+    for d, (real_maps, fake_maps) in enumerate(zip(reals, fakes)):
+        if not include_last:
+            real_maps, fake_maps = real_maps[:-1], fake_maps[:-1]
+        if not real_maps:
+            raise ValueError(
+                f"real_features: discriminator {d} has no feature map left without its last."
+            )
+        scale = factor / len(real_maps) if layer_reduction == "mean" else factor
+        for r, f in zip(real_maps, fake_maps):
+            segments.append(Segment(f, term, scale, r.detach() if detach_real else r))
+    return segments
+
+
 def feature_matching_loss(
     real_features: Features,
     fake_features: Features,
@@ -118,30 +154,15 @@ def feature_matching_loss(
             maps require grad while no generated one does: then the two were swapped.
         TypeError: if a map is not a floating-point tensor.
     """
-    check_choice("criterion", criterion, tuple(CRITERIA))
-    check_choice("layer_reduction", layer_reduction, REDUCTIONS)
-    check_choice("discriminator_reduction", discriminator_reduction, REDUCTIONS)
     weight = check_weight("weight", weight)
-    reals = _by_discriminator("real_features", real_features)
-    fakes = _by_discriminator("fake_features", fake_features)
-    _check_alike(reals, fakes)
-    if detach_real:
-        _refuse_swapped(reals, fakes)
-
-    term = CRITERIA[criterion]
-    factor = 1.0 if isinstance(weight, Tensor) else weight
-    if discriminator_reduction == "mean":
-        factor /= len(reals)
-    segments = []
-    for d, (real_maps, fake_maps) in enumerate(zip(reals, fakes)):
-        if not include_last:
-            real_maps, fake_maps = real_maps[:-1], fake_maps[:-1]
-        if not real_maps:
-            raise ValueError(
-                f"real_features: discriminator {d} has no feature map left without its last."
-            )
-        scale = factor / len(real_maps) if layer_reduction == "mean" else factor
-        for r, f in zip(real_maps, fake_maps):
-            segments.append(Segment(f, term, scale, r.detach() if detach_real else r))
-    total = ops.multi_tensor_loss(segments).total
-    return scaled(weight, total) if isinstance(weight, Tensor) else total
+    segments = matching_segments(
+        real_features,
+        fake_features,
+        criterion,
+        detach_real,
+        include_last,
+        layer_reduction,
+        discriminator_reduction,
+        number_of(weight),
+    )
+    return weighted(weight, ops.multi_tensor_loss(segments).total)

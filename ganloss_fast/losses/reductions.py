@@ -14,7 +14,9 @@ from ganloss_fast.losses.masks import Mask, masked
 from ganloss_fast.losses.table import Loss
 from ganloss_fast.ops.multi_tensor_loss import segment_elements
 
-ElementReduction = Literal["mean", "sum", "none"]
+ElementReduction = Literal["mean", "sum", "none", "sample"]
+
+APART = ("none", "sample")  # reductions that keep outputs and sides apart
 
 
 def output_share(reduction: Reduction, count: int) -> float:
@@ -69,7 +71,7 @@ def _summed(sides: Sides) -> Sides:
 def reduced(
     sides: Sides, outputs: int, weights: dict[str, Weight], reduction: str, is_list: bool
 ) -> Any:
-    """The loss of weighted sides: 0-d, or for "none" structured like the logits."""
+    """The loss of weighted sides: 0-d, or for "none" and "sample" structured like the logits."""
     if reduction == "mean":
         return total_of(sides, weights)
     if reduction == "sum" and all(segment.a.numel() > 0 for segment in flatten(sides)):
@@ -80,6 +82,8 @@ def reduced(
     }
     if reduction == "sum":  # with an empty output, whose mean is NaN and whose sum is 0
         return torch.stack([t.sum() for tensors in elements.values() for t in tensors]).sum()
+    if reduction == "sample":
+        elements = {name: [_by_sample(t) for t in own] for name, own in elements.items()}
     parts = [
         elements[name] if is_list else elements[name][0]
         for name in ("real", "fake", "paired")
@@ -88,11 +92,18 @@ def reduced(
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
+def _by_sample(elements: Tensor) -> Tensor:
+    """[B]: the mean over all but the first dimension."""
+    if elements.dim() == 0:
+        raise ValueError("reduction: 'sample' needs logits [B, ...], got a 0-d tensor.")
+    return elements.flatten(1).mean(1) if elements.dim() > 1 else elements
+
+
 def check_reduction(reduction: object, output_reduction: object, normalize_by_mask: bool) -> None:
-    check_choice("reduction", reduction, ("mean", "sum", "none"))
-    if reduction == "none" and output_reduction != "sum":
+    check_choice("reduction", reduction, ("mean", "sum", *APART))
+    if reduction in APART and output_reduction != "sum":
         raise ValueError(
-            "output_reduction: reduction='none' keeps the outputs apart; leave it out."
+            f"output_reduction: reduction={reduction!r} keeps the outputs apart; leave it out."
         )
     if normalize_by_mask and reduction != "mean":
         raise ValueError(

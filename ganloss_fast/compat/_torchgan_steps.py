@@ -1,0 +1,202 @@
+"""The training steps of torchgan's losses: ``train_ops``, which its trainer calls by name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ganloss_fast._torch import clamp_each_
+from ganloss_fast.compat._toolkits import at_leaf
+from ganloss_fast.freezing import frozen
+from ganloss_fast.penalties.points import interpolate
+
+Model = Any  # a module with torchgan's label_type, and encoding_dims where it generates
+
+
+class _Samples:
+    """Generated samples of one step, and how the discriminator is asked about samples."""
+
+    def __init__(
+        self,
+        generator: Model,
+        batch_size: int,
+        device: Any,
+        labels: Tensor | None,
+        draws_noise: bool = True,
+    ) -> None:
+        self.generator = generator
+        self.labels_of_data = labels
+        self.labels = labels
+        if draws_noise:
+            self.noise = torch.randn(batch_size, generator.encoding_dims, device=device)
+        if generator.label_type == "generated":
+            self.labels = torch.randint(0, generator.num_classes, (batch_size,), device=device)
+
+    def fake(self) -> Tensor:
+        wants_labels = self.generator.label_type != "none"
+        sample: Tensor = self.generator(self.noise, *([self.labels] if wants_labels else []))
+        return sample
+
+    def judged(self, discriminator: Model, samples: Tensor) -> Any:
+        wants_labels = discriminator.label_type != "none"
+        return discriminator(samples, *([self.labels] if wants_labels else []))
+
+    def judged_real(self, discriminator: Model, real: Tensor) -> Any:
+        if discriminator.label_type == "required":
+            return discriminator(real, self.labels_of_data)
+        return self.judged(discriminator, real)
+
+
+def _check_labels(labels: Tensor | None, *models: Model) -> None:
+    if labels is None and any(model.label_type == "required" for model in models):
+        raise ValueError("labels: the model needs labels for its training, got None.")
+
+
+@contextlib.contextmanager
+def _logits_alone(discriminator: Model, wanted: bool) -> Iterator[None]:
+    """Without the embeddings that an auto-encoding discriminator returns beside its energy."""
+    if not (wanted and hasattr(discriminator, "embeddings")):
+        yield
+        return
+    discriminator.embeddings = False
+    try:
+        yield
+    finally:
+        discriminator.embeddings = True
+
+
+class _Loss(torch.nn.Module):
+    without_embeddings: ClassVar[bool] = False
+
+    def __init__(
+        self, reduction: str = "mean", override_train_ops: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.override_train_ops = override_train_ops
+        self.arg_map: dict[str, str] = {}
+
+    def set_arg_map(self, value: dict[str, str]) -> None:
+        """Which variables of the trainer the arguments of ``train_ops`` are."""
+        self.arg_map.update(value)
+
+
+class GeneratorLoss(_Loss):
+    """torchgan's base class of generator losses."""
+
+    def train_ops(
+        self,
+        generator: Model,
+        discriminator: Model,
+        optimizer_generator: torch.optim.Optimizer,
+        device: Any,
+        batch_size: int,
+        labels: Tensor | None = None,
+    ) -> Any:
+        """One step of the generator; returns the loss as a number, which waits for the device."""
+        if self.override_train_ops is not None:
+            return self.override_train_ops(
+                generator, discriminator, optimizer_generator, device, batch_size, labels
+            )
+        _check_labels(labels, generator)
+        samples = _Samples(generator, batch_size, device, labels)
+        optimizer_generator.zero_grad()
+        with frozen(discriminator, keep=generator), self._logits(discriminator):
+            loss = self(samples.judged(discriminator, samples.fake()))
+            loss.backward()
+        optimizer_generator.step()
+        return loss.item()
+
+    def _logits(self, discriminator: Model) -> contextlib.AbstractContextManager[None]:
+        return _logits_alone(discriminator, self.without_embeddings)
+
+
+class DiscriminatorLoss(_Loss):
+    """torchgan's base class of discriminator losses."""
+
+    hands_itself_over: ClassVar[bool] = True  # to override_train_ops, as its first argument
+    clip: Sequence[float] | None = None
+
+    def train_ops(
+        self,
+        generator: Model,
+        discriminator: Model,
+        optimizer_discriminator: torch.optim.Optimizer,
+        real_inputs: Tensor,
+        device: Any,
+        labels: Tensor | None = None,
+    ) -> Any:
+        """One step of the discriminator; returns the loss as a number."""
+        if self.override_train_ops is not None:
+            first = (self,) if self.hands_itself_over else ()
+            step = (generator, discriminator, optimizer_discriminator, real_inputs, device, labels)
+            return self.override_train_ops(*first, *step)
+        _check_labels(labels, generator, discriminator)
+        if self.clip is not None:
+            with torch.no_grad():
+                clamp_each_(list(discriminator.parameters()), self.clip[0], self.clip[1])
+        samples = _Samples(generator, real_inputs.size(0), device, labels)
+        optimizer_discriminator.zero_grad()
+        with _logits_alone(discriminator, self.without_embeddings):
+            dx = samples.judged_real(discriminator, real_inputs)
+            with torch.no_grad():
+                fake = samples.fake()
+            dgz = samples.judged(discriminator, fake)
+        result = self(dx, dgz)
+        losses = result if isinstance(result, tuple) else (result,)
+        losses[0].backward()
+        optimizer_discriminator.step()
+        return self.after_step(losses)
+
+    def after_step(self, losses: tuple[Tensor, ...]) -> float:
+        """What ``train_ops`` returns."""
+        return losses[0].item()
+
+
+class PenaltyLoss(_Loss):
+    """A gradient penalty with a step of its own."""
+
+    around_real: ClassVar[bool] = False
+    lambd: float
+
+    def train_ops(
+        self,
+        generator: Model,
+        discriminator: Model,
+        optimizer_discriminator: torch.optim.Optimizer,
+        real_inputs: Tensor,
+        device: Any,
+        labels: Tensor | None = None,
+    ) -> Any:
+        """One step of the discriminator on the penalty; returns it, without lambda, as a number."""
+        if self.override_train_ops is not None:
+            return self.override_train_ops(
+                self, generator, discriminator, optimizer_discriminator, real_inputs, labels
+            )
+        if not self.around_real:
+            _check_labels(labels, generator, discriminator)
+        optimizer_discriminator.zero_grad()
+        samples, points = self._points(generator, real_inputs, device, labels)
+        leaf, logits = at_leaf(points, lambda x: samples.judged(discriminator, x))
+        loss = self(leaf, logits)
+        (self.lambd * loss).backward()
+        optimizer_discriminator.step()
+        return loss.item()
+
+    def _points(
+        self, generator: Model, real: Tensor, device: Any, labels: Tensor | None
+    ) -> tuple[_Samples, Tensor]:
+        """Where the gradient is taken. Draws what torchgan draws, in its order."""
+        if self.around_real:
+            alpha = torch.rand(real.shape, device=device)
+            beta = torch.rand(real.shape, device=device)
+            points = real + (1 - alpha) * 0.5 * real.std() * beta
+            return _Samples(generator, real.size(0), device, labels, draws_noise=False), points
+        samples = _Samples(generator, real.size(0), device, labels)
+        with torch.no_grad():
+            fake = samples.fake()
+        return samples, interpolate(real, fake, torch.rand(1).item())

@@ -4,6 +4,7 @@
 #include "cpu/launch.h"
 #include "eager_entry.h"
 #include "graph_cut/graph_cut.h"
+#include "graph_cut/shared_backward.h"
 #include "math/penalty.h"
 #include "math/terms.h"
 #include "schemas.h"
@@ -45,5 +46,17 @@ PYBIND11_MODULE(_C, m) {
     auto result = ganloss::cut_second_order(grads, zero_grads, parameters, hidden, fast_weights);
     return std::make_tuple(std::move(result.grads), result.cut, result.nodes, result.compiled);
   });
+  using ganloss::SharedBackward;
+  py::class_<SharedBackward>(m, "SharedBackward")
+      .def(py::init<at::Tensor, std::vector<at::Tensor>>())
+      .def_property_readonly("refusal", &SharedBackward::refusal)
+      .def_property_readonly("fingerprint", &SharedBackward::fingerprint)
+      .def_property_readonly("has_custom_functions", &SharedBackward::has_custom_functions)
+      .def_property_readonly("row_indices", &SharedBackward::row_indices)
+      .def("record", &SharedBackward::record)
+      .def("compare", &SharedBackward::compare)
+      .def("stop", &SharedBackward::stop)
+      .def("comparison", &SharedBackward::comparison)
+      .def("join", &SharedBackward::join);
   m.attr("compiler") = __VERSION__;
 }

@@ -38,6 +38,7 @@ from ganloss_fast.penalties.gradient_penalty import (
 from ganloss_fast.penalties.lazy import LazyRegularizer
 from ganloss_fast.penalties.path_length import PathLength, path_length_penalty
 from ganloss_fast.penalties.points import AroundReal, interpolate
+from ganloss_fast.penalties.shared_backward import LogitsAndPenalty, logits_and_penalty
 from ganloss_fast.penalties.table import PENALTIES, R1, R2, WGANGP, Dragan, NormPenalty
 
 if _extension.REFUSAL is not None:
@@ -63,6 +64,7 @@ __all__ = [
     "Hinge",
     "LazyRegularizer",
     "LeastSquares",
+    "LogitsAndPenalty",
     "LossDetails",
     "LossStatistics",
     "NormPenalty",
@@ -84,6 +86,7 @@ __all__ = [
     "gradient_penalty",
     "gradient_penalty_details",
     "interpolate",
+    "logits_and_penalty",
     "path_length_penalty",
     "penalty_from_grads",
     "penalty_from_logits",

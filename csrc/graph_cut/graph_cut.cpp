@@ -29,6 +29,7 @@
 #include <unordered_map>
 
 #include "../autograd/node.h"
+#include "stand_in.h"
 #include "weight_gradient.h"
 
 namespace ganloss {
@@ -40,8 +41,6 @@ using torch::autograd::Node;
 using torch::autograd::variable_list;
 
 namespace {
-
-using NodeHandle = decltype(Edge::function);
 
 // ---- the allow-list --------------------------------------------------------------------------
 
@@ -101,6 +100,13 @@ const NodeKind& kind_of(const Node& node) {
   return kinds_by_type()[type] = kind;
 }
 
+bool applies(const NodeKind& kind, const Node& node) {
+  const auto edge = static_cast<size_t>(kind.edge);
+  if (edge >= node.num_outputs() || !node.next_edge(edge).is_valid()) return false;
+  const auto dtype = c10::typeMetaToScalarType(node.input_metadata(0).options().dtype());
+  return !kind.real_only || !c10::isComplexType(dtype);
+}
+
 // ---- what stays behind at a node that lost an edge -------------------------------------------
 
 // Remembers the edge, so that a second cut of the same graph (one gradient in two penalties)
@@ -143,12 +149,8 @@ bool has_hook(Node& node) {
 // Cuts the node's edge if its row says so. Returns the edge, cut here or earlier, or null.
 const Edge* cut(Node& node, const NodeKind& kind) {
   if (const Edge* earlier = recorded_edge(node)) return earlier;
-  if (static_cast<size_t>(kind.edge) >= node.num_outputs()) return nullptr;
+  if (!applies(kind, node)) return nullptr;
   const Edge edge = node.next_edge(kind.edge);
-  if (!edge.is_valid()) return nullptr;
-  if (kind.real_only &&
-      c10::isComplexType(c10::typeMetaToScalarType(node.input_metadata(0).options().dtype())))
-    return nullptr;
   if (kind.idle_input >= 0)
     node.add_post_hook(std::make_unique<DropWhileIdle>(kind.edge, kind.idle_input));
   else
@@ -339,6 +341,11 @@ std::vector<at::Tensor> put_under(const NodePointer<ZeroNode>& node,
 void set_row_lookup(RowLookup lookup) {
   kinds_by_type().clear();
   row_lookup() = std::move(lookup);
+}
+
+int64_t zero_edge(const Node& node) {
+  const NodeKind& kind = kind_of(node);
+  return applies(kind, node) ? kind.edge : -1;
 }
 
 CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_grads,

@@ -1,0 +1,69 @@
+// One backward for a main loss of a critic's logits and a penalty on their gradient; see
+// shared_backward.cpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/function.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "shared_layer.h"
+
+namespace ganloss {
+
+class SharedBackward {
+ public:
+  // logits: one for each sample, with the graph of the critic's forward. inputs: the samples.
+  SharedBackward(at::Tensor logits, std::vector<at::Tensor> inputs);
+
+  // Why it cannot be; empty while nothing speaks against it.
+  const std::string& refusal() const { return refusal_; }
+  // Of the operations, their shapes and the critic's leaves: alike from step to step.
+  uint64_t fingerprint() const { return fingerprint_; }
+  // Whether there are operations of which only a look at the gradients can tell what they do.
+  bool has_custom_functions() const { return has_custom_functions_; }
+  // Each must be 0, 1, 2, ..., or samples are mixed; see sample_rows.h.
+  const std::vector<at::Tensor>& row_indices() const { return row_indices_; }
+
+  // Between record() and stop() runs the inner gradient, with create_graph.
+  void record();
+  // Between compare() and stop() it runs again, with the logits' gradients multiplied by
+  // `factors`, powers of two, one for each sample.
+  void compare(const at::Tensor& factors);
+  void stop();
+  at::Tensor comparison() const;  // [layers, 3]; see shared_layer.h
+
+  // The logits and the inner gradients once more, on a graph of their own. `inverse`, 0-d: one over
+  // what the logits' gradients were in the inner gradient. Nothing where refusal() says why.
+  std::optional<std::vector<at::Tensor>> join(const std::vector<at::Tensor>& gradients,
+                                              const at::Tensor& inverse);
+
+ private:
+  struct Plan;
+
+  void refuse(const std::string& reason);
+  void walk_forward();
+  void visit(const NodeHandle& node);
+  bool is_input(const torch::autograd::Edge& edge) const;
+  bool is_dependent(const torch::autograd::Edge& edge) const;
+  Plan plan(const std::vector<torch::autograd::Edge>& roots);
+  void mark_zeroed(Plan& plan) const;
+
+  at::Tensor logits_;
+  std::vector<at::Tensor> inputs_;
+  std::vector<torch::autograd::Edge> input_edges_;
+  int64_t samples_;
+  std::string refusal_;
+  uint64_t fingerprint_ = 0;
+  bool has_custom_functions_ = false;
+  std::vector<at::Tensor> row_indices_;
+  // The forward's graph: which nodes depend on the samples.
+  std::unordered_map<torch::autograd::Node*, bool> forward_;
+  std::vector<std::unique_ptr<SharedLayer>> layers_;
+};
+
+}  // namespace ganloss

@@ -78,5 +78,5 @@ class SharedBackward:
     def comparison(self) -> Tensor:
         """[layers, 3]: rows multiplied alike, the share of non-zero samples, all finite."""
 
-    def join(self, gradients: Sequence[Tensor], inverse: Tensor, /) -> list[Tensor] | None:
+    def join(self, gradients: Sequence[Tensor], inverse: Tensor | None, /) -> list[Tensor] | None:
         """Logits and gradients on a graph of their own; None where ``refusal`` says why."""

@@ -139,11 +139,10 @@ struct ScaledBiasNode final : Node {
     TORCH_CHECK(delta.defined(), torch::autograd::ERR_BACKWARD_TWICE);
     const at::Tensor& phi = grads[0];
     if (!phi.defined() || !task_should_compute_output(0)) return variable_list(1);
-    const at::Tensor factors = per_row(phi, delta);
-    const bool is_wide = delta.scalar_type() == factors.scalar_type();
-    at::Tensor rows = is_wide ? delta : scaled(delta, factors);  // [N, C, ...]
+    const bool is_wide = delta.scalar_type() == phi.scalar_type();
+    at::Tensor rows = is_wide ? delta : scaled(delta, per_row(phi, delta));  // [N, C, ...]
     if (rows.dim() > 2) rows = rows.flatten(2).sum(2);
-    return {is_wide ? at::mv(rows.t(), factors.reshape({-1})) : rows.sum(0)};
+    return {is_wide ? at::mv(rows.t(), per_row(phi, rows).reshape({-1})) : rows.sum(0)};
   }
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -36,7 +36,6 @@
 #include "../autograd/node.h"
 #include "graph_cut.h"
 #include "main_gradient.h"
-#include "sample_rows.h"
 #include "weight_gradient.h"
 
 namespace ganloss {
@@ -110,6 +109,8 @@ void SharedBackward::walk_forward() {
   };
   std::vector<Step> stack{{logits_.grad_fn(), false}};
   std::unordered_map<const Node*, uint64_t> order;
+  forward_.reserve(256);
+  order.reserve(256);
   while (!stack.empty() && refusal_.empty()) {
     const Step step = stack.back();
     stack.pop_back();
@@ -132,6 +133,15 @@ void SharedBackward::walk_forward() {
       mix(fingerprint_, reinterpret_cast<uint64_t>(leaf->variable.unsafeGetTensorImpl()));
     if (forward_[step.node.get()]) visit(step.node);
   }
+}
+
+void SharedBackward::refuse_mixing(const Node& node, Rows rows) {
+  for (const auto& [other, _] :
+       forward_)  // which begins with a reshape that mixes, in InstanceNorm
+    if (other->name().find("BatchNorm") != std::string::npos)
+      return refuse("it has batch or instance normalisation (" + other->name() + ")");
+  if (rows == Rows::kMixed) return refuse("its samples may meet in " + node.name());
+  refuse("it is not known whether its samples meet in " + node.name());
 }
 
 // A node that depends on the samples.
@@ -157,10 +167,8 @@ void SharedBackward::visit(const NodeHandle& node) {
     if (rows == Rows::kCustom) {
       has_custom_functions_ = true;
       mix(fingerprint_, std::hash<std::string>()(node->name()));
-    } else if (rows == Rows::kMixed) {
-      return refuse("its samples may meet in " + node->name());
-    } else if (rows == Rows::kUnknown) {
-      return refuse("it is not known whether its samples meet in " + node->name());
+    } else if (rows != Rows::kKept) {
+      return refuse_mixing(*node, rows);
     }
   }
   if (!of_parameters.empty())
@@ -193,14 +201,17 @@ namespace {
 
 struct SharedBackwardNode final : Node {
   size_t inputs = 0;  // edges: the gradients', the inputs', then phi to every layer
-  std::vector<at::Tensor> gradients;
-  at::Tensor inverse;           // 0-d
-  std::vector<bool> gets_zero;  // edges behind the gradients' to which stock autograd sends a
-                                // zero when the penalty alone is differentiated
+  variable_list gradients;
+  at::TensorOptions phi_options;
+  at::Tensor inverse;  // 0-d; undefined for 1
+  // Edges behind the gradients' to which stock autograd sends a zero when the penalty alone is
+  // differentiated.
+  std::vector<bool> gets_zero;
+
   variable_list apply(variable_list&& grads) override {
     refuse_third_order();
     const std::lock_guard<std::mutex> lock(mutex_);
-    TORCH_CHECK(inverse.defined(), torch::autograd::ERR_BACKWARD_TWICE);
+    TORCH_CHECK(!gradients.empty(), torch::autograd::ERR_BACKWARD_TWICE);
     variable_list out(num_outputs());
     bool any = false;
     for (size_t k = 0; k < inputs; ++k) {
@@ -209,9 +220,9 @@ struct SharedBackwardNode final : Node {
     }
     at::Tensor phi, zero;
     if (grads[0].defined())
-      phi = grads[0].reshape({-1}).to(inverse.scalar_type()) * inverse;
+      phi = phi_of(grads[0]);
     else if (any)
-      zero = at::zeros({gradients[0].size(0)}, inverse.options());
+      zero = at::zeros({gradients[0].size(0)}, phi_options);
     for (size_t k = inputs; k < num_outputs(); ++k) {
       const at::Tensor& factors = phi.defined() || !gets_zero[k - inputs] ? phi : zero;
       if (!factors.defined() || !task_should_compute_output(k)) continue;
@@ -221,6 +232,10 @@ struct SharedBackwardNode final : Node {
         out[k] = scaled(gradients[k - inputs], per_row(factors, gradients[k - inputs]));
     }
     return out;
+  }
+  at::Tensor phi_of(const at::Tensor& grad_logits) const {
+    const at::Tensor phi = grad_logits.reshape({-1}).to(phi_options).contiguous();
+    return inverse.defined() ? phi * inverse : phi;
   }
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -308,7 +323,7 @@ void SharedBackward::mark_zeroed(Plan& plan) const {
 }
 
 std::optional<std::vector<at::Tensor>> SharedBackward::join(
-    const std::vector<at::Tensor>& gradients, const at::Tensor& inverse) {
+    const std::vector<at::Tensor>& gradients, const std::optional<at::Tensor>& inverse) {
   edge_list roots;
   for (const at::Tensor& gradient : gradients) {
     if (!gradient.requires_grad()) refuse("its gradient does not depend on its parameters");
@@ -317,7 +332,9 @@ std::optional<std::vector<at::Tensor>> SharedBackward::join(
   if (!refusal_.empty()) return std::nullopt;
   Plan plan = this->plan(roots);
   if (!refusal_.empty()) return std::nullopt;
-  const at::Tensor phi_like = at::empty({samples_}, inverse.options());
+  const bool is_double = logits_.scalar_type() == at::kDouble;  // else wider than float16
+  const auto phi_options = logits_.options().dtype(is_double ? at::kDouble : at::kFloat);
+  const at::Tensor phi_like = at::empty({samples_}, phi_options);
   for (const auto& layer : layers_) {
     const LayerNodes nodes = layer->nodes(phi_like);
     if (nodes.merged) {
@@ -341,7 +358,8 @@ std::optional<std::vector<at::Tensor>> SharedBackward::join(
 
   auto node = make_node<SharedBackwardNode>();
   node->inputs = inputs_.size();
-  node->inverse = inverse;
+  node->phi_options = phi_options;
+  node->inverse = inverse.value_or(at::Tensor());
   node->gets_zero = plan.zeroed_inputs;
   edge_list edges = std::move(roots);
   edges.insert(edges.end(), input_edges_.begin(), input_edges_.end());

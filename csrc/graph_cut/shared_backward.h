@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "sample_rows.h"
 #include "shared_layer.h"
 
 namespace ganloss {
@@ -38,14 +39,16 @@ class SharedBackward {
   at::Tensor comparison() const;  // [layers, 3]; see shared_layer.h
 
   // The logits and the inner gradients once more, on a graph of their own. `inverse`, 0-d: one over
-  // what the logits' gradients were in the inner gradient. Nothing where refusal() says why.
+  // what the logits' gradients were in the inner gradient, if not 1. Nothing where refusal() says
+  // why.
   std::optional<std::vector<at::Tensor>> join(const std::vector<at::Tensor>& gradients,
-                                              const at::Tensor& inverse);
+                                              const std::optional<at::Tensor>& inverse);
 
  private:
   struct Plan;
 
   void refuse(const std::string& reason);
+  void refuse_mixing(const torch::autograd::Node& node, Rows rows);
   void walk_forward();
   void visit(const NodeHandle& node);
   bool is_input(const torch::autograd::Edge& edge) const;

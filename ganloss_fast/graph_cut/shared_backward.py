@@ -17,19 +17,15 @@ import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ganloss_fast import backends
 
-if backends.HAS_NATIVE:
-    from ganloss_fast._C import SharedBackward
-else:  # never made; see why_not
-
-    class SharedBackward:  # type: ignore[no-redef]
-        pass
-
+if backends.HAS_NATIVE or TYPE_CHECKING:
+    from ganloss_fast import _C
 
 _REMEMBERED = 256  # graphs
 _SHOWN = 0.5  # share of the samples that must have a gradient that is not zero
@@ -47,7 +43,7 @@ class Record:
 _records: OrderedDict[int, Record] = OrderedDict()
 
 
-def record_of(shared: SharedBackward) -> Record:
+def record_of(shared: _C.SharedBackward) -> Record:
     record = _records.setdefault(shared.fingerprint, Record())
     _records.move_to_end(shared.fingerprint)
     if len(_records) > _REMEMBERED:
@@ -73,7 +69,12 @@ def why_not(logits: Sequence[Tensor], inputs: Sequence[Tensor]) -> str:
     return ""
 
 
-def rows_signal(shared: SharedBackward) -> tuple[str, Tensor | None]:
+def begin(logits: Tensor, inputs: Sequence[Tensor]) -> _C.SharedBackward:
+    """Reads the graph of the forward; its ``refusal`` says what speaks against it there."""
+    return _C.SharedBackward(logits, list(inputs))
+
+
+def rows_signal(shared: _C.SharedBackward) -> tuple[str, Tensor | None]:
     """Of critics that pick a logit for each sample with logits[rows, labels]: a refusal if the
     rows are not 0, 1, 2, ...; on a device where looking would wait, a 0-d factor instead, 1 or
     NaN."""
@@ -91,7 +92,7 @@ def rows_signal(shared: SharedBackward) -> tuple[str, Tensor | None]:
 
 
 @contextlib.contextmanager
-def recording(shared: SharedBackward) -> Iterator[None]:
+def recording(shared: _C.SharedBackward) -> Iterator[None]:
     """Around the inner gradient."""
     shared.record()
     try:
@@ -101,7 +102,7 @@ def recording(shared: SharedBackward) -> Iterator[None]:
 
 
 def look(
-    shared: SharedBackward,
+    shared: _C.SharedBackward,
     record: Record,
     logits: Tensor,
     gradient_along: Callable[[Tensor], object],

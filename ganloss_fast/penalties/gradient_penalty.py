@@ -8,10 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import Weight, describe
+from ganloss_fast.checks import Weight, check_choice, describe
 from ganloss_fast.penalties import chunked
 from ganloss_fast.penalties.critic.call import (
-    Call,
     Critic,
     CriticArgs,
     CriticCall,
@@ -19,7 +18,9 @@ from ganloss_fast.penalties.critic.call import (
     InvScale,
     LogitReduction,
     as_logits,
+    check_output_weights,
     critic_call,
+    differentiation,
 )
 from ganloss_fast.penalties.critic.gradient import (
     gradients_of,
@@ -299,9 +300,12 @@ def logits_given(
                 "inputs: they do not require grad, so the logits have no gradient with respect "
                 "to them. Call inputs.requires_grad_() before the critic."
             )
+    check_output_weights(output_weights)
+    check_choice("logit_reduction", logit_reduction, ("sum", "mean"))
     # as_logits stands for the critic, which has run.
-    stand_in = Call(as_logits, output_weights=output_weights, logit_reduction=logit_reduction)
-    call = critic_call(stand_in, (), inv_scale, how)
+    call = CriticCall(
+        as_logits, (), {}, output_weights, logit_reduction, inv_scale, differentiation(how)
+    )
     if call.how.chunk_size is not None:
         raise ValueError(
             "how: there is no chunk_size here, as the graph of the whole batch exists already; use "

@@ -63,10 +63,12 @@ def shared_gradients(
     refusal = _asked_otherwise(call.how) or shared_backward.why_not(logits, points)
     if refusal:
         return alone(refusal)
-    signal = second_order.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
-    shared = shared_backward.SharedBackward(logits[0], list(points))
+    signal = None
+    if not second_order.are_known_finite([*logits, *points]):
+        signal = second_order.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
+    shared = shared_backward.begin(logits[0], points)
     refusal, rows_signal = shared_backward.rows_signal(shared)
-    if second_order.is_known_nonfinite(signal):
+    if signal is not None and second_order.is_known_nonfinite(signal):
         refusal = "there is an inf or NaN"
     record = shared_backward.record_of(shared)
     record.calls += 1
@@ -82,16 +84,14 @@ def shared_gradients(
     if refusal := shared_backward.look(shared, record, logits[0], gradient_along):
         return alone(refusal, gradients)
     # What a main loss's gradient is divided by is what a logit counted in the inner gradient.
-    factor = torch.ones_like(signal) if inverse is None else inverse
-    factor = factor.to(compute_dtype(logits[0].dtype))
-    if rows_signal is not None:
-        factor = factor * rows_signal
+    factor = inverse if rows_signal is None else rows_signal
+    if inverse is not None and rows_signal is not None:
+        factor = inverse * rows_signal
     pair = shared.join(gradients, factor)
     if pair is None:
         record.refusal = shared.refusal
         return alone(shared.refusal, gradients)
-    on_graph = InputGradients(unscaled(pair[1:], inverse), signal)
-    return SharedGradients(on_graph, pair[0])
+    return SharedGradients(InputGradients(unscaled(pair[1:], inverse), signal), pair[0])
 
 
 def _asked_otherwise(how: Differentiation) -> str:

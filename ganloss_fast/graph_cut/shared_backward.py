@@ -133,6 +133,7 @@ def look(
 
 
 def distinct_powers(count: int, seed: int) -> Tensor:
-    """[count]: of 1/4, 1/2, 1, 2, 4 and their negatives, drawn without replacement."""
+    """[count]: 1, 1/2, 1/4, 1/8, 1/16 and their negatives, neighbours in the draw all different.
+    None is larger than 1: a loss scale fills the range of float16."""
     place = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return torch.exp2(place % 5 - 2.0) * (1 - 2 * (place // 5 % 2))
+    return torch.exp2(-(place % 5).float()) * (1 - 2 * (place // 5 % 2))

@@ -63,7 +63,9 @@ def two_copies(make: Callable[[], nn.Module], dtype=torch.float64) -> tuple[nn.M
 def distance(ours: list[Tensor | None], theirs: list[Tensor | None]) -> float:
     """Relative, on the scale of all gradients; None where and only where the other is None."""
     assert [g is None for g in ours] == [g is None for g in theirs]
-    pairs = [(a.double(), b.double()) for a, b in zip(ours, theirs) if a is not None]
+    pairs = [
+        (a.detach().double(), b.detach().double()) for a, b in zip(ours, theirs) if a is not None
+    ]
     error = torch.stack([(a - b).norm() for a, b in pairs]).norm()
     return float(error / torch.stack([b.norm() for _, b in pairs]).norm())
 

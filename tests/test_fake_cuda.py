@@ -85,6 +85,11 @@ def of_penalty(compute: Callable[..., Tensor]) -> Callable[[], Computed]:
     return run
 
 
+def logits_and_penalty(model: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    logits, penalty = gf.logits_and_penalty(model(real), real)
+    return logits.mean() + penalty
+
+
 def path_length() -> Computed:
     latents, mix = leaf(5, 7), leaf(7, 3 * 8 * 8)
     result = gf.path_length_penalty(
@@ -215,6 +220,7 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
             )
         ),
     },
+    "logits_and_penalty": {"plain": of_penalty(logits_and_penalty)},
     "penalty_from_grads": {
         "plain": of_losses(
             lambda r, f: gf.penalty_from_grads(r * f, penalty=gf.NormPenalty(5.0, target=1.0))
@@ -237,7 +243,8 @@ NO_TENSOR_WORK = {
     "compile_options": "the options of torch.compile",
     **dict.fromkeys(("get_backend", "set_backend", "use_backend"), "choose who computes"),
     **dict.fromkeys(
-        ("Diagnosis", "LossStatistics", "PenaltyDetails"), "come out of calls that are in the table"
+        ("Diagnosis", "LogitsAndPenalty", "LossStatistics", "PenaltyDetails"),
+        "come out of calls that are in the table",
     ),
 }
 

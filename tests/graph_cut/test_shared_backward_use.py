@@ -394,7 +394,7 @@ def worker(rank: int, store: str, folder: str) -> None:
 @pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
 def test_under_distributed_data_parallel():
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(worker, (f"{folder}/store", folder), 2, start_method="fork")
+        mp.spawn(worker, (f"{folder}/store", folder), nprocs=2)
         failures = [path.read_text() for path in Path(folder).glob("failure*")]
     assert not failures, failures[0]
 

@@ -66,17 +66,12 @@ class SharedBackward:
     def row_indices(self) -> list[Tensor]:
         """Each must be 0, 1, 2, ..., or samples are mixed."""
 
-    def record(self) -> None:
-        """The inner gradient follows, with create_graph, until ``stop``."""
+    def gradients(self, directions: Tensor, /) -> list[Tensor]:
+        """Inner gradients, one for each input, of the logits times ``directions``."""
 
-    def compare(self, factors: Tensor, /) -> None:
-        """It follows again, the logits' gradients multiplied by ``factors`` [B]."""
-
-    def stop(self) -> None:
-        """No further gradient belongs to this."""
-
-    def comparison(self) -> Tensor:
-        """[layers, 3]: rows multiplied alike, the share of non-zero samples, all finite."""
+    def compare(self, directions: Tensor, factors: Tensor, /) -> Tensor:
+        """The same of logits multiplied by ``factors`` [B], too. [layers, 3]: whether rows were
+        multiplied alike, the share of samples that are not zero, whether all are finite."""
 
     def join(self, gradients: Sequence[Tensor], inverse: Tensor | None, /) -> list[Tensor] | None:
         """Logits and gradients on a graph of their own; None where ``refusal`` says why."""

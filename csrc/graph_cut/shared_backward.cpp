@@ -23,6 +23,7 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/functions/tensor.h>
 #include <torch/csrc/autograd/generated/Functions.h>
@@ -101,7 +102,7 @@ bool SharedBackward::is_dependent(const Edge& edge) const {
 
 // Depth first, so that what a node leads to is known before it.
 void SharedBackward::walk_forward() {
-  std::unordered_set<const Node*> behind;  // the samples themselves
+  std::unordered_set<const Node*> behind, reached;  // what the samples come from
   for (const Edge& input : input_edges_) behind.insert(input.function.get());
   struct Step {
     NodeHandle node;
@@ -114,7 +115,10 @@ void SharedBackward::walk_forward() {
   while (!stack.empty() && refusal_.empty()) {
     const Step step = stack.back();
     stack.pop_back();
-    if (behind.count(step.node.get())) continue;
+    if (behind.count(step.node.get())) {
+      reached.insert(step.node.get());
+      continue;
+    }
     if (!step.is_done) {
       if (!forward_.emplace(step.node.get(), false).second) continue;
       stack.push_back({step.node, true});
@@ -133,6 +137,7 @@ void SharedBackward::walk_forward() {
       mix(fingerprint_, reinterpret_cast<uint64_t>(leaf->variable.unsafeGetTensorImpl()));
     if (forward_[step.node.get()]) visit(step.node);
   }
+  if (reached.size() < behind.size()) refuse("it does not depend on its inputs");
 }
 
 void SharedBackward::refuse_mixing(const Node& node, Rows rows) {
@@ -177,19 +182,26 @@ void SharedBackward::visit(const NodeHandle& node) {
 
 // ---- the inner gradient -------------------------------------------------------------------------
 
-void SharedBackward::record() {
-  for (const auto& layer : layers_) layer->note();
-}
-
-void SharedBackward::compare(const at::Tensor& factors) {
+std::vector<at::Tensor> SharedBackward::run(const at::Tensor& directions, bool create_graph,
+                                            const at::Tensor& factors) {
+  struct Notes {  // taken until the backward is over, or fails
+    explicit Notes(SharedBackward& shared) : shared(shared) {}
+    ~Notes() {
+      for (const auto& layer : shared.layers_) layer->stop();
+    }
+    SharedBackward& shared;
+  } notes(*this);
   for (const auto& layer : layers_) layer->note(factors);
+  return torch::autograd::grad({logits_}, inputs_, {directions}, /*retain_graph=*/true,
+                               create_graph);
 }
 
-void SharedBackward::stop() {
-  for (const auto& layer : layers_) layer->stop();
+std::vector<at::Tensor> SharedBackward::gradients(const at::Tensor& directions) {
+  return run(directions, /*create_graph=*/true, /*factors=*/{});
 }
 
-at::Tensor SharedBackward::comparison() const {
+at::Tensor SharedBackward::compare(const at::Tensor& directions, const at::Tensor& factors) {
+  run(directions * factors.view(directions.sizes()), /*create_graph=*/false, factors);
   std::vector<at::Tensor> found;
   for (const auto& layer : layers_) found.push_back(layer->comparison());
   return at::stack(found);

@@ -30,14 +30,11 @@ class SharedBackward {
   // Each must be 0, 1, 2, ..., or samples are mixed; see sample_rows.h.
   const std::vector<at::Tensor>& row_indices() const { return row_indices_; }
 
-  // Between record() and stop() runs the inner gradient, with create_graph.
-  void record();
-  // Between compare() and stop() it runs again, with the logits' gradients multiplied by
-  // `factors`, powers of two, one for each sample.
-  void compare(const at::Tensor& factors);
-  void stop();
-  at::Tensor comparison() const;  // [layers, 3]; see shared_layer.h
-
+  // The inner gradient, one for each input, with its graph: of the logits times `directions`.
+  std::vector<at::Tensor> gradients(const at::Tensor& directions);
+  // The same once more, of logits that are multiplied by `factors` [B], powers of two, too. What
+  // became of them in every layer: [layers, 3]; see shared_layer.h.
+  at::Tensor compare(const at::Tensor& directions, const at::Tensor& factors);
   // The logits and the inner gradients once more, on a graph of their own. `inverse`, 0-d: one over
   // what the logits' gradients were in the inner gradient, if not 1. Nothing where refusal() says
   // why.
@@ -55,6 +52,8 @@ class SharedBackward {
   bool is_dependent(const torch::autograd::Edge& edge) const;
   Plan plan(const std::vector<torch::autograd::Edge>& roots);
   void mark_zeroed(Plan& plan) const;
+  std::vector<at::Tensor> run(const at::Tensor& directions, bool create_graph,
+                              const at::Tensor& factors);
 
   at::Tensor logits_;
   std::vector<at::Tensor> inputs_;

@@ -13,10 +13,9 @@ alone: calls 2, 4, 8, ... look again.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -91,35 +90,14 @@ def rows_signal(shared: _C.SharedBackward) -> tuple[str, Tensor | None]:
     return "", signal
 
 
-@contextlib.contextmanager
-def recording(shared: _C.SharedBackward) -> Iterator[None]:
-    """Around the inner gradient."""
-    shared.record()
-    try:
-        yield
-    finally:
-        shared.stop()
-
-
-def look(
-    shared: _C.SharedBackward,
-    record: Record,
-    logits: Tensor,
-    gradient_along: Callable[[Tensor], object],
-) -> str:
-    """Why the samples cannot share a backward, if a look is due. ``gradient_along`` takes the inner
-    gradient of logits that are multiplied with its argument, shaped like them."""
+def look(shared: _C.SharedBackward, record: Record, logits: Tensor, directions: Tensor) -> str:
+    """Why the samples cannot share a backward, if a look is due."""
     if record.calls < record.due:
         return ""
     if logits.is_cuda and torch.cuda.is_current_stream_capturing():
         return "its samples have not been looked at before a CUDA graph was captured"
     factors = distinct_powers(logits.numel(), record.calls).to(logits)
-    shared.compare(factors)
-    try:
-        gradient_along(factors.view_as(logits))
-    finally:
-        shared.stop()
-    is_alone, share, is_finite = shared.comparison().amin(0).tolist()
+    is_alone, share, is_finite = shared.compare(directions, factors).amin(0).tolist()
     if not is_finite:
         return "its gradient is not finite"
     if not is_alone:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ganloss_fast.checks import Weight
@@ -75,13 +74,8 @@ def shared_gradients(
     if refusal := shared.refusal or record.refusal or refusal:
         return alone(refusal)
 
-    with shared_backward.recording(shared):
-        gradients = stock_gradients(call, logits, points, directions, unrelated)
-
-    def gradient_along(factors: Tensor) -> None:
-        torch.autograd.grad(logits[0], points, directions[0] * factors, retain_graph=True)
-
-    if refusal := shared_backward.look(shared, record, logits[0], gradient_along):
+    gradients = tuple(shared.gradients(directions[0]))
+    if refusal := shared_backward.look(shared, record, logits[0], directions[0]):
         return alone(refusal, gradients)
     # What a main loss's gradient is divided by is what a logit counted in the inner gradient.
     factor = inverse if rows_signal is None else rows_signal

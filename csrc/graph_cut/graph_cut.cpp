@@ -62,9 +62,8 @@ RowLookup& row_lookup() {
   return *lookup;
 }
 
-// Kinds by C++ type: a name costs an allocation for each node, a type_info only an address.
-// (Custom functions of Python share one type and differ in name, but no name of theirs ends in
-// a digit, and no row has one.)
+// Kinds by C++ type, as a name costs an allocation. (Custom functions of Python share one type and
+// differ in name, but no name of theirs ends in a digit, and no row has one.)
 std::unordered_map<const std::type_info*, NodeKind>& kinds_by_type() {
   static std::unordered_map<const std::type_info*, NodeKind> kinds;  // its entries stay in place
   return kinds;
@@ -165,12 +164,13 @@ const Edge* cut(Node& node, const NodeKind& kind) {
 class FastWeights {
  public:
   explicit FastWeights(bool enabled) : enabled_(enabled) {}
-  void redirect(Edge& edge) {
-    if (!enabled_ || !edge.is_valid() || !kind_of(*edge.function).is_convolution) return;
-    if (has_hook(*edge.function)) return;  // it has to run for that
+  bool redirect(Edge& edge) {
+    if (!enabled_ || !edge.is_valid() || !kind_of(*edge.function).is_convolution) return false;
+    if (has_hook(*edge.function)) return false;  // it has to run for that
     const auto [entry, is_new] = replacements_.try_emplace(edge.function.get());
     if (is_new) entry->second = fast_weight_gradient(edge.function);
     if (entry->second) edge.function = entry->second;
+    return entry->second != nullptr;
   }
 
  private:
@@ -292,8 +292,7 @@ Lost what_is_lost(Walk& walk, const edge_list& roots, edge_list removed,
       leaves.push_back(&node);
     else
       lost.inside.push_back(node.getptr());
-    if (kind.edge >= 0)
-      if (const Edge* edge = recorded_edge(node)) walk.push(*edge);
+    if (const Edge* edge = kind.edge >= 0 ? recorded_edge(node) : nullptr) walk.push(*edge);
     for (const Edge& edge : node.next_edges()) walk.push(edge);
   });
   for (const Edge& root : roots) walk.push(root);
@@ -325,13 +324,10 @@ std::vector<at::Tensor> put_under(const NodePointer<ZeroNode>& node,
   std::vector<at::Tensor> result;
   result.reserve(grads.size());
   for (const at::Tensor& grad : grads) {
-    if (!grad.defined() || !grad.requires_grad()) {
-      result.push_back(grad);
-      continue;
-    }
-    at::Tensor alias = grad.variable_data();
-    torch::autograd::set_history(alias, node);
-    result.push_back(std::move(alias));
+    result.push_back(grad);
+    if (!grad.defined() || !grad.requires_grad()) continue;
+    result.back() = grad.variable_data();
+    torch::autograd::set_history(result.back(), node);
   }
   return result;
 }
@@ -359,12 +355,10 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
   for (const at::Tensor& grad : grads)
     if (grad.defined() && grad.requires_grad()) {
       Edge root = torch::autograd::impl::gradient_edge(grad);
-      const Node* stock = root.function.get();
-      fast.redirect(root);
-      is_new_root |= root.function.get() != stock;
+      is_new_root |= fast.redirect(root);
+      walk.push(root);
       roots.push_back(std::move(root));
     }
-  for (const Edge& root : roots) walk.push(root);
 
   edge_list removed;
   bool compiled = false;

@@ -49,8 +49,9 @@ at::Tensor scaled(const at::Tensor& tensor, const at::Tensor& factors) {
 void refuse_third_order() {
   TORCH_CHECK_NOT_IMPLEMENTED(
       !at::GradMode::is_enabled(),
-      "logits_and_penalty: its backward cannot be differentiated again (create_graph=True, a third "
-      "derivative). Use penalty_from_logits, whose backward can.");
+      "logits_and_penalty: its backward cannot be differentiated again (create_graph=True, or "
+      "another penalty of the logits that it returned). Take that of penalty_from_logits, or take "
+      "all penalties of the logits that the critic returned.");
 }
 
 namespace {

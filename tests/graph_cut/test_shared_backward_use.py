@@ -245,7 +245,8 @@ def test_nothing_stays_on_the_critics_graph():
 @pytest.mark.parametrize("scale", [1.0, 2.0**10, 2.0**14, 2.0**15])
 @pytest.mark.parametrize("with_inverse", [False, True], ids=["plain", "inv_scale"])
 def test_float16_with_a_loss_scale_is_finite_where_stock_autograd_is(scale, with_inverse):
-    real, fake = 4 * torch.randn(2, 8, 3, 16, 16)
+    """The loss's derivative times an activation, 2^13 times 10 and more, would not be."""
+    real, fake = 8 * torch.randn(2, 4, 3, 16, 16)
     inverse = 1 / scale if with_inverse else None
 
     def run(critic, is_ours):
@@ -262,15 +263,17 @@ def test_float16_with_a_loss_scale_is_finite_where_stock_autograd_is(scale, with
                     penalty = gf.penalty_from_logits(z, x, weight=0.1, inv_scale=inverse)
             logits.append(z.float())
             penalties.append(penalty)
-        loss = F.softplus(logits[1] - logits[0]).mean() + penalties[0] + penalties[1]
+        loss = (logits[1] - logits[0]).mean() + penalties[0] + penalties[1]
         (loss * scale).backward()
         return [gradient / scale for gradient in gradients(critic)]
 
     ours, theirs = two_copies(lambda: dcgan(16, 16), torch.float32)
     mine, expected = run(ours, True), run(theirs, False)
-    assert all(gradient.isfinite().all() for gradient in expected)
-    assert all(gradient.isfinite().all() for gradient in mine)
-    assert distance(mine, expected) < 1e-2
+    finite = [bool(gradient.isfinite().all()) for gradient in expected]
+    assert all(finite) or scale > 2.0**14
+    pairs = [(a, b) for a, b, is_finite in zip(mine, expected, finite) if is_finite]
+    assert all(a.isfinite().all() for a, _ in pairs)
+    assert distance([a for a, _ in pairs], [b for _, b in pairs]) < 1e-2
 
 
 @needs_native

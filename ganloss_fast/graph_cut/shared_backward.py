@@ -73,6 +73,10 @@ def begin(logits: Tensor, inputs: Sequence[Tensor]) -> _C.SharedBackward:
     return _C.SharedBackward(logits, list(inputs))
 
 
+def looking_waits(device: torch.device) -> bool:
+    return device.type != "cpu"
+
+
 def rows_signal(shared: _C.SharedBackward) -> tuple[str, Tensor | None]:
     """Of critics that pick a logit for each sample with logits[rows, labels]: a refusal if the
     rows are not 0, 1, 2, ...; on a device where looking would wait, a 0-d factor instead, 1 or
@@ -81,12 +85,11 @@ def rows_signal(shared: _C.SharedBackward) -> tuple[str, Tensor | None]:
     for index in shared.row_indices:
         rows = index.flatten()
         is_right = (rows == torch.arange(len(rows), device=rows.device)).all()
-        if rows.device.type == "cpu":
-            if not is_right.item():
-                return "it puts its samples in another order", None
-        else:
+        if looking_waits(rows.device):
             factor = torch.where(is_right, 1.0, math.nan)
             signal = factor if signal is None else signal * factor
+        elif not is_right.item():
+            return "it puts its samples in another order", None
     return "", signal
 
 

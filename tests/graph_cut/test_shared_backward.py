@@ -412,12 +412,33 @@ def test_a_zero_gradient_shows_nothing(start):
         else:
             critic.layer0.bias.fill_(-100)
     x = torch.randn(6, 9, dtype=torch.float64, requires_grad=True)
-    for _ in range(3):
+    for _ in range(4):  # an operation that passed would be looked at in calls 1, 2, 4, 8
         assert refusal(critic(x), x) == ""  # with gradients that are zero it is right
     with torch.no_grad():
         critic.layer1.weight.fill_(1)
         critic.layer0.bias.zero_()
     assert "interact" in refusal(critic(x), x)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_where_looking_waits_another_order_makes_nan(monkeypatch, in_order):
+    """As on a GPU: never a wrong number, and none is asked for."""
+    monkeypatch.setattr(shared_backward, "looking_waits", lambda device: True)
+
+    def pick(x, a, b):
+        rows = torch.arange(len(x))
+        return b(F.relu(a(x)))[rows if in_order else rows.roll(1), labels(x)]
+
+    ours, theirs = two_copies(written(pick, linear(9, 8), linear(8, 4)))
+    x = torch.randn(6, 9, dtype=torch.float64, requires_grad=True)
+    shared_backward.record_of(shared_backward.begin(ours(x), [x])).due = float("inf")
+    for critic, pair in ((ours, our_pair), (theirs, stock_pair)):
+        logits, penalty = pair(critic(x), x)
+        (logits.exp().mean() + penalty).backward()
+    if in_order:
+        assert distance(gradients(ours), gradients(theirs)) < 1e-13
+    else:
+        assert all(gradient.isnan().any() for gradient in gradients(ours))
 
 
 def test_a_critic_is_looked_at_once(monkeypatch):

@@ -1,9 +1,11 @@
 // The Python module ganloss_fast._C; its type stub is ganloss_fast/_C.pyi.
+#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include "cpu/launch.h"
 #include "eager_entry.h"
 #include "graph_cut/graph_cut.h"
+#include "graph_cut/shared_backward.h"
 #include "math/penalty.h"
 #include "math/terms.h"
 #include "schemas.h"
@@ -17,6 +19,18 @@ std::vector<std::string> names(const char* const (&list)[count]) {
 
 #define GANLOSS_OP_NAME(name, ...) #name,
 constexpr const char* kOpNames[] = {GANLOSS_FOR_EACH_OP(GANLOSS_OP_NAME)};
+
+// Runs a backward, which may call Python again, and raise there.
+template <typename Backward>
+auto below_python(Backward&& backward) {
+  try {
+    const py::gil_scoped_release no_gil;
+    return backward();
+  } catch (python_error& error) {
+    error.restore();
+    throw py::error_already_set();
+  }
+}
 
 }  // namespace
 
@@ -45,5 +59,21 @@ PYBIND11_MODULE(_C, m) {
     auto result = ganloss::cut_second_order(grads, zero_grads, parameters, hidden, fast_weights);
     return std::make_tuple(std::move(result.grads), result.cut, result.nodes, result.compiled);
   });
+  using ganloss::SharedBackward;
+  py::class_<SharedBackward>(m, "SharedBackward")
+      .def(py::init<at::Tensor, std::vector<at::Tensor>>())
+      .def_property_readonly("refusal", &SharedBackward::refusal)
+      .def_property_readonly("fingerprint", &SharedBackward::fingerprint)
+      .def_property_readonly("has_custom_functions", &SharedBackward::has_custom_functions)
+      .def_property_readonly("row_indices", &SharedBackward::row_indices)
+      .def("gradients",
+           [](SharedBackward& shared, const at::Tensor& directions) {
+             return below_python([&] { return shared.gradients(directions); });
+           })
+      .def("compare",
+           [](SharedBackward& shared, const at::Tensor& directions, const at::Tensor& factors) {
+             return below_python([&] { return shared.compare(directions, factors); });
+           })
+      .def("join", &SharedBackward::join);
   m.attr("compiler") = __VERSION__;
 }

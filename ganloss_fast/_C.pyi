@@ -45,3 +45,33 @@ def cut_second_order(
     /,
 ) -> tuple[list[Tensor], int, int, bool]:
     """The gradients, and the edges cut, nodes seen, and whether a node is of torch.compile."""
+
+class SharedBackward:
+    """One backward for a main loss and a penalty: csrc/graph_cut/shared_backward.h."""
+
+    def __init__(self, logits: Tensor, inputs: list[Tensor], /) -> None: ...
+    @property
+    def refusal(self) -> str:
+        """Why it cannot be; empty while nothing speaks against it."""
+
+    @property
+    def fingerprint(self) -> int:
+        """Of the operations, their shapes and the critic's leaves."""
+
+    @property
+    def has_custom_functions(self) -> bool:
+        """Whether it runs an autograd.Function."""
+
+    @property
+    def row_indices(self) -> list[Tensor]:
+        """Each must be 0, 1, 2, ..., or samples are mixed."""
+
+    def gradients(self, directions: Tensor, /) -> list[Tensor]:
+        """Inner gradients, one for each input, of the logits times ``directions``."""
+
+    def compare(self, directions: Tensor, factors: Tensor, /) -> Tensor:
+        """The same of logits multiplied by ``factors`` [B], too. [layers, 3]: whether rows were
+        multiplied alike, the share of samples that are not zero, whether all are finite."""
+
+    def join(self, gradients: Sequence[Tensor], inverse: Tensor | None, /) -> list[Tensor] | None:
+        """Logits and gradients on a graph of their own; None where ``refusal`` says why."""

@@ -72,6 +72,7 @@ from ganloss_fast.penalties.lazy import LazyRegularizer
 from ganloss_fast.penalties.packs import PackedCritic, packs
 from ganloss_fast.penalties.path_length import PathLength, path_length_penalty
 from ganloss_fast.penalties.points import AroundReal, interpolate
+from ganloss_fast.penalties.shared_backward import LogitsAndPenalty, logits_and_penalty
 from ganloss_fast.penalties.table import PENALTIES, R1, R2, WGANGP, Dragan, NormPenalty
 from ganloss_fast.steps import discriminator_backward, generator_backward
 
@@ -111,6 +112,7 @@ __all__ = [
     "LazyRegularizer",
     "LeCam",
     "LeastSquares",
+    "LogitsAndPenalty",
     "LossDetails",
     "LossStatistics",
     "NormAverages",
@@ -150,6 +152,7 @@ __all__ = [
     "kl_weighted_logits",
     "latent_diversity_loss",
     "lecam_regularization",
+    "logits_and_penalty",
     "multi_hinge_loss",
     "noisy_labels",
     "packs",

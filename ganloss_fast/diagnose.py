@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from ganloss_fast.penalties.critic.gradient import (
 from ganloss_fast.penalties.critic.leaf_gradients import gradients_aside, leaves_of
 from ganloss_fast.penalties.critic.modules import ModuleStates, before_first_run
 from ganloss_fast.penalties.points import Samples, as_samples
+from ganloss_fast.penalties.shared_backward import shared_gradients
 
 
 class CountFlops(TorchDispatchMode):
@@ -104,7 +105,8 @@ class Diagnosis:
     """What :func:`diagnose` found; ``str()`` of it is what it prints.
 
     ``stock`` and ``cut`` are FLOPs of a penalty step in units of one forward pass; ``uncounted``
-    are operations in that forward pass of which torch does not know the FLOPs.
+    are operations in that forward pass of which torch does not know the FLOPs. ``why_not_shared``
+    says why :func:`logits_and_penalty` is no cheaper for this critic; it is empty where it is.
     """
 
     edges_cut: int
@@ -114,6 +116,7 @@ class Diagnosis:
     cut: float
     genuine: tuple[GenuineLayer, ...]
     uncounted: tuple[str, ...] = ()
+    why_not_shared: str = ""
 
     def __str__(self) -> str:
         lines = [
@@ -125,6 +128,10 @@ class Diagnosis:
             lines += [f"  {layer.operation:40} {layer.module}" for layer in self.genuine]
         else:
             lines.append("No layer keeps the second-order branch.")
+        if self.why_not_shared:
+            lines.append(f"logits_and_penalty is right and no cheaper: {self.why_not_shared}.")
+        else:
+            lines.append("logits_and_penalty takes a third off a step that shares its logits.")
         if self.uncounted:
             names = ", ".join(self.uncounted)
             lines.append(f"Not in these numbers, as torch has no FLOP formula for it: {names}.")
@@ -263,6 +270,12 @@ def _counted(call: CriticCall, points: Sequence[Tensor]) -> tuple[CountFlops, in
     return counter, stock, cut, edges, nodes
 
 
+def _why_not_shared(call: CriticCall, points: Sequence[Tensor]) -> str:
+    with torch.enable_grad():
+        run = run_critic(call, [point.detach() for point in points])
+        return shared_gradients(call, run.logits, run.inputs).refusal
+
+
 def diagnose(
     critic: Critic,
     inputs: Samples,
@@ -272,13 +285,14 @@ def diagnose(
 ) -> Diagnosis:
     """Prints what the graph cut saves for a critic, and which layers stand in its way.
 
-    Runs the critic four times; its buffers are put back and no ``.grad`` is touched. A layer
+    Runs the critic five times; its buffers are put back and no ``.grad`` is touched. A layer
     with a genuine second-order branch (normalisation, GELU, mini-batch standard deviation)
     keeps that branch for everything before it, so one near the output leaves no gain::
 
         >>> diagnose(critic, torch.randn(4, 3, 64, 64))
         Penalty step: 6.00x a forward pass in stock autograd, 4.00x with the graph cut (...).
         No layer keeps the second-order branch.
+        logits_and_penalty takes a third off a step that shares its logits.
 
     Args:
         critic: see :func:`gradient_penalty`.
@@ -299,11 +313,21 @@ def diagnose(
         with before_first_run(call.critic, states.see):
             genuine = _genuine_layers(call, points)
         counter, stock, cut, edges, nodes = _counted(call, points)
+        why_not_shared = _why_not_shared(replace(call, how=Differentiation()), points)
     finally:
         states.restore()
     forward = max(counter.total, 1)
     uncounted = tuple(sorted(counter.uncounted))
-    diagnosis = Diagnosis(edges, nodes, forward, stock / forward, cut / forward, genuine, uncounted)
+    diagnosis = Diagnosis(
+        edges,
+        nodes,
+        forward,
+        stock / forward,
+        cut / forward,
+        genuine,
+        uncounted,
+        why_not_shared,
+    )
     if not quiet:
         print(diagnosis)
     return diagnosis

@@ -85,6 +85,11 @@ def of_penalty(compute: Callable[..., Tensor]) -> Callable[[], Computed]:
     return run
 
 
+def logits_and_penalty(model: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    logits, penalty = gf.logits_and_penalty(model(real), real)
+    return logits.mean() + penalty
+
+
 def path_length() -> Computed:
     latents, mix = leaf(5, 7), leaf(7, 3 * 8 * 8)
     result = gf.path_length_penalty(
@@ -333,6 +338,7 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
             )
         ),
     },
+    "logits_and_penalty": {"plain": of_penalty(logits_and_penalty)},
     "penalty_from_grads": {
         "plain": of_losses(
             lambda r, f: gf.penalty_from_grads(r * f, penalty=gf.NormPenalty(5.0, target=1.0))
@@ -366,7 +372,13 @@ NO_TENSOR_WORK = {
     ),
     "FeaturePair": "comes out of PerceptualFeatures",
     **dict.fromkeys(
-        ("BoundaryEquilibriumStep", "Diagnosis", "LossStatistics", "PenaltyDetails"),
+        (
+            "BoundaryEquilibriumStep",
+            "Diagnosis",
+            "LogitsAndPenalty",
+            "LossStatistics",
+            "PenaltyDetails",
+        ),
         "come out of calls that are in the table",
     ),
 }

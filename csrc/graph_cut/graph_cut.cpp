@@ -29,6 +29,7 @@
 #include <unordered_map>
 
 #include "../autograd/node.h"
+#include "stand_in.h"
 #include "weight_gradient.h"
 
 namespace ganloss {
@@ -40,8 +41,6 @@ using torch::autograd::Node;
 using torch::autograd::variable_list;
 
 namespace {
-
-using NodeHandle = decltype(Edge::function);
 
 // ---- the allow-list --------------------------------------------------------------------------
 
@@ -63,9 +62,8 @@ RowLookup& row_lookup() {
   return *lookup;
 }
 
-// Kinds by C++ type: a name costs an allocation for each node, a type_info only an address.
-// (Custom functions of Python share one type and differ in name, but no name of theirs ends in
-// a digit, and no row has one.)
+// Kinds by C++ type, as a name costs an allocation. (Custom functions of Python share one type and
+// differ in name, but no name of theirs ends in a digit, and no row has one.)
 std::unordered_map<const std::type_info*, NodeKind>& kinds_by_type() {
   static std::unordered_map<const std::type_info*, NodeKind> kinds;  // its entries stay in place
   return kinds;
@@ -99,6 +97,13 @@ const NodeKind& kind_of(const Node& node) {
     return found->second;
   const NodeKind kind = make_kind(node);  // may let other threads in
   return kinds_by_type()[type] = kind;
+}
+
+bool applies(const NodeKind& kind, const Node& node) {
+  const auto edge = static_cast<size_t>(kind.edge);
+  if (edge >= node.num_outputs() || !node.next_edge(edge).is_valid()) return false;
+  const auto dtype = c10::typeMetaToScalarType(node.input_metadata(0).options().dtype());
+  return !kind.real_only || !c10::isComplexType(dtype);
 }
 
 // ---- what stays behind at a node that lost an edge -------------------------------------------
@@ -143,12 +148,8 @@ bool has_hook(Node& node) {
 // Cuts the node's edge if its row says so. Returns the edge, cut here or earlier, or null.
 const Edge* cut(Node& node, const NodeKind& kind) {
   if (const Edge* earlier = recorded_edge(node)) return earlier;
-  if (static_cast<size_t>(kind.edge) >= node.num_outputs()) return nullptr;
+  if (!applies(kind, node)) return nullptr;
   const Edge edge = node.next_edge(kind.edge);
-  if (!edge.is_valid()) return nullptr;
-  if (kind.real_only &&
-      c10::isComplexType(c10::typeMetaToScalarType(node.input_metadata(0).options().dtype())))
-    return nullptr;
   if (kind.idle_input >= 0)
     node.add_post_hook(std::make_unique<DropWhileIdle>(kind.edge, kind.idle_input));
   else
@@ -163,12 +164,13 @@ const Edge* cut(Node& node, const NodeKind& kind) {
 class FastWeights {
  public:
   explicit FastWeights(bool enabled) : enabled_(enabled) {}
-  void redirect(Edge& edge) {
-    if (!enabled_ || !edge.is_valid() || !kind_of(*edge.function).is_convolution) return;
-    if (has_hook(*edge.function)) return;  // it has to run for that
+  bool redirect(Edge& edge) {
+    if (!enabled_ || !edge.is_valid() || !kind_of(*edge.function).is_convolution) return false;
+    if (has_hook(*edge.function)) return false;  // it has to run for that
     const auto [entry, is_new] = replacements_.try_emplace(edge.function.get());
     if (is_new) entry->second = fast_weight_gradient(edge.function);
     if (entry->second) edge.function = entry->second;
+    return entry->second != nullptr;
   }
 
  private:
@@ -290,8 +292,7 @@ Lost what_is_lost(Walk& walk, const edge_list& roots, edge_list removed,
       leaves.push_back(&node);
     else
       lost.inside.push_back(node.getptr());
-    if (kind.edge >= 0)
-      if (const Edge* edge = recorded_edge(node)) walk.push(*edge);
+    if (const Edge* edge = kind.edge >= 0 ? recorded_edge(node) : nullptr) walk.push(*edge);
     for (const Edge& edge : node.next_edges()) walk.push(edge);
   });
   for (const Edge& root : roots) walk.push(root);
@@ -323,13 +324,10 @@ std::vector<at::Tensor> put_under(const NodePointer<ZeroNode>& node,
   std::vector<at::Tensor> result;
   result.reserve(grads.size());
   for (const at::Tensor& grad : grads) {
-    if (!grad.defined() || !grad.requires_grad()) {
-      result.push_back(grad);
-      continue;
-    }
-    at::Tensor alias = grad.variable_data();
-    torch::autograd::set_history(alias, node);
-    result.push_back(std::move(alias));
+    result.push_back(grad);
+    if (!grad.defined() || !grad.requires_grad()) continue;
+    result.back() = grad.variable_data();
+    torch::autograd::set_history(result.back(), node);
   }
   return result;
 }
@@ -339,6 +337,11 @@ std::vector<at::Tensor> put_under(const NodePointer<ZeroNode>& node,
 void set_row_lookup(RowLookup lookup) {
   kinds_by_type().clear();
   row_lookup() = std::move(lookup);
+}
+
+int64_t zero_edge(const Node& node) {
+  const NodeKind& kind = kind_of(node);
+  return applies(kind, node) ? kind.edge : -1;
 }
 
 CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_grads,
@@ -352,12 +355,10 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
   for (const at::Tensor& grad : grads)
     if (grad.defined() && grad.requires_grad()) {
       Edge root = torch::autograd::impl::gradient_edge(grad);
-      const Node* stock = root.function.get();
-      fast.redirect(root);
-      is_new_root |= root.function.get() != stock;
+      is_new_root |= fast.redirect(root);
+      walk.push(root);
       roots.push_back(std::move(root));
     }
-  for (const Edge& root : roots) walk.push(root);
 
   edge_list removed;
   bool compiled = false;

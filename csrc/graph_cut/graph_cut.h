@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/function.h>
 
 #include <cstdint>
 #include <functional>
@@ -22,6 +23,10 @@ struct CutRow {
 // a row is left alone: right, only slower.
 using RowLookup = std::function<std::optional<CutRow>(const std::string& node)>;
 void set_row_lookup(RowLookup lookup);
+
+// The edge on which a node sends exact zeros, or -1: of the graph of an inner gradient that was
+// taken of inputs alone.
+int64_t zero_edge(const torch::autograd::Node& node);
 
 // Which tensors get an explicit zero where the cut leaves them without a gradient.
 enum class ZeroGrads : int {

@@ -19,14 +19,25 @@
 #include <mutex>
 
 #include "../autograd/node.h"
+#include "stand_in.h"
 
 namespace ganloss {
 
-using torch::autograd::edge_list;
-using torch::autograd::Node;
 using torch::autograd::variable_list;
 using torch::autograd::generated::ConvolutionBackwardBackward0;
-using NodeHandle = decltype(torch::autograd::Edge::function);
+
+at::Tensor convolved(const ConvolutionBackwardBackward0& node, const at::Tensor& image,
+                     const at::Tensor& weight) {
+  return at::convolution_symint(image, weight, std::nullopt, node.stride, node.padding,
+                                node.dilation, node.transposed, node.output_padding, node.groups);
+}
+
+at::Tensor weight_gradient(const ConvolutionBackwardBackward0& node, const at::Tensor& image,
+                           const at::Tensor& grad_output, const at::Tensor& weight) {
+  return std::get<1>(at::convolution_backward_symint(
+      grad_output, image, weight, std::nullopt, node.stride, node.padding, node.dilation,
+      node.transposed, node.output_padding, node.groups, {false, true, false}));
+}
 
 namespace {
 
@@ -45,22 +56,12 @@ std::pair<at::Tensor, at::Tensor> unpacked(ConvolutionBackwardBackward0& saved) 
   }
 }
 
-enum Output { kGradOutput, kInput, kWeight };  // what the edges lead to
-
-class FastConvolutionNode final : public Node {
+class FastConvolutionNode final : public StandIn {
  public:
-  void stand_in_for(const NodeHandle& stock) {
-    stock_ = stock;
-    set_sequence_nr(stock->sequence_nr());  // its turn in the backward
-    for (uint32_t k = 0; k < stock->num_inputs(); ++k)
-      input_metadata_.emplace_back(stock->input_metadata(k));
-    set_next_edges(edge_list(stock->next_edges()));
-  }
-
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    TORCH_CHECK(stock_, torch::autograd::ERR_BACKWARD_TWICE);
-    auto& saved = static_cast<ConvolutionBackwardBackward0&>(*stock_);
+    TORCH_CHECK(stock, torch::autograd::ERR_BACKWARD_TWICE);
+    auto& saved = static_cast<ConvolutionBackwardBackward0&>(*stock);
     variable_list out(num_outputs());
     if (std::none_of(grads.begin(), grads.end(), [](const auto& g) { return g.defined(); }))
       return out;
@@ -76,23 +77,12 @@ class FastConvolutionNode final : public Node {
       return out;
     }
     if (task_should_compute_output(kGradOutput))
-      out[kGradOutput] = at::convolution_symint(direction, weight, std::nullopt, saved.stride,
-                                                saved.padding, saved.dilation, saved.transposed,
-                                                saved.output_padding, saved.groups);
+      out[kGradOutput] = convolved(saved, direction, weight);
     if (task_should_compute_output(kWeight))
-      out[kWeight] = std::get<1>(at::convolution_backward_symint(
-          grad_output, direction, weight, std::nullopt, saved.stride, saved.padding, saved.dilation,
-          saved.transposed, saved.output_padding, saved.groups, {false, true, false}));
+      out[kWeight] = weight_gradient(saved, direction, grad_output, weight);
     return out;
   }
-  void release_variables() override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    stock_.reset();
-  }
   std::string name() const override { return kFastConvolutionSecondOrder; }
-
- private:
-  NodeHandle stock_;  // holds the saved tensors; never run
 };
 
 }  // namespace

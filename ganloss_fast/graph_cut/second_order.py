@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -94,6 +95,17 @@ def is_known_nonfinite(signal: Tensor) -> bool:
     """Whether the signal says NaN, on a device where looking at it does not wait: then the graph
     can stay as it is, and the gradients are those of stock autograd in every case."""
     return type(signal) is Tensor and signal.device.type == "cpu" and signal.item() != 1.0
+
+
+def are_known_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all elements are seen to be finite where looking does not wait: their sum is. (A sum
+    that overflows says nothing.)"""
+    return all(
+        type(tensor) is Tensor
+        and tensor.device.type == "cpu"
+        and math.isfinite(tensor.detach().sum().item())
+        for tensor in tensors
+    )
 
 
 def cut_second_order(

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ganloss_fast.checks import Weight, describe
+from ganloss_fast.checks import Weight, check_choice, describe
 from ganloss_fast.penalties import chunked
 from ganloss_fast.penalties.critic.call import (
-    Call,
     Critic,
     CriticArgs,
     CriticCall,
@@ -19,7 +18,9 @@ from ganloss_fast.penalties.critic.call import (
     InvScale,
     LogitReduction,
     as_logits,
+    check_output_weights,
     critic_call,
+    differentiation,
 )
 from ganloss_fast.penalties.critic.gradient import (
     gradients_of,
@@ -271,6 +272,54 @@ def r2_penalty(
     return _at_inputs(critic, inputs, penalty, critic_args, weight, mask, inv_scale, how)
 
 
+UNRELATED = (
+    "inputs: the logits were not computed from them. Pass the very tensors that went into the "
+    "critic, not copies or views of them."
+)
+
+
+class LogitsGiven(NamedTuple):
+    call: CriticCall
+    outputs: list[Tensor]
+    points: tuple[Tensor, ...]
+
+
+def logits_given(
+    logits: Tensor | Sequence[Tensor],
+    inputs: Samples,
+    output_weights: Sequence[float] | None = None,
+    logit_reduction: LogitReduction = "sum",
+    inv_scale: InvScale = None,
+    how: Differentiation | None = None,
+) -> LogitsGiven:
+    """The arguments of a function that takes logits in place of a critic, checked."""
+    points = as_samples("inputs", inputs)
+    for point in points:
+        if not point.requires_grad:
+            raise ValueError(
+                "inputs: they do not require grad, so the logits have no gradient with respect "
+                "to them. Call inputs.requires_grad_() before the critic."
+            )
+    check_output_weights(output_weights)
+    check_choice("logit_reduction", logit_reduction, ("sum", "mean"))
+    # as_logits stands for the critic, which has run.
+    call = CriticCall(
+        as_logits, (), {}, output_weights, logit_reduction, inv_scale, differentiation(how)
+    )
+    if call.how.chunk_size is not None:
+        raise ValueError(
+            "how: there is no chunk_size here, as the graph of the whole batch exists already; use "
+            "r1_penalty or gradient_penalty, which run the critic in slices."
+        )
+    outputs = as_logits(logits, "logits", output_weights is not None)
+    if not any(output.requires_grad for output in outputs):
+        raise ValueError(
+            "logits: they have no graph; the critic ran under torch.no_grad(), or they were "
+            "detached."
+        )
+    return LogitsGiven(call, outputs, points)
+
+
 def penalty_from_logits(
     logits: Tensor | Sequence[Tensor],
     inputs: Samples,
@@ -310,32 +359,10 @@ def penalty_from_logits(
         ValueError: if ``inputs`` do not require grad, or the logits do not depend on them.
     """
     asked = _penalty_call(resolve_penalty(penalty).penalty, weight, mask)
-    points = as_samples("inputs", inputs)
-    for point in points:
-        if not point.requires_grad:
-            raise ValueError(
-                "inputs: they do not require grad, so the logits have no gradient with respect "
-                "to them. Call inputs.requires_grad_() before the critic."
-            )
-    # as_logits stands for the critic, which has run.
-    stand_in = Call(as_logits, output_weights=output_weights, logit_reduction=logit_reduction)
-    call = critic_call(stand_in, (), inv_scale, how)
-    if call.how.chunk_size is not None:
-        raise ValueError(
-            "how: there is no chunk_size here, as the graph of the whole batch exists already; use "
-            "r1_penalty or gradient_penalty, which run the critic in slices."
-        )
-    outputs = as_logits(logits, "logits", output_weights is not None)
-    if not any(output.requires_grad for output in outputs):
-        raise ValueError(
-            "logits: they have no graph; the critic ran under torch.no_grad(), or they were "
-            "detached."
-        )
-    unrelated = (
-        "inputs: the logits were not computed from them. Pass the very tensors that went into the "
-        "critic, not copies or views of them."
+    call, outputs, points = logits_given(
+        logits, inputs, output_weights, logit_reduction, inv_scale, how
     )
-    result = gradients_of(call, outputs, points, unrelated=unrelated)
+    result = gradients_of(call, outputs, points, unrelated=UNRELATED)
     return result.signalled(asked(result.gradients))
 
 

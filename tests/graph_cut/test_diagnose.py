@@ -8,6 +8,7 @@ from critics import SpectralResNet, dcgan
 from torch import nn
 
 import ganloss_fast as gf
+from ganloss_fast import backends
 
 
 def test_diagnose_says_that_all_is_cut(capsys):
@@ -15,7 +16,10 @@ def test_diagnose_says_that_all_is_cut(capsys):
     assert found.stock == pytest.approx(6, abs=0.01)
     assert found.cut == pytest.approx(4, abs=0.01)
     assert found.genuine == ()
-    assert "6.00x" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "6.00x" in printed
+    assert found.why_not_shared == "" or not backends.HAS_NATIVE
+    assert "logits_and_penalty" in printed
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,7 @@ def test_diagnose_names_the_layer_that_keeps_the_branch(layer, operation):
     critic = nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 3))
     found = gf.diagnose(critic, torch.randn(2, 3, 8, 8), quiet=True)
     assert {genuine.module for genuine in found.genuine} == {f"1 ({type(layer).__name__})"}
+    assert found.why_not_shared
     if isinstance(layer, nn.GELU | nn.Softplus):
         assert {genuine.operation for genuine in found.genuine} == {operation}
 

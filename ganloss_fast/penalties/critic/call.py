@@ -165,6 +165,17 @@ class CriticCall:
         return as_logits(value, "critic", self.output_weights is not None)
 
 
+def differentiation(how: Differentiation | None) -> Differentiation:
+    """The argument ``how``, checked."""
+    if how is None:
+        return Differentiation()
+    if not isinstance(how, Differentiation):
+        raise TypeError(
+            f"how: expected Differentiation(graph_cut=..., chunk_size=...), got {describe(how)}."
+        )
+    return how
+
+
 def critic_call(
     critic: Critic,
     critic_args: CriticArgs = (),
@@ -172,12 +183,7 @@ def critic_call(
     how: Differentiation | None = None,
 ) -> CriticCall:
     """The arguments of a public function, checked."""
-    if how is None:
-        how = Differentiation()
-    elif not isinstance(how, Differentiation):
-        raise TypeError(
-            f"how: expected Differentiation(graph_cut=..., chunk_size=...), got {describe(how)}."
-        )
+    how = differentiation(how)
     call = critic if isinstance(critic, Call) else Call(critic)
     call = call.with_arguments(critic_args)
     return CriticCall(

@@ -95,7 +95,7 @@ def weights_of_outputs(weights: Sequence[float] | None, outputs: int) -> Sequenc
     return [float(weight) for weight in weights]
 
 
-def _directions(call: CriticCall, logits: Sequence[Tensor], scale: Tensor | None) -> list[Tensor]:
+def directions_of(call: CriticCall, logits: Sequence[Tensor], scale: Tensor | None) -> list[Tensor]:
     """What each logit counts in the sum that is differentiated."""
     weights = weights_of_outputs(call.output_weights, len(logits))
     directions = []
@@ -118,6 +118,15 @@ def gradients_of(
 
     ``unrelated`` is what to say of logits that were not, where there is no critic to blame.
     """
+    refuse_unsuitable(logits, points)
+    scale, inverse = scales(call.inv_scale, points[0])
+    directions = directions_of(call, logits, scale)
+    gradients = stock_gradients(call, logits, points, directions, unrelated)
+    return with_graph_cut(call, logits, points, gradients, inverse, hidden)
+
+
+def refuse_unsuitable(logits: Sequence[Tensor], points: Sequence[Tensor]) -> None:
+    """Logits that cannot be differentiated, or not twice."""
     if is_functional():
         raise RuntimeError(
             "torch.compile and torch.func cannot differentiate outputs that were computed "
@@ -128,16 +137,23 @@ def gradients_of(
         raise ValueError(INDEPENDENT)
     refuse_forward_mode(logits)
     refuse_wrapped_graph(logits, points)
-    scale, inverse = scales(call.inv_scale, points[0])
-    directions = _directions(call, logits, scale)
+
+
+def stock_gradients(
+    call: CriticCall,
+    logits: Sequence[Tensor],
+    points: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    unrelated: str | None = None,
+) -> tuple[Tensor, ...]:
+    """Gradients of the logits, weighted with ``directions``, as autograd leaves them."""
     differentiable = [k for k, logit in enumerate(logits) if logit.requires_grad]
-    create_graph = torch.is_grad_enabled()
     try:
         gradients = torch.autograd.grad(
             [logits[k] for k in differentiable],
             points,
             [directions[k] for k in differentiable],
-            create_graph=create_graph,
+            create_graph=torch.is_grad_enabled(),
             retain_graph=True,
             allow_unused=True,
         )
@@ -151,7 +167,19 @@ def gradients_of(
             which = "its input" if len(points) == 1 else f"input {k}"
             raise ValueError(unrelated or f"critic: its output does not depend on {which}.")
     warn_of_few_logits(call.critic, logits, points[0].shape[0])
-    if not create_graph:
+    return gradients
+
+
+def with_graph_cut(
+    call: CriticCall,
+    logits: Sequence[Tensor],
+    points: Sequence[Tensor],
+    gradients: tuple[Tensor, ...],
+    inverse: Tensor | None,
+    hidden: Sequence[Tensor] = (),
+) -> InputGradients:
+    """Stock gradients with what carries zeros removed, divided by the loss scale."""
+    if not torch.is_grad_enabled():
         return InputGradients(unscaled(gradients, inverse))
     signal = None
     if call.how.graph_cut != "off":
@@ -259,7 +287,7 @@ def _functional_gradients(call: CriticCall, points: Sequence[Tensor]) -> InputGr
         warn_of_few_logits(call.critic, logits, points[0].shape[0])
         parts = [
             (logit * direction).sum()
-            for logit, direction in zip(logits, _directions(call, logits, scale))
+            for logit, direction in zip(logits, directions_of(call, logits, scale))
         ]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 

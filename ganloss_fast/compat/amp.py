@@ -21,11 +21,8 @@ from ganloss_fast.checks import Logits, as_outputs, check_number
 from ganloss_fast.losses.table import BCE, Loss
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
-from ganloss_fast.penalties.gradient_penalty import (
-    gradient_penalty,
-    penalty_from_logits,
-    r1_penalty,
-)
+from ganloss_fast.penalties.gradient_penalty import gradient_penalty, r1_penalty
+from ganloss_fast.penalties.shared_backward import logits_and_penalty
 from ganloss_fast.penalties.table import R1, WGANGP, NormPenalty
 
 __all__ = [
@@ -123,7 +120,6 @@ def motion_prior_loss(
     }
     for name, value in scales.items():
         check_number(name, value)
-    prediction = prediction_loss(agent_logits, demo_logits)
     modules = list(discriminator.modules())
     last = modules[-1] if logit_layer is None else logit_layer
     if not isinstance(getattr(last, "weight", None), Tensor):
@@ -135,7 +131,8 @@ def motion_prior_loss(
     segments = _weight_segments([last], logit_regularization_scale)
     segments += _weight_segments(linear, weight_decay_scale)
     regularization = ops.multi_tensor_loss(segments).total
-    penalty = penalty_from_logits(demo_logits, demo_states, NormPenalty(1.0))
+    shared_logits, penalty = logits_and_penalty(demo_logits, demo_states, NormPenalty(1.0))
+    prediction = prediction_loss(agent_logits, shared_logits)
     total = prediction + regularization + gradient_penalty_scale * penalty
     return MotionPriorLoss(
         loss_scale * total, prediction.detach(), penalty.detach(), regularization.detach()

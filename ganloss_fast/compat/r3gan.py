@@ -14,6 +14,7 @@ from ganloss_fast.compat._stylegan import Report, Reports
 from ganloss_fast.losses.adversarial import generator_loss
 from ganloss_fast.losses.table import BCE
 from ganloss_fast.penalties.gradient_penalty import penalty_from_logits
+from ganloss_fast.penalties.shared_backward import logits_and_penalty
 from ganloss_fast.penalties.table import NormPenalty
 
 _PAIRED = BCE(relativistic="paired")
@@ -87,7 +88,8 @@ class AdversarialTraining:
         Preprocessor: Preprocessor = _unchanged,
     ) -> list[Tensor]:
         """One backward of ``Scale (E[softplus(-(r - f))] + Gamma / 2 (R1 + R2))``, with the logits
-        shared between the loss and both penalties.
+        shared between the loss and both penalties, and their backward too where the critic is one
+        for :func:`~ganloss_fast.logits_and_penalty`.
 
         Returns:
             Detached: for every pair the loss, and ``r - f``; for every sample R1, and R2.
@@ -98,8 +100,8 @@ class AdversarialTraining:
         fake_samples = fake_samples.detach().requires_grad_(True)
         real = self.Discriminator(Preprocessor(real_samples), Conditions)
         fake = self.Discriminator(Preprocessor(fake_samples), Conditions)
-        r1 = self.ZeroCenteredGradientPenalty(real_samples, real)
-        r2 = self.ZeroCenteredGradientPenalty(fake_samples, fake)
+        real, r1 = logits_and_penalty(real, real_samples, _EACH)
+        fake, r2 = logits_and_penalty(fake, fake_samples, _EACH)
         (_above(real, fake, Scale) + (r1 + r2).mean() * (Gamma / 2 * Scale)).backward()
         return [*_elements(real, fake), r1.detach(), r2.detach()]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -29,7 +29,7 @@ from ganloss_fast.penalties.table import PenaltyLike, resolve_penalty
 class LogitsAndPenalty(NamedTuple):
     """Logits as they were given, with another history, and the penalty on their gradient."""
 
-    logits: Tensor | Sequence[Tensor]
+    logits: Any  # a tensor, or a list of one, as they were given
     penalty: Tensor
 
 

@@ -35,9 +35,9 @@ from ganloss_fast.penalties.critic.call import (
 )
 from ganloss_fast.penalties.critic.few_logits import warn_of_few_logits
 from ganloss_fast.penalties.critic.gradient import (
-    IN_PLACE,
     CriticRun,
     is_functional,
+    refusing_changes_of,
     weights_of_outputs,
 )
 from ganloss_fast.penalties.critic.modules import before_first_run, is_power_iteration
@@ -274,10 +274,8 @@ def _run_both(
 def _outputs(call: CriticCall, points: Sequence[Tensor]) -> list[Tensor]:
     if is_functional():
         return call.outputs(points)
-    versions = [0 if point.is_inference() else point._version for point in points]
-    logits = call.outputs(points)
-    if versions != [0 if point.is_inference() else point._version for point in points]:
-        raise ValueError(IN_PLACE)
+    with refusing_changes_of(points):
+        logits = call.outputs(points)
     if torch.is_grad_enabled() and not any(logit.requires_grad for logit in logits):
         raise ValueError(
             "critic: its output has no graph, so the penalty would have no gradient; it may be "

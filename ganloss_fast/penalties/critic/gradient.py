@@ -19,7 +19,7 @@ from ganloss_fast.graph_cut.rows import walk
 from ganloss_fast.ops.terms import compute_dtype
 from ganloss_fast.penalties.critic.call import CriticCall, InvScale
 from ganloss_fast.penalties.critic.few_logits import warn_of_few_logits
-from ganloss_fast.penalties.critic.modules import warns_if_samples_interact
+from ganloss_fast.penalties.critic.modules import old_norms, warns_if_samples_interact
 from ganloss_fast.penalties.critic.traced_functions import count_losing, refuse_losing
 from ganloss_fast.penalties.critic.wrapped import refuse_wrapped_graph
 
@@ -228,16 +228,28 @@ def run_critic(call: CriticCall, points: Sequence[Tensor]) -> CriticRun:
     with torch.enable_grad(), warns_if_samples_interact(call.critic):
         inputs = [p if p.requires_grad else p.detach().requires_grad_() for p in points]
         hidden = [new for new, given in zip(inputs, points) if new is not given]
-        versions = [x._version for x in inputs]
-        try:
+        with refusing_changes_of(inputs):
             logits = call.outputs(inputs)
-        except RuntimeError as error:
-            if "leaf Variable that requires grad" in str(error):
-                raise ValueError(IN_PLACE) from error
-            raise
-        if versions != [x._version for x in inputs]:
-            raise ValueError(IN_PLACE)
     return CriticRun(logits, inputs, hidden)
+
+
+@contextlib.contextmanager
+def refusing_changes_of(inputs: Sequence[Tensor]) -> Iterator[None]:
+    """Around a critic in eager mode: refuses one that changes its inputs in place."""
+    versions = [_version(x) for x in inputs]
+    try:
+        yield
+    except RuntimeError as error:
+        if "leaf Variable that requires grad" in str(error):
+            raise ValueError(IN_PLACE) from error
+        raise
+    if versions != [_version(x) for x in inputs]:
+        raise ValueError(IN_PLACE)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was changed in place; tensors of inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 @contextlib.contextmanager
@@ -323,13 +335,6 @@ def _zero_of_parameters(critic: Callable[..., Any]) -> Tensor | None:
     return torch.stack(zeros).sum() if zeros else None
 
 
-def _old_norms(module: torch.nn.Module) -> list[str]:
-    """Which of the norms that set the weight in a hook before each forward a module has."""
-    hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
-    names = {"SpectralNorm": "spectral_norm", "WeightNorm": "weight_norm"}
-    return [names[hook] for hook in hooks if hook in names]
-
-
 def refuse_untraceable(critic: Callable[..., Any]) -> None:
     """torch.func.grad cannot follow what these layers change outside of it."""
     if not isinstance(critic, torch.nn.Module):
@@ -341,7 +346,7 @@ def refuse_untraceable(critic: Callable[..., Any]) -> None:
                 "which torch.func and torch.compile cannot follow in a penalty. Use layer, "
                 "instance or group normalisation, track_running_stats=False, or an eager penalty."
             )
-        for name in _old_norms(module):
+        for name in old_norms(module):
             # torch.func alone follows the weight, but not the vectors of a power iteration.
             if torch.compiler.is_compiling() or (name == "spectral_norm" and module.training):
                 raise ValueError(

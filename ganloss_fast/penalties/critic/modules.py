@@ -68,14 +68,18 @@ def uses_batch_statistics(module: Module) -> bool:
     return isinstance(module, BatchNorm) and (module.training or module.running_mean is None)
 
 
-def has_old_spectral_norm(module: Module) -> bool:
-    """Whether torch.nn.utils.spectral_norm was applied to it."""
-    return any(type(hook).__name__ == "SpectralNorm" for hook in module._forward_pre_hooks.values())
+_OLD_NORMS = {"SpectralNorm": "spectral_norm", "WeightNorm": "weight_norm"}
+
+
+def old_norms(module: Module) -> list[str]:
+    """Which of the norms that set the weight in a hook before each forward a module has."""
+    hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
+    return [_OLD_NORMS[hook] for hook in hooks if hook in _OLD_NORMS]
 
 
 def is_power_iteration(module: Module) -> bool:
     """Whether it carries the vectors of a spectral norm, in either implementation."""
-    return type(module).__name__ == "_SpectralNorm" or has_old_spectral_norm(module)
+    return type(module).__name__ == "_SpectralNorm" or "spectral_norm" in old_norms(module)
 
 
 def _is_still_lazy(module: Module) -> bool:

@@ -79,6 +79,8 @@ struct MergedConvolutionNode final : StandIn {
     refuse_third_order();
     const std::lock_guard<std::mutex> lock(mutex_);
     TORCH_CHECK(stock, torch::autograd::ERR_BACKWARD_TWICE);
+    TORCH_CHECK(!grads[1].defined() && !grads[2].defined(),
+                "logits_and_penalty: the penalty depends on a gradient of a weight or bias");
     auto& saved = static_cast<generated::ConvolutionBackwardBackward0&>(*stock);
     const at::Tensor &v = grads.front(), &phi = grads.back();
     variable_list out(num_outputs());

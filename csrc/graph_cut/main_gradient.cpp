@@ -14,6 +14,8 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/mv.h>
+#include <ATen/ops/ones.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
@@ -28,6 +30,7 @@ namespace generated = torch::autograd::generated;
 using torch::autograd::Edge;
 using torch::autograd::edge_list;
 using torch::autograd::Node;
+using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
 at::Tensor per_row(const at::Tensor& phi, const at::Tensor& like) {
@@ -98,10 +101,37 @@ struct MergedConvolutionNode final : StandIn {
   std::string name() const override { return "GanlossMergedConvolutionBackward0"; }
 };
 
-const torch::autograd::SavedVariable& input_of(const Node& forward) {
+const SavedVariable& saved_input(const Node& forward) {
   if (const auto* node = dynamic_cast<const generated::AddmmBackward0*>(&forward))
     return node->mat1_;
   return static_cast<const generated::MmBackward0&>(forward).self_;
+}
+
+struct UnpackNode final : Node {
+  const SavedVariable* saved;
+  at::Tensor unpacked;
+
+  variable_list apply(variable_list&&) override {
+    unpacked = saved->unpack();
+    return {};
+  }
+  std::string name() const override { return "GanlossUnpackBackward0"; }
+};
+
+// The input of a layer of the forward. A checkpoint gives it out once in a backward, and another
+// head of the critic may need it in this one: so it is asked for in a backward of its own.
+at::Tensor input_of(const Node& forward) {
+  const SavedVariable& saved = saved_input(forward);
+  if (!saved.has_hooks()) return saved.unpack();
+  auto node = make_node<UnpackNode>();
+  node->saved = &saved;
+  const at::Tensor one = at::ones({});
+  node->add_input_metadata(one);
+  torch::autograd::Engine::get_default_engine().execute({Edge(node, 0)}, {one},
+                                                        /*keep_graph=*/false,
+                                                        /*create_graph=*/false,
+                                                        /*accumulate_grad=*/true);
+  return node->unpacked;
 }
 
 // delta [N, out] times weight [out, in]
@@ -118,7 +148,7 @@ struct MergedLinearNode final : StandIn {
     if (!v.defined() && !phi.defined()) return out;
     if (v.defined() && task_should_compute_output(0)) out[0] = v.mm(saved.mat2_.unpack().t());
     if (task_should_compute_output(1)) {
-      const at::Tensor a = phi.defined() ? input_of(*forward).unpack() : at::Tensor();
+      const at::Tensor a = phi.defined() ? input_of(*forward) : at::Tensor();
       const auto [grad_output, image] = merged(saved.self_.unpack(), v, phi, a);
       out[1] = grad_output.t().mm(image);
     }

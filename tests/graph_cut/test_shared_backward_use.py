@@ -310,6 +310,29 @@ def test_under_checkpointing(make, part):
     assert distance([*gradients(ours), mine], [*gradients(theirs), expected]) < 1e-13
 
 
+def test_a_second_head_behind_a_checkpoint():
+    """Which gives an activation out once in a backward; both heads need it."""
+
+    class Critic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.classes = small()[:4], nn.Linear(8, 1), nn.Linear(8, 3)
+
+        def forward(self, x):
+            features = checkpoint(self.body, x, use_reentrant=False)
+            return self.head(features), self.classes(features)
+
+    def run(critic, pair):
+        x = torch.randn(5, 9, dtype=torch.float64, requires_grad=True)
+        logits, classes = critic(x)
+        logits, penalty = pair(logits, x)
+        (logits.exp().mean() + penalty + classes.sin().sum()).backward()
+        return x.grad
+
+    (ours, mine), (theirs, expected) = both(Critic, run)
+    assert distance([*gradients(ours), mine], [*gradients(theirs), expected]) < 1e-13
+
+
 def test_saved_tensor_hooks():
     def run(critic, pair):
         x = torch.randn(5, 9, dtype=torch.float64, requires_grad=True)

@@ -19,6 +19,7 @@
 #include <torch/csrc/autograd/generated/Functions.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
+#include <functional>
 #include <mutex>
 
 #include "../autograd/node.h"
@@ -107,31 +108,36 @@ const SavedVariable& saved_input(const Node& forward) {
   return static_cast<const generated::MmBackward0&>(forward).self_;
 }
 
-struct UnpackNode final : Node {
-  const SavedVariable* saved;
-  at::Tensor unpacked;
+struct ApartNode final : Node {
+  std::function<void()> run;
 
   variable_list apply(variable_list&&) override {
-    unpacked = saved->unpack();
+    run();
     return {};
   }
-  std::string name() const override { return "GanlossUnpackBackward0"; }
+  std::string name() const override { return "GanlossApartBackward0"; }
 };
 
-// The input of a layer of the forward. A checkpoint gives it out once in a backward, and another
-// head of the critic may need it in this one: so it is asked for in a backward of its own.
-at::Tensor input_of(const Node& forward) {
-  const SavedVariable& saved = saved_input(forward);
-  if (!saved.has_hooks()) return saved.unpack();
-  auto node = make_node<UnpackNode>();
-  node->saved = &saved;
+// Runs something in a backward of its own. A checkpoint gives a saved tensor out once in a
+// backward, and another head of the critic may need it in this one.
+void run_apart(std::function<void()> run) {
+  auto node = make_node<ApartNode>();
+  node->run = std::move(run);
   const at::Tensor one = at::ones({});
   node->add_input_metadata(one);
   torch::autograd::Engine::get_default_engine().execute({Edge(node, 0)}, {one},
                                                         /*keep_graph=*/false,
                                                         /*create_graph=*/false,
                                                         /*accumulate_grad=*/true);
-  return node->unpacked;
+}
+
+// The input of a layer of the forward.
+at::Tensor input_of(const Node& forward) {
+  const SavedVariable& saved = saved_input(forward);
+  if (!saved.has_hooks()) return saved.unpack();
+  at::Tensor input;
+  run_apart([&] { input = saved.unpack(); });
+  return input;
 }
 
 // delta [N, out] times weight [out, in]
@@ -198,7 +204,12 @@ struct ReplayNode final : Node {
     variable_list incoming;
     for (const at::Tensor& delta : deltas)
       incoming.push_back(delta.defined() ? scaled(delta, per_row(grads[0], delta)) : delta);
-    const variable_list outgoing = (*forward)(std::move(incoming));
+    variable_list outgoing;
+    const auto replay = [&] { outgoing = (*forward)(std::move(incoming)); };
+    if (dynamic_cast<const generated::AddBackward0*>(forward.get()))
+      replay();  // the most frequent one, which has saved nothing
+    else
+      run_apart(replay);
     variable_list out;
     for (const uint32_t edge : edges) out.push_back(outgoing[edge]);
     return out;

@@ -316,7 +316,8 @@ def test_a_second_head_behind_a_checkpoint():
     class Critic(nn.Module):
         def __init__(self):
             super().__init__()
-            self.body, self.head, self.classes = small()[:4], nn.Linear(8, 1), nn.Linear(8, 3)
+            self.body = nn.Sequential(*small()[:3], nn.PReLU())
+            self.head, self.classes = nn.Linear(8, 1), nn.Linear(8, 3)
 
         def forward(self, x):
             features = checkpoint(self.body, x, use_reentrant=False)

@@ -14,9 +14,12 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/mv.h>
+#include <ATen/ops/ones.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
+#include <functional>
 #include <mutex>
 
 #include "../autograd/node.h"
@@ -28,6 +31,7 @@ namespace generated = torch::autograd::generated;
 using torch::autograd::Edge;
 using torch::autograd::edge_list;
 using torch::autograd::Node;
+using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
 at::Tensor per_row(const at::Tensor& phi, const at::Tensor& like) {
@@ -79,6 +83,8 @@ struct MergedConvolutionNode final : StandIn {
     refuse_third_order();
     const std::lock_guard<std::mutex> lock(mutex_);
     TORCH_CHECK(stock, torch::autograd::ERR_BACKWARD_TWICE);
+    TORCH_CHECK(!grads[1].defined() && !grads[2].defined(),
+                "logits_and_penalty: the penalty depends on a gradient of a weight or bias");
     auto& saved = static_cast<generated::ConvolutionBackwardBackward0&>(*stock);
     const at::Tensor &v = grads.front(), &phi = grads.back();
     variable_list out(num_outputs());
@@ -96,10 +102,42 @@ struct MergedConvolutionNode final : StandIn {
   std::string name() const override { return "GanlossMergedConvolutionBackward0"; }
 };
 
-const torch::autograd::SavedVariable& input_of(const Node& forward) {
+const SavedVariable& saved_input(const Node& forward) {
   if (const auto* node = dynamic_cast<const generated::AddmmBackward0*>(&forward))
     return node->mat1_;
   return static_cast<const generated::MmBackward0&>(forward).self_;
+}
+
+struct ApartNode final : Node {
+  std::function<void()> run;
+
+  variable_list apply(variable_list&&) override {
+    run();
+    return {};
+  }
+  std::string name() const override { return "GanlossApartBackward0"; }
+};
+
+// Runs something in a backward of its own. A checkpoint gives a saved tensor out once in a
+// backward, and another head of the critic may need it in this one.
+void run_apart(std::function<void()> run) {
+  auto node = make_node<ApartNode>();
+  node->run = std::move(run);
+  const at::Tensor one = at::ones({});
+  node->add_input_metadata(one);
+  torch::autograd::Engine::get_default_engine().execute({Edge(node, 0)}, {one},
+                                                        /*keep_graph=*/false,
+                                                        /*create_graph=*/false,
+                                                        /*accumulate_grad=*/true);
+}
+
+// The input of a layer of the forward.
+at::Tensor input_of(const Node& forward) {
+  const SavedVariable& saved = saved_input(forward);
+  if (!saved.has_hooks()) return saved.unpack();
+  at::Tensor input;
+  run_apart([&] { input = saved.unpack(); });
+  return input;
 }
 
 // delta [N, out] times weight [out, in]
@@ -116,7 +154,7 @@ struct MergedLinearNode final : StandIn {
     if (!v.defined() && !phi.defined()) return out;
     if (v.defined() && task_should_compute_output(0)) out[0] = v.mm(saved.mat2_.unpack().t());
     if (task_should_compute_output(1)) {
-      const at::Tensor a = phi.defined() ? input_of(*forward).unpack() : at::Tensor();
+      const at::Tensor a = phi.defined() ? input_of(*forward) : at::Tensor();
       const auto [grad_output, image] = merged(saved.self_.unpack(), v, phi, a);
       out[1] = grad_output.t().mm(image);
     }
@@ -166,7 +204,12 @@ struct ReplayNode final : Node {
     variable_list incoming;
     for (const at::Tensor& delta : deltas)
       incoming.push_back(delta.defined() ? scaled(delta, per_row(grads[0], delta)) : delta);
-    const variable_list outgoing = (*forward)(std::move(incoming));
+    variable_list outgoing;
+    const auto replay = [&] { outgoing = (*forward)(std::move(incoming)); };
+    if (dynamic_cast<const generated::AddBackward0*>(forward.get()))
+      replay();  // the most frequent one, which has saved nothing
+    else
+      run_apart(replay);
     variable_list out;
     for (const uint32_t edge : edges) out.push_back(outgoing[edge]);
     return out;

@@ -21,8 +21,6 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/functions/tensor.h>
@@ -30,13 +28,12 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
-#include <mutex>
 #include <typeinfo>
 #include <unordered_set>
 
-#include "../autograd/node.h"
 #include "graph_cut.h"
 #include "main_gradient.h"
+#include "shared_node.h"
 #include "weight_gradient.h"
 
 namespace ganloss {
@@ -45,7 +42,6 @@ namespace generated = torch::autograd::generated;
 using torch::autograd::Edge;
 using torch::autograd::edge_list;
 using torch::autograd::Node;
-using torch::autograd::variable_list;
 
 // ---- the forward's graph -----------------------------------------------------------------------
 
@@ -54,6 +50,11 @@ namespace {
 at::IntArrayRef shape_at(const Edge& edge) {
   return C10_AS_INTARRAYREF_SLOW(
       edge.function->input_metadata(edge.input_nr).shape_as_dim_vector());
+}
+
+bool has_shape(const Node& node) {
+  const auto& output = node.input_metadata(0);
+  return !output.was_default_constructed() && !output.is_nested_tensor();
 }
 
 // Somebody's hook, which would see the main loss's gradient in stock autograd.
@@ -141,8 +142,8 @@ void SharedBackward::walk_forward() {
 }
 
 void SharedBackward::refuse_mixing(const Node& node, Rows rows) {
-  for (const auto& [other, _] :
-       forward_)  // which begins with a reshape that mixes, in InstanceNorm
+  // Instance normalisation begins with a reshape, which says less.
+  for (const auto& [other, _] : forward_)
     if (other->name().find("BatchNorm") != std::string::npos)
       return refuse("it has batch or instance normalisation (" + other->name() + ")");
   if (rows == Rows::kMixed) return refuse("its samples may meet in " + node.name());
@@ -151,6 +152,7 @@ void SharedBackward::refuse_mixing(const Node& node, Rows rows) {
 
 // A node that depends on the samples.
 void SharedBackward::visit(const NodeHandle& node) {
+  if (!has_shape(*node)) return refuse_mixing(*node, Rows::kUnknown);
   const at::IntArrayRef output = shape_at(Edge(node, 0));
   for (const int64_t extent : output) mix(fingerprint_, extent);
   if (has_hook(*node)) return refuse(node->name() + " has a hook, of a tensor or a module");
@@ -211,61 +213,6 @@ at::Tensor SharedBackward::compare(const at::Tensor& directions, const at::Tenso
 
 namespace {
 
-struct SharedBackwardNode final : Node {
-  size_t inputs = 0;  // edges: the gradients', the inputs', then phi to every layer
-  variable_list gradients;
-  at::TensorOptions phi_options;
-  at::Tensor inverse;  // 0-d; undefined for 1
-  // Edges behind the gradients' to which stock autograd sends a zero when the penalty alone is
-  // differentiated.
-  std::vector<bool> gets_zero;
-
-  variable_list apply(variable_list&& grads) override {
-    refuse_third_order();
-    const std::lock_guard<std::mutex> lock(mutex_);
-    TORCH_CHECK(!gradients.empty(), torch::autograd::ERR_BACKWARD_TWICE);
-    variable_list out(num_outputs());
-    bool any = false;
-    for (size_t k = 0; k < inputs; ++k) {
-      any |= grads[k + 1].defined();
-      out[k] = std::move(grads[k + 1]);
-    }
-    at::Tensor phi, zero;
-    if (grads[0].defined())
-      phi = phi_of(grads[0]);
-    else if (any)
-      zero = at::zeros({gradients[0].size(0)}, phi_options);
-    for (size_t k = inputs; k < num_outputs(); ++k) {
-      const at::Tensor& factors = phi.defined() || !gets_zero[k - inputs] ? phi : zero;
-      if (!factors.defined() || !task_should_compute_output(k)) continue;
-      if (k >= 2 * inputs)
-        out[k] = factors;
-      else
-        out[k] = scaled(gradients[k - inputs], per_row(factors, gradients[k - inputs]));
-    }
-    return out;
-  }
-  at::Tensor phi_of(const at::Tensor& grad_logits) const {
-    const at::Tensor phi = grad_logits.reshape({-1}).to(phi_options).contiguous();
-    return inverse.defined() ? phi * inverse : phi;
-  }
-  void release_variables() override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    gradients.clear();
-    inverse.reset();
-  }
-  std::string name() const override { return "GanlossSharedBackward0"; }
-};
-
-// The same data under a node, with the same version counter.
-at::Tensor put_under(const NodePointer<SharedBackwardNode>& node, const at::Tensor& tensor) {
-  const auto* impl = tensor.unsafeGetTensorImpl();
-  at::Tensor alias(impl->shallow_copy_and_detach(impl->version_counter(),
-                                                 /*allow_tensor_metadata_change=*/true));
-  torch::autograd::set_history(alias, node);
-  return alias;
-}
-
 template <typename NodeType>
 bool is(const Node& node) {
   return dynamic_cast<const NodeType*>(&node) != nullptr;
@@ -276,11 +223,18 @@ bool is(const Node& node) {
 struct SharedBackward::Plan {
   std::vector<Node*> nodes;                         // of the inner gradient's graph
   std::vector<std::pair<Node*, uint32_t>> removed;  // edges that carry zeros
-  std::unordered_set<const Node*> zeroed;  // nodes of the forward to which these send their zeros
-  std::vector<bool> zeroed_inputs;
+  std::unordered_set<const Node*> zeroed;           // what of the forward these send their zeros to
   std::unordered_map<Node*, NodeHandle> stand_ins;
-  std::vector<std::pair<Edge, bool>> phi;  // where phi goes, and whether stock sends zeros there
 
+  // Removes what carries zeros, and puts the stand-ins in their places.
+  void carry_out() {
+    for (const auto& [node, edge] : removed) node->next_edges()[edge] = Edge();
+    for (Node* node : nodes) {
+      const auto found = stand_ins.find(node);
+      Node* kept = found == stand_ins.end() ? node : found->second.get();
+      for (Edge& edge : kept->next_edges()) redirect(edge);
+    }
+  }
   void redirect(Edge& edge) const {
     const auto found = stand_ins.find(edge.function.get());
     if (found != stand_ins.end()) edge.function = found->second;
@@ -288,7 +242,7 @@ struct SharedBackward::Plan {
 };
 
 // Reads the graph, and changes nothing: it may end in a refusal.
-SharedBackward::Plan SharedBackward::plan(const edge_list& roots) {
+SharedBackward::Plan SharedBackward::planned(const edge_list& roots) {
   Plan plan;
   std::unordered_set<const Node*> seen;
   std::vector<Node*> stack;
@@ -320,15 +274,12 @@ SharedBackward::Plan SharedBackward::plan(const edge_list& roots) {
 }
 
 void SharedBackward::mark_zeroed(Plan& plan) const {
-  plan.zeroed_inputs.resize(inputs_.size());
   std::vector<Edge> stack;
   for (const auto& [node, edge] : plan.removed) stack.push_back(node->next_edge(edge));
   while (!stack.empty()) {
     const Edge edge = std::move(stack.back());
     stack.pop_back();
-    for (size_t k = 0; k < inputs_.size(); ++k)
-      if (edge.function == input_edges_[k].function) plan.zeroed_inputs[k] = true;
-    if (is_input(edge) || !plan.zeroed.insert(edge.function.get()).second) continue;
+    if (!plan.zeroed.insert(edge.function.get()).second || is_input(edge)) continue;
     for (const Edge& next : edge.function->next_edges())
       if (next.is_valid() && is_dependent(next)) stack.push_back(next);
   }
@@ -336,56 +287,36 @@ void SharedBackward::mark_zeroed(Plan& plan) const {
 
 std::optional<std::vector<at::Tensor>> SharedBackward::join(
     const std::vector<at::Tensor>& gradients, const std::optional<at::Tensor>& inverse) {
-  edge_list roots;
+  PairEdges edges;
   for (const at::Tensor& gradient : gradients) {
     if (!gradient.requires_grad()) refuse("its gradient does not depend on its parameters");
-    roots.push_back(torch::autograd::impl::gradient_edge(gradient));
+    edges.gradients.push_back(torch::autograd::impl::gradient_edge(gradient));
   }
   if (!refusal_.empty()) return std::nullopt;
-  Plan plan = this->plan(roots);
+  Plan plan = planned(edges.gradients);
   if (!refusal_.empty()) return std::nullopt;
+
   const bool is_double = logits_.scalar_type() == at::kDouble;  // else wider than float16
-  const auto phi_options = logits_.options().dtype(is_double ? at::kDouble : at::kFloat);
-  const at::Tensor phi_like = at::empty({samples_}, phi_options);
+  const at::Tensor phi_like =
+      at::empty({samples_}, logits_.options().dtype(is_double ? at::kDouble : at::kFloat));
+  for (const Edge& input : input_edges_)
+    edges.inputs.push_back({input, plan.zeroed.count(input.function.get()) > 0});
   for (const auto& layer : layers_) {
     const LayerNodes nodes = layer->nodes(phi_like);
     if (nodes.merged) {
       plan.stand_ins[nodes.stock.get()] = nodes.merged;
-      plan.phi.push_back({Edge(nodes.merged, nodes.merged->num_inputs() - 1), false});
+      edges.layers.push_back({Edge(nodes.merged, nodes.merged->num_inputs() - 1), false});
     }
     const bool gets_zero = plan.zeroed.count(layer->node());
-    for (const NodeHandle& node : nodes.scaled) plan.phi.push_back({Edge(node, 0), gets_zero});
+    for (const NodeHandle& node : nodes.scaled) edges.layers.push_back({Edge(node, 0), gets_zero});
   }
   for (Node* node : plan.nodes)  // a constant kernel: stock computes a gradient that nobody gets
     if (is<generated::ConvolutionBackwardBackward0>(*node) && !plan.stand_ins.count(node))
       plan.stand_ins[node] = merged_convolution(node->getptr(), phi_like);
-
-  for (const auto& [node, edge] : plan.removed) node->next_edges()[edge] = Edge();
-  for (Node* node : plan.nodes) {
-    const auto found = plan.stand_ins.find(node);
-    Node* kept = found == plan.stand_ins.end() ? node : found->second.get();
-    for (Edge& edge : kept->next_edges()) plan.redirect(edge);
-  }
-  for (Edge& root : roots) plan.redirect(root);
-
-  auto node = make_node<SharedBackwardNode>();
-  node->inputs = inputs_.size();
-  node->phi_options = phi_options;
-  node->inverse = inverse.value_or(at::Tensor());
-  node->gets_zero = plan.zeroed_inputs;
-  edge_list edges = std::move(roots);
-  edges.insert(edges.end(), input_edges_.begin(), input_edges_.end());
-  for (auto& [edge, gets_zero] : plan.phi) {
-    edges.push_back(std::move(edge));
-    node->gets_zero.push_back(gets_zero);
-  }
-  node->set_next_edges(std::move(edges));
-  std::vector<at::Tensor> pair{put_under(node, logits_)};
-  for (const at::Tensor& gradient : gradients) {
-    node->gradients.push_back(gradient.detach());
-    pair.push_back(put_under(node, gradient));
-  }
-  return pair;
+  plan.carry_out();
+  for (Edge& root : edges.gradients) plan.redirect(root);
+  return pair_on_graph(logits_, gradients, std::move(edges), phi_like,
+                       inverse.value_or(at::Tensor()));
 }
 
 }  // namespace ganloss

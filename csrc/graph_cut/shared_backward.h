@@ -50,7 +50,7 @@ class SharedBackward {
   void visit(const NodeHandle& node);
   bool is_input(const torch::autograd::Edge& edge) const;
   bool is_dependent(const torch::autograd::Edge& edge) const;
-  Plan plan(const std::vector<torch::autograd::Edge>& roots);
+  Plan planned(const std::vector<torch::autograd::Edge>& roots);
   void mark_zeroed(Plan& plan) const;
   std::vector<at::Tensor> run(const at::Tensor& directions, bool create_graph,
                               const at::Tensor& factors);

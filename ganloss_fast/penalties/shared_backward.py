@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ganloss_fast.checks import Weight
@@ -77,11 +78,9 @@ def shared_gradients(
     gradients = tuple(shared.gradients(directions[0]))
     if refusal := shared_backward.look(shared, record, logits[0], directions[0]):
         return alone(refusal, gradients)
-    # What a main loss's gradient is divided by is what a logit counted in the inner gradient.
-    factor = inverse if rows_signal is None else rows_signal
-    if inverse is not None and rows_signal is not None:
-        factor = inverse * rows_signal
-    pair = shared.join(gradients, factor)
+    # A main loss's gradient is divided by what a logit counted in the inner gradient.
+    factors = [factor for factor in (inverse, rows_signal) if factor is not None]
+    pair = shared.join(gradients, torch.stack(factors).prod() if factors else None)
     if pair is None:
         record.refusal = shared.refusal
         return alone(shared.refusal, gradients)

@@ -98,3 +98,23 @@ def linear(*shape: int, **options) -> Callable[[], nn.Module]:
 
 def parameter(*shape: int) -> Callable[[], nn.Parameter]:
     return lambda: nn.Parameter(torch.randn(shape))
+
+
+def labels(x):
+    return torch.arange(len(x)) % 4
+
+
+IMAGES = (4, 3, 16, 16)
+
+
+def small() -> nn.Module:
+    return nn.Sequential(nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def both(make, run, dtype=torch.float64):
+    """``run(critic, pair)`` with the shared backward and with stock autograd's."""
+    results = []
+    for critic, pair in zip(two_copies(make, dtype), (our_pair, stock_pair)):
+        torch.manual_seed(1)
+        results.append((critic, run(critic, pair)))
+    return results

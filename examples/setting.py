@@ -30,7 +30,7 @@ def parser(description: str, *, steps: int, batch: int, size: int) -> argparse.A
     options.add_argument("--losses", choices=("reference", "fast"), default="fast")
     options.add_argument("--steps", type=int, default=steps)
     options.add_argument("--batch", type=int, default=batch)
-    options.add_argument("--size", type=int, default=size, help="pixels, or frames, of a sample")
+    options.add_argument("--size", type=int, default=size, help="of a sample")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--double", action="store_true", help="float64 throughout")
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -62,10 +62,10 @@ def draw(data: Tensor, count: int) -> Tensor:
 
 
 class Log:
-    """Losses and CPU seconds of every step; prints five lines on the way."""
+    """Losses and CPU seconds of every step; prints five lines on the way, unless silent."""
 
-    def __init__(self, steps: int) -> None:
-        self.every = max(1, steps // 5)
+    def __init__(self, steps: int, silent: bool = False) -> None:
+        self.every, self.silent = max(1, steps // 5), silent
         self.losses: dict[str, list[Tensor]] = {}
         self.seconds: list[float] = []
         self.began = time.process_time()
@@ -74,7 +74,7 @@ class Log:
         for name, loss in losses.items():
             self.losses.setdefault(name, []).append(loss.detach())
         self.seconds.append(time.process_time() - self.began)
-        if len(self.seconds) % self.every == 0:
+        if not self.silent and len(self.seconds) % self.every == 0:
             shown = "  ".join(f"{name} {loss.item():8.4f}" for name, loss in losses.items())
             print(f"step {len(self.seconds):5}  {shown}  {1e3 * median(self.seconds):7.1f} ms")
         self.began = time.process_time()

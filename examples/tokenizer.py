@@ -32,6 +32,7 @@ class Tokenizer(nn.Module):
             *[nn.SiLU(), nn.Conv2d(width, CHANNELS, 3, 1, 1)],
         )
         self.codebook = nn.Embedding(CODES, CHANNELS)
+        nn.init.uniform_(self.codebook.weight, -1 / CODES, 1 / CODES)
         self.decoder = nn.Sequential(
             *[nn.Conv2d(CHANNELS, width, 3, 1, 1), nn.SiLU(), nn.Upsample(scale_factor=2)],
             *[nn.Conv2d(width, width, 3, 1, 1), nn.SiLU(), nn.Upsample(scale_factor=2)],
@@ -97,7 +98,7 @@ class Fast:
 
 
 def main(arguments: Sequence[str] | None = None) -> setting.Log:
-    options = setting.start(setting.parser(__doc__, steps=200, batch=8, size=64), arguments)
+    options = setting.start(setting.parser(__doc__, steps=300, batch=16, size=32), arguments)
     losses = {"reference": Reference, "fast": Fast}[options.losses]()
     crops = setting.photographs(options.size)
     tokenizer, critic, content = Tokenizer(), patch_critic(3), ContentFeatures()
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> setting.Log:
         to_critic.step()
         log.add(critic=critic_loss, tokenizer=loss)
 
-    real = setting.draw(crops, 24)
+    real = setting.draw(crops, 64)
     panels = {
         "photographs": setting.images(real),
         "from their tokens": setting.images(tokenizer(real)[0]),

@@ -20,7 +20,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 import ganloss_fast as gf
@@ -30,12 +29,26 @@ from examples import setting
 WORLD, GAMMA = 2, 1.0
 
 
+class MeanOfAll(torch.autograd.Function):
+    """The mean over all processes, with a gradient to each of them."""
+
+    @staticmethod
+    def forward(ctx, local: Tensor) -> Tensor:
+        total = local.clone()
+        dist.all_reduce(total)
+        return total / WORLD
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return MeanOfAll.forward(ctx, gradient)
+
+
 class Reference:
     """As people write it who remember the mean."""
 
     def relativistic(self, up: Tensor, down: Tensor) -> Tensor:
         """The ones are to lie above the mean of the others, and these below theirs."""
-        mean_up, mean_down = all_reduce(up.mean()) / WORLD, all_reduce(down.mean()) / WORLD
+        mean_up, mean_down = MeanOfAll.apply(torch.stack([up.mean(), down.mean()]))
         return F.softplus(-(up - mean_down)).mean() + F.softplus(down - mean_up).mean()
 
     def critic_backward(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:

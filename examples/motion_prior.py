@@ -99,7 +99,7 @@ def angles(poses: Tensor) -> setting.Panel:
     """The first three joints over time, of poses [T, joints]."""
 
     def panel(axis: Axes) -> None:
-        axis.plot(poses[:, :3].detach().cpu())
+        axis.plot(poses[:, :3].detach().cpu().numpy())
         axis.set_ylim(-1.4, 1.4)
         axis.set_xlabel("frame")
         axis.set_ylabel("angle")

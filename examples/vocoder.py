@@ -103,7 +103,7 @@ class Fast:
 
 def spectrogram(wave: Tensor) -> setting.Panel:
     """Of one wave [1, 1, T]."""
-    mel = speech.log_mel(wave)[0].detach().cpu()
+    mel = speech.log_mel(wave)[0].detach().cpu().numpy()
 
     def panel(axis: Axes) -> None:
         axis.imshow(mel, origin="lower", aspect="auto", vmin=-6, vmax=3)

@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> setting.Log:
         to_critics.step()
         log.add(critics=critic_loss, generators=generator_loss)
 
-    day, dusk = setting.draw(days, 24), setting.draw(dusks, 24)
+    day, dusk = setting.draw(days, 64), setting.draw(dusks, 64)
     panels = {
         "day": setting.images(day),
         "day to dusk": setting.images(generators[0](day)),

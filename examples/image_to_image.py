@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> setting.Log:
         to_generator.step()
         log.add(critic=critic_loss, generator=generator_loss)
 
-    target = setting.draw(crops, 24)
+    target = setting.draw(crops, 64)
     grey = target.mean(1, keepdim=True)
     panels = {
         "grey": setting.images(grey.expand(-1, 3, -1, -1)),

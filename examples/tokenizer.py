@@ -1,4 +1,4 @@
-"""A VQGAN-style tokenizer: the adversarial loss weighs as much as the reconstruction.
+"""A VQGAN-style tokenizer: the adversarial loss is a fixed share of the reconstruction.
 
     python -m examples.tokenizer --losses fast --picture tokens.png
 
@@ -19,7 +19,7 @@ from examples import setting
 from examples.networks import ContentFeatures, patch_critic
 
 CODES, CHANNELS = 256, 16
-ADVERSARIAL = 0.8
+ADVERSARIAL = 0.2  # of the reconstruction's gradient
 
 
 class Tokenizer(nn.Module):
@@ -32,7 +32,6 @@ class Tokenizer(nn.Module):
             *[nn.SiLU(), nn.Conv2d(width, CHANNELS, 3, 1, 1)],
         )
         self.codebook = nn.Embedding(CODES, CHANNELS)
-        nn.init.uniform_(self.codebook.weight, -1 / CODES, 1 / CODES)
         self.decoder = nn.Sequential(
             *[nn.Conv2d(CHANNELS, width, 3, 1, 1), nn.SiLU(), nn.Upsample(scale_factor=2)],
             *[nn.Conv2d(width, width, 3, 1, 1), nn.SiLU(), nn.Upsample(scale_factor=2)],

@@ -6,33 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from demo.summary import RunSummary
+from demo.tiles import GRID_COLUMNS, show
 from demo.training import StepRecord
 
 COLOURS = ("#c0563b", "#1f6f8b")  # plain PyTorch, ganloss_fast
 INK = "#333333"
-GRID_COLUMNS = 8
-
-
-def _tile(images: Tensor) -> np.ndarray:
-    """[N, 3, S, S] in [-1, 1] to one picture [rows * (S + 2), columns * (S + 2), 3] in [0, 1]."""
-    count, channels, height, width = images.shape
-    rows = count // GRID_COLUMNS
-    framed = F.pad(images[: rows * GRID_COLUMNS], (1, 1, 1, 1), value=1.0)  # white lines between
-    height, width = height + 2, width + 2
-    tiles = framed.reshape(rows, GRID_COLUMNS, channels, height, width)
-    picture = tiles.permute(0, 3, 1, 4, 2).reshape(rows * height, GRID_COLUMNS * width, channels)
-    return ((picture + 1) / 2).clamp(0, 1).numpy()
-
-
-def _show(axis: Axes, images: Tensor) -> None:
-    """With square pixels, whatever the shape of the panel and the user's matplotlibrc."""
-    axis.imshow(_tile(images), interpolation="nearest", aspect="equal")
 
 
 def draw_samples(path: Path, photographs: Tensor, samples: Mapping[str, Tensor], step: int) -> None:
@@ -42,7 +25,7 @@ def draw_samples(path: Path, photographs: Tensor, samples: Mapping[str, Tensor],
     figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels))
     for axis, (title, images) in zip(axes, panels.items()):
-        _show(axis, images)
+        show(axis, images)
         axis.set_title(title, fontsize=11, color=INK)
         axis.axis("off")
     figure.savefig(path, dpi=110)
@@ -53,7 +36,7 @@ def draw_progress(path: Path, snapshots: Sequence[tuple[int, Tensor]]) -> None:
     figure = Figure(figsize=(7, 0.9 * len(snapshots) + 0.6), layout="constrained")
     axes = figure.subplots(len(snapshots), 1, squeeze=False)[:, 0]
     for axis, (step, images) in zip(axes, snapshots):
-        _show(axis, images[:GRID_COLUMNS])
+        show(axis, images[:GRID_COLUMNS])
         axis.set_ylabel(f"step {step}", rotation=0, ha="right", va="center", color=INK)
         axis.set_xticks([])
         axis.set_yticks([])

@@ -6,7 +6,8 @@
 // numbers as a forward convolution, with the batch for channels and d for a kernel of the size of
 // an image, for which the libraries have no fast algorithm: 2 to 6 times slower on the CPU.
 //
-// The rounding differs, so this is for graph_cut="fast" alone.
+// The rounding differs, so this is for graph_cut="fast" alone; and where that kernel is the slower
+// one (kernel_choice.cpp), stock's node stays.
 #include "weight_gradient.h"
 
 #include <ATen/ops/_convolution_double_backward.h>
@@ -22,11 +23,8 @@
 
 namespace ganloss {
 
-using torch::autograd::edge_list;
-using torch::autograd::Node;
 using torch::autograd::variable_list;
 using torch::autograd::generated::ConvolutionBackwardBackward0;
-using NodeHandle = decltype(torch::autograd::Edge::function);
 
 namespace {
 
@@ -45,17 +43,9 @@ std::pair<at::Tensor, at::Tensor> unpacked(ConvolutionBackwardBackward0& saved) 
   }
 }
 
-enum Output { kGradOutput, kInput, kWeight };  // what the edges lead to
-
-class FastConvolutionNode final : public Node {
+class FastConvolutionNode final : public StandIn {
  public:
-  void stand_in_for(const NodeHandle& stock) {
-    stock_ = stock;
-    set_sequence_nr(stock->sequence_nr());  // its turn in the backward
-    for (uint32_t k = 0; k < stock->num_inputs(); ++k)
-      input_metadata_.emplace_back(stock->input_metadata(k));
-    set_next_edges(edge_list(stock->next_edges()));
-  }
+  void hold(const NodeHandle& stock) { stock_ = stock; }
 
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -100,7 +90,8 @@ class FastConvolutionNode final : public Node {
 NodeHandle fast_weight_gradient(const NodeHandle& stock) {
   if (stock->num_outputs() <= kWeight || !stock->next_edge(kWeight).is_valid()) return {};
   auto node = make_node<FastConvolutionNode>();
-  node->stand_in_for(stock);
+  node->take_the_place_of(*stock);
+  node->hold(stock);
   return node;
 }
 

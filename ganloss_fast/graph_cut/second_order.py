@@ -12,6 +12,7 @@ from ganloss_fast import backends
 from ganloss_fast.checks import check_choice, check_tensor, describe
 from ganloss_fast.graph_cut import hooks
 from ganloss_fast.graph_cut.rows import proven_row, walk
+from ganloss_fast.graph_cut.stand_ins import proven_stand_in
 
 GraphCut = Literal["auto", "fast", "off"]
 ZeroGrads = Literal["stock", "all", "none"]
@@ -23,6 +24,7 @@ if backends.HAS_NATIVE:
     from ganloss_fast import _C
 
     _C.set_row_lookup(proven_row)
+    _C.set_stand_in_proof(proven_stand_in)
 
 
 class CutResult(NamedTuple):

@@ -6,8 +6,8 @@
 // instead of one for a blur of 256 channels. What is left is the call that stock makes, so the
 // result is the same to the bit.
 //
-// It also holds the weight alone: the images that stock saves for the weight's gradient are freed
-// with the last reference to stock's own node.
+// The node holds the weight itself and nothing of stock's node, which the same backward may reach
+// on another way, and release.
 #include "constant_weight.h"
 
 #include <ATen/ops/convolution.h>

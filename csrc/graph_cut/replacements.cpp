@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/generated/Functions.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
 #include <typeinfo>
 
 #include "constant_weight.h"
@@ -33,6 +34,12 @@ bool has_hook(Node& node) {
          !node.pre_hooks().empty() || !node.post_hooks().empty();
 }
 
+// Of an image without elements stock sends nothing on, not even zeros.
+bool is_empty(const Node& node) {
+  const auto shape = node.input_metadata(0).shape_as_dim_vector();
+  return std::any_of(shape.begin(), shape.end(), [](const c10::SymInt& n) { return n == 0; });
+}
+
 }  // namespace
 
 void set_stand_in_proof(StandInProof proof) { stand_in_proof() = std::move(proof); }
@@ -44,7 +51,7 @@ bool Replacements::is_proven(const char* node) {
 }
 
 NodeHandle Replacements::replacement_of(const NodeHandle& stock) {
-  if (has_hook(*stock)) return {};
+  if (has_hook(*stock) || is_empty(*stock)) return {};
   if (NodeHandle node = without_weight_gradient(stock))
     return is_proven(kConstantConvolutionSecondOrder) ? node : NodeHandle();
   if (!fast_weights_ || !is_proven(kFastConvolutionSecondOrder)) return {};

@@ -202,8 +202,8 @@ def mixed_activations() -> nn.Module:
 
 class CriticCase(NamedTuple):
     """A critic, the shape of its samples, and FLOPs of a penalty step over those of a forward:
-    stock autograd's, after the cut by hooks, and by the extension where that saves more: it computes
-    no weight gradient of constant filters."""
+    stock autograd's, after the cut by hooks, and by the extension where that saves more, because it
+    computes no weight gradient of constant filters."""
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]

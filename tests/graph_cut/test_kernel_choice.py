@@ -34,17 +34,20 @@ FASTER = {
     "1x1": (nn.Conv2d(32, 64, 1), IMAGE),
     "groups of whole blocks": (nn.Conv2d(32, 64, 3, padding=1, groups=4), IMAGE),
     "small groups": (nn.Conv2d(32, 32, 3, padding=1, groups=32), (2, 32, 8, 8)),
+    "small groups of a large image": (nn.Conv2d(32, 32, 3, padding=1, groups=32), (2, 32, 64, 64)),
     "dilated": (nn.Conv2d(32, 32, 3, padding=4, dilation=4), IMAGE),
     "transposed": (nn.ConvTranspose2d(32, 64, 4, 2, 1), IMAGE),
     "one dimension, a short kernel": (nn.Conv1d(32, 64, 11, padding=5), LINE),
     "three dimensions": (nn.Conv3d(16, 32, 3, padding=1), (1, 16, 4, 8, 8)),
+    "a video's colours": (nn.Conv3d(3, 32, 3, padding=1), (1, 3, 8, 16, 16)),
     "of a column": (nn.Conv2d(32, 64, (5, 1), (3, 1), (2, 0)), (2, 32, 81, 3)),
 }
 SLOWER = {
     "a long kernel": (nn.Conv1d(32, 32, 41, 4, 20, groups=4), LINE),
     "an image no wider than the kernel": (nn.Conv2d(32, 64, 4, 2, 1), (8, 32, 8, 8)),
     "depthwise, large": (nn.Conv2d(32, 32, 7, padding=3, groups=32), (2, 32, 48, 48)),
-    "groups of part of a block": (nn.Conv2d(48, 48, 3, padding=1, groups=4), (2, 48, 24, 24)),
+    "groups of part of a block": (nn.Conv2d(48, 48, 3, padding=1, groups=4), (2, 48, 32, 32)),
+    "a volume of part of a block": (nn.Conv3d(8, 32, 3, padding=1), (1, 8, 8, 16, 16)),
     "groups in three dimensions": (nn.Conv3d(32, 32, 3, padding=1, groups=4), (1, 32, 8, 8, 8)),
 }
 

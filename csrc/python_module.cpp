@@ -5,6 +5,7 @@
 #include "cpu/launch.h"
 #include "eager_entry.h"
 #include "graph_cut/graph_cut.h"
+#include "graph_cut/replacements.h"
 #include "graph_cut/shared_backward.h"
 #include "math/penalty.h"
 #include "math/terms.h"
@@ -53,6 +54,11 @@ PYBIND11_MODULE(_C, m) {
                              row.attr("idle_input").cast<int64_t>()};
     });
   });
+  m.def("set_stand_in_proof", [](const py::function& proof) {
+    ganloss::set_stand_in_proof(
+        [proof](const std::string& node) { return proof(node).cast<bool>(); });
+  });
+  m.def("under_stand_in", &ganloss::under_stand_in);
   m.def("cut_second_order", [](const std::vector<at::Tensor>& grads, int64_t zero_grads,
                                const std::vector<at::Tensor>& parameters,
                                const std::vector<at::Tensor>& hidden, bool fast_weights) {

@@ -36,6 +36,12 @@ def multi_tensor_loss(
 def set_row_lookup(lookup: Callable[[str], Row | None], /) -> None:
     """Where the graph cut looks up the row of a node by its name, once for each type of node."""
 
+def set_stand_in_proof(proof: Callable[[str], bool], /) -> None:
+    """Who says of a node that stands in for one of stock autograd whether it may be used."""
+
+def under_stand_in(gradient: Tensor, node: str, /) -> Tensor:
+    """A convolution's gradient under the node of that name, proven or not."""
+
 def cut_second_order(
     grads: Sequence[Tensor],
     zero_grads: int,

@@ -11,8 +11,8 @@
 // a bias that got an explicit zero would get nothing (and Adam would skip it), and a tensor
 // inside the critic could no longer be asked for its (zero) gradient.
 //
-// With fast_weights the walk also replaces the nodes that compute the weight gradients of
-// convolutions (weight_gradient.cpp), which is right to rounding.
+// The walk also replaces nodes of convolutions that have a cheaper equal (replacements.cpp), with
+// fast_weights by one that is equal to rounding.
 //
 // Edges are edited in place: not while another thread runs a backward through the same graph.
 #include "graph_cut.h"
@@ -29,7 +29,8 @@
 #include <unordered_map>
 
 #include "../autograd/node.h"
-#include "stand_in.h"
+#include "constant_weight.h"
+#include "replacements.h"
 #include "weight_gradient.h"
 
 namespace ganloss {
@@ -49,8 +50,7 @@ struct NodeKind {
   bool real_only = false;
   int64_t idle_input = -1;
   bool is_leaf = false;
-  bool is_custom = false;  // of a custom function: the type does not say which
-  bool is_convolution = false;
+  bool is_custom = false;          // of a custom function: the type does not say which
   bool repeats_its_edges = false;  // holds a second copy of them, and compares
   // Whether a defined gradient that comes in makes a defined one go out on an edge: one bit for
   // each edge. Conservative: a 0 costs the addition of a zero, a wrong 1 would lose one.
@@ -80,9 +80,8 @@ NodeKind make_kind(const Node& node) {
   kind.is_custom = !name.empty() && !('0' <= name.back() && name.back() <= '9');
   kind.is_leaf = dynamic_cast<const AccumulateGrad*>(&node) != nullptr;
   kind.repeats_its_edges = dynamic_cast<const torch::autograd::CopySlices*>(&node) != nullptr;
-  kind.is_convolution = name == kConvolutionSecondOrder;
-  if (kind.is_convolution || name == kFastConvolutionSecondOrder ||
-      name == "PreluKernelBackwardBackward0")
+  if (name == kConvolutionSecondOrder || name == kFastConvolutionSecondOrder ||
+      name == kConstantConvolutionSecondOrder || name == "PreluKernelBackwardBackward0")
     kind.surely_defined = 0b101;  // grad_output and weight; the input's needs a weight gradient
   else if (!kind.is_custom && node.num_inputs() == 1)
     kind.surely_defined = ~uint64_t(0);
@@ -157,26 +156,6 @@ const Edge* cut(Node& node, const NodeKind& kind) {
   node.add_pre_hook(std::make_unique<CutRecord>(edge));
   return recorded_edge(node);
 }
-
-// ---- faster nodes ----------------------------------------------------------------------------
-
-// Points edges at nodes that stand in for those of convolutions, one for each.
-class FastWeights {
- public:
-  explicit FastWeights(bool enabled) : enabled_(enabled) {}
-  bool redirect(Edge& edge) {
-    if (!enabled_ || !edge.is_valid() || !kind_of(*edge.function).is_convolution) return false;
-    if (has_hook(*edge.function)) return false;  // it has to run for that
-    const auto [entry, is_new] = replacements_.try_emplace(edge.function.get());
-    if (is_new) entry->second = fast_weight_gradient(edge.function);
-    if (entry->second) edge.function = entry->second;
-    return entry->second != nullptr;
-  }
-
- private:
-  bool enabled_;
-  std::unordered_map<Node*, NodeHandle> replacements_;
-};
 
 // ---- giving zeros back -----------------------------------------------------------------------
 
@@ -349,13 +328,15 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
                            const std::vector<at::Tensor>& hidden, bool fast_weights) {
   const auto zeros = static_cast<ZeroGrads>(zero_grads);
   Walk walk;
-  FastWeights fast(fast_weights);
+  Replacements replacements(fast_weights);
   bool is_new_root = false;
   std::vector<Edge> roots;
   for (const at::Tensor& grad : grads)
     if (grad.defined() && grad.requires_grad()) {
       Edge root = torch::autograd::impl::gradient_edge(grad);
-      is_new_root |= fast.redirect(root);
+      const Node* stock = root.function.get();
+      replacements.redirect(root);
+      is_new_root |= root.function.get() != stock;
       walk.push(root);
       roots.push_back(std::move(root));
     }
@@ -370,7 +351,7 @@ CutResult cut_second_order(const std::vector<at::Tensor>& grads, int64_t zero_gr
         walk.push(*edge);
       }
     for (Edge& edge : node.next_edges()) {
-      if (!kind.repeats_its_edges) fast.redirect(edge);
+      if (!kind.repeats_its_edges) replacements.redirect(edge);
       walk.push(edge);
     }
   });

@@ -1,20 +1,34 @@
-// A node in the place of one of stock autograd's.
+// Nodes in the place of stock autograd's.
 #pragma once
 
 #include <torch/csrc/autograd/function.h>
+
+#include <mutex>
 
 namespace ganloss {
 
 using NodeHandle = decltype(torch::autograd::Edge::function);
 
-// Gets the same gradients in, has the same edges, and computes from the same saved tensors.
-struct StandIn : torch::autograd::Node {
+inline constexpr const char* kConvolutionSecondOrder = "ConvolutionBackwardBackward0";
+
+// The edges of a convolution's double backward.
+enum ConvolutionEdge { kGradOutput, kInput, kWeight };
+
+// Takes another's edges, its turn in the backward, and the gradients that may come in.
+struct ReplacingNode : torch::autograd::Node {
+  void take_the_place_of(const torch::autograd::Node& other) {
+    set_sequence_nr(other.sequence_nr());
+    for (uint32_t k = 0; k < other.num_inputs(); ++k)
+      input_metadata_.emplace_back(other.input_metadata(k));
+    set_next_edges(torch::autograd::edge_list(other.next_edges()));
+  }
+};
+
+// Computes from the saved tensors of the node that it replaces.
+struct StandIn : ReplacingNode {
   void stand_in_for(const NodeHandle& stock_node) {
     stock = stock_node;
-    set_sequence_nr(stock->sequence_nr());  // its turn in the backward
-    for (uint32_t k = 0; k < stock->num_inputs(); ++k)
-      input_metadata_.emplace_back(stock->input_metadata(k));
-    set_next_edges(torch::autograd::edge_list(stock->next_edges()));
+    take_the_place_of(*stock);
   }
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -6,7 +6,8 @@
 // numbers as a forward convolution, with the batch for channels and d for a kernel of the size of
 // an image, for which the libraries have no fast algorithm: 2 to 6 times slower on the CPU.
 //
-// The rounding differs, so this is for graph_cut="fast" alone.
+// The rounding differs, so this is for graph_cut="fast" alone; and where that kernel is the slower
+// one (kernel_choice.cpp), stock's node stays.
 #include "weight_gradient.h"
 
 #include <ATen/ops/_convolution_double_backward.h>

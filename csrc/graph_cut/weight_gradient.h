@@ -2,7 +2,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <torch/csrc/autograd/edge.h>
+
+#include "stand_in.h"
 
 namespace torch::autograd::generated {
 struct ConvolutionBackwardBackward0;
@@ -10,11 +11,7 @@ struct ConvolutionBackwardBackward0;
 
 namespace ganloss {
 
-inline constexpr const char* kConvolutionSecondOrder = "ConvolutionBackwardBackward0";
 inline constexpr const char* kFastConvolutionSecondOrder = "GanlossConvolutionBackwardBackward0";
-
-// What the edges of such a node lead to.
-enum ConvolutionEdge { kGradOutput, kInput, kWeight };
 
 // The convolution that the node is about, of an image or of the direction of one.
 at::Tensor convolved(const torch::autograd::generated::ConvolutionBackwardBackward0& node,
@@ -25,8 +22,7 @@ at::Tensor weight_gradient(const torch::autograd::generated::ConvolutionBackward
                            const at::Tensor& weight);
 
 // A node that sends along the same edges what `stock`, a ConvolutionBackwardBackward0, would send,
-// equal to rounding. Null if the weight gets no gradient, so that there is nothing to gain.
-decltype(torch::autograd::Edge::function) fast_weight_gradient(
-    const decltype(torch::autograd::Edge::function)& stock);
+// equal to rounding. Null if the weight gets no gradient.
+NodeHandle fast_weight_gradient(const NodeHandle& stock);
 
 }  // namespace ganloss

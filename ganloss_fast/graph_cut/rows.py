@@ -155,19 +155,23 @@ def row_holds(row: Row) -> bool:
 _ROWS_BY_NODE = {row.node: row for row in ROWS}
 
 
+def without_callers_modes(proof: Callable[[], bool]) -> bool:
+    """Runs a proof in a new thread, which has none of the caller's modes: no autocast, no_grad,
+    dispatch modes, default device, or saved-tensor hooks."""
+    holds: list[bool] = []
+    thread = threading.Thread(target=lambda: holds.append(proof()))
+    thread.start()
+    thread.join()
+    return holds[0]
+
+
 @functools.cache
 def proven_row(node_name: str) -> Row | None:
     """The row of a node if there is one and it holds; proven once in a process, about 1 ms."""
     row = _ROWS_BY_NODE.get(node_name)
     if row is None:
         return None
-    # A new thread has none of the caller's modes: no autocast, no_grad, dispatch modes, default
-    # device, or saved-tensor hooks.
-    holds: list[bool] = []
-    thread = threading.Thread(target=lambda: holds.append(row_holds(row)))
-    thread.start()
-    thread.join()
-    if holds[0]:
+    if without_callers_modes(lambda: row_holds(row)):
         return row
     warn_caller(
         f"ganloss_fast: the graph cut leaves {node_name} alone, because torch "

@@ -13,6 +13,7 @@ from ganloss_fast import backends
 from ganloss_fast.checks import check_choice, check_tensor, describe
 from ganloss_fast.graph_cut import hooks
 from ganloss_fast.graph_cut.rows import proven_row, walk
+from ganloss_fast.graph_cut.stand_ins import proven_stand_in
 
 GraphCut = Literal["auto", "fast", "off"]
 ZeroGrads = Literal["stock", "all", "none"]
@@ -24,6 +25,7 @@ if backends.HAS_NATIVE:
     from ganloss_fast import _C
 
     _C.set_row_lookup(proven_row)
+    _C.set_stand_in_proof(proven_stand_in)
 
 
 class CutResult(NamedTuple):
@@ -120,7 +122,8 @@ def cut_second_order(
 
     After ``torch.autograd.grad(..., create_graph=True)``, removes the edges of the gradient's
     graph that carry exact zeros because the operation is piecewise linear (ReLU, LeakyReLU,
-    PReLU, pooling, padding). A penalty on a convolutional critic then costs 4 times a forward
+    PReLU, pooling, padding). With the native extension, convolutions with a constant weight (a
+    blur) no longer compute its gradient, which stock autograd does for each group. A penalty on a convolutional critic then costs 4 times a forward
     pass where stock autograd spends 6, and every gradient is equal to the bit::
 
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
@@ -143,8 +146,9 @@ def cut_second_order(
             autograd, to make a ``GradScaler`` skip the step. Give the critic's outputs and
             inputs.
         fast_weights: also compute the weight gradients of convolutions with the kernel of an
-            ordinary backward. Stock autograd computes them as a convolution whose kernel has the
-            size of an image, several times slower. Equal to rounding instead of to the bit. What
+            ordinary backward, where that is the faster one: on a GPU always, on a CPU by shapes.
+            Stock autograd computes them as a convolution for each group whose kernel has the size
+            of an image, often several times slower. Equal to rounding instead of to the bit. What
             ``graph_cut="fast"`` means; without the native extension it changes nothing.
 
     Returns:

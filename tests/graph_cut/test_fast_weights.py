@@ -8,9 +8,9 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from convolutions import CountConvolutions
 from critics import CRITICS, dcgan
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import ganloss_fast as gf
@@ -55,17 +55,6 @@ def test_gradients_equal_those_of_stock_autograd_to_rounding(name, dtype, tolera
     assert_close(fast, stock, tolerance)
 
 
-class Count(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: dict[str, int] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        self.calls[name] = self.calls.get(name, 0) + 1
-        return func(*args, **(kwargs or {}))
-
-
 # Three layers: a weight gradient of each, and the gradient of what came into it, which the last
 # one does not need and stock autograd computes all the same.
 @pytest.mark.parametrize(
@@ -76,10 +65,10 @@ def test_weight_gradients_come_from_the_backward_kernel(graph_cut, convolutions,
     assert sum(isinstance(layer, nn.Conv2d) for layer in critic) == 3
     x = torch.randn(2, 3, 16, 16)
     penalty = gf.gradient_penalty(critic, x, at="real", how=gf.Differentiation(graph_cut=graph_cut))
-    with Count() as count:
+    with CountConvolutions() as count:
         penalty.backward()
-    assert count.calls.get("convolution", 0) == convolutions
-    assert count.calls.get("convolution_backward", 0) == backwards
+    assert count.calls["convolution"] == convolutions
+    assert count.calls["convolution_backward"] == backwards
 
 
 LAYERS = {

@@ -35,7 +35,7 @@ class Differentiation(Value):
 
     Args:
         graph_cut: ``"auto"`` removes what carries exact zeros: gradients equal to the bit.
-            ``"fast"`` also computes the weight gradients of convolutions several times faster,
+            ``"fast"`` also computes the weight gradients of convolutions by the faster kernel,
             equal to rounding. ``"off"`` leaves the autograd graph alone. See
             :func:`ganloss_fast.cut_second_order`.
         zero_grads: ``"stock"``, ``"all"`` or ``"none"``; see

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ganloss_fast.bench import curves, real
 from ganloss_fast.bench.losses import LOSSES
+from ganloss_fast.bench.steps import catalogue as steps
 from ganloss_fast.bench.workload import Workload
 
-WORKLOADS: tuple[Workload, ...] = (*LOSSES,)
+WORKLOADS: tuple[Workload, ...] = (
+    *LOSSES,
+    *real.WORKLOADS,
+    *steps.WORKLOADS,
+    *curves.WORKLOADS,
+)
 
 
 class NothingChosen(ValueError):

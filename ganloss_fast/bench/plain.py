@@ -135,3 +135,27 @@ def feature_loss(real_maps: Sequence[Tensor], fake_maps: Sequence[Tensor]) -> Te
     for real, fake in zip(real_maps, fake_maps):
         loss = loss + torch.mean(torch.abs(real - fake))
     return loss * 2
+
+
+# ---- relativistic losses, and penalties of gradients that are at hand --------------------------
+
+
+def relativistic_average_bce(real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss of ESRGAN, with the other side's mean detached, halved as there."""
+    of_real = discriminator_side(real - fake.detach().mean(), torch.ones_like(real))
+    of_fake = discriminator_side(fake - real.detach().mean(), torch.zeros_like(fake))
+    return (of_real + of_fake) * 0.5
+
+
+def discriminator_side(logits: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def relativistic_pairing(real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss of R3GAN."""
+    return F.softplus(fake - real).mean()
+
+
+def squared_norm(gradient: Tensor) -> Tensor:
+    """R1 without a weight, of a gradient [B, ...]."""
+    return gradient.square().flatten(1).sum(1).mean()

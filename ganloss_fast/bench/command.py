@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ganloss_fast.bench import catalogue, runner, timing
 from ganloss_fast.bench import compare as comparing
+from ganloss_fast.bench.profile import findings, shown, target
 from ganloss_fast.bench.results import ResultError, ResultFiles, Row, read_rows
 from ganloss_fast.bench.tables import listing, measured_table
 from ganloss_fast.bench.workload import (
@@ -44,6 +45,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_list(commands.add_parser("list", help="every workload: shapes, dtypes, bytes, source"))
     _add_run(commands.add_parser("run", help="measure"))
+    _add_profile(commands.add_parser("profile", help="your own discriminator, or training step"))
     _add_compare(commands.add_parser("compare", help="two result files: what got slower?"))
     return top
 
@@ -66,7 +68,7 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="small workloads, few rounds: under a minute"
     )
     command.add_argument("--rounds", type=_positive, help=f"of each contender ({timing.ROUNDS})")
-    command.add_argument("--seconds", type=float, default=6.0, help="most for one workload (6)")
+    command.add_argument("--seconds", type=float, default=3.0, help="most for one workload (3)")
     command.add_argument("--threads", type=_positive, default=1)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--device", type=_device, default=torch.device("cpu"))
@@ -84,6 +86,26 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-compile", action="store_true", help=f"leave {COMPILE} out")
     command.add_argument("--out", type=Path, help="folder of rows.jsonl and rows.csv; appended to")
     command.set_defaults(work=run)
+
+
+def _add_profile(command: argparse.ArgumentParser) -> None:
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--factory", metavar="MODULE:FUNCTION", help="a function that makes the discriminator"
+    )
+    what.add_argument(
+        "--step",
+        metavar="MODULE:FUNCTION",
+        help="a function that returns a dict: step, a function that trains once with the "
+        "optimizers; discriminator and generator, the modules",
+    )
+    command.add_argument("--input", default="4x3x64x64", help="of --factory: a batch, 8x3x256x256")
+    command.add_argument("--loss", choices=target.LOSS_NAMES, default="hinge", help="of --factory")
+    command.add_argument(
+        "--penalty", choices=target.PENALTY_NAMES, default="none", help="of --factory"
+    )
+    command.add_argument("--threads", type=_positive, default=1)
+    command.set_defaults(work=profile)
 
 
 def _add_compare(command: argparse.ArgumentParser) -> None:
@@ -227,6 +249,18 @@ def compare(options: argparse.Namespace, workloads: Sequence[Workload], console:
     return FAILED if comparing.has_regressed(changes) else OK
 
 
+def profile(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
+    if options.step:
+        found = target.users_step(options.step)
+    else:
+        penalty = None if options.penalty == "none" else options.penalty
+        shape = target.parse_shape(options.input)
+        found = target.around(options.factory, shape, options.loss, penalty)
+    result = findings.profile(found)
+    shown.show(result, findings.peak_bytes(found), console)
+    return OK
+
+
 # ---- the command -------------------------------------------------------------------------------
 
 
@@ -244,7 +278,7 @@ def main(
     work: Callable[[argparse.Namespace, Sequence[Workload], Console], int] = options.work
     try:
         return work(options, workloads, console)
-    except (Misuse, ResultError, catalogue.NothingChosen) as error:
+    except (Misuse, ResultError, catalogue.NothingChosen, target.TargetError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return MISUSED
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ganloss_fast.bench import catalogue, runner, timing
 from ganloss_fast.bench import compare as comparing
+from ganloss_fast.bench import gate as gating
 from ganloss_fast.bench.profile import findings, shown, target
 from ganloss_fast.bench.results import ResultError, ResultFiles, Row, read_rows
 from ganloss_fast.bench.tables import listing, measured_table
@@ -47,6 +49,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="measure"))
     _add_profile(commands.add_parser("profile", help="your own discriminator, or training step"))
     _add_compare(commands.add_parser("compare", help="two result files: what got slower?"))
+    _add_report(commands.add_parser("report", help="one HTML page and figures from result files"))
+    _add_gate(
+        commands.add_parser("gate", help="measure quickly: are the ratios still as they were?")
+    )
     return top
 
 
@@ -114,6 +120,21 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tolerance", type=_share, default=comparing.TOLERANCE)
     command.add_argument("--all", action="store_true", help=f"{COMPILE} and {BUILT_IN} too")
     command.set_defaults(work=compare)
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", type=Path, nargs="+", help="rows.jsonl, or their folders")
+    command.add_argument("--out", type=Path, default=Path("ganloss-report"), help="folder")
+    command.set_defaults(work=report)
+
+
+def _add_gate(command: argparse.ArgumentParser) -> None:
+    _add_measuring(command)
+    command.add_argument(
+        "--base", type=Path, required=True, help="of an earlier run, or benchmarks/results/cpu.json"
+    )
+    command.add_argument("--tolerance", type=_share, default=gating.TOLERANCE)
+    command.set_defaults(work=gate, quick=True)
 
 
 def _positive(text: str) -> int:
@@ -259,6 +280,37 @@ def profile(options: argparse.Namespace, workloads: Sequence[Workload], console:
     result = findings.profile(found)
     shown.show(result, findings.peak_bytes(found), console)
     return OK
+
+
+def report(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
+    from ganloss_fast.bench import report as reporting  # imports matplotlib, which takes a second
+
+    rows = [row for file in options.files for row in read_rows(file)]
+    console.print(f"Written: {reporting.write(rows, options.out)}", soft_wrap=True)
+    return OK
+
+
+def gate(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
+    base = gating.expected(options.base)
+    known = {row.workload for row in base}
+    asked = catalogue.choose(workloads, options.only, quick=True)
+    asked = [each for each in asked if each.name in known]
+    if not asked:
+        raise Misuse(f"--base: {options.base} has none of the workloads that are asked for")
+    plan, tolerance = plan_of(options), options.tolerance
+    held = gating.held_to(base, asked)
+    changes = comparing.compare(held, gating.ours(measure(asked, plan, console)), tolerance)
+    again = [each for each in asked if each.name in gating.suspects(changes)]
+    if again:  # a machine that was busy for a moment is no regression
+        console.print("Measured again, as it looks slower.")
+        longer = replace(plan, rounds=3 * plan.rounds, most_seconds=3 * plan.most_seconds)
+        second = gating.ours(measure(again, longer, console))
+        changes = [*(c for c in changes if c.workload not in gating.suspects(changes))]
+        changes += comparing.compare(gating.held_to(base, again), second, tolerance)
+    console.print(comparing.table(changes))
+    slower = comparing.has_regressed(changes)
+    console.print("The gate is shut: ratios fell." if slower else "The gate is open.")
+    return FAILED if slower else OK
 
 
 # ---- the command -------------------------------------------------------------------------------

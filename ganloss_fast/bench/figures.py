@@ -35,13 +35,25 @@ class Drawing:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
+    figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
     return buffer.getvalue()
 
 
 def _canvas(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.5, height))  # without pyplot, which would keep it
+    figure = Figure(figsize=(5.2, height))  # without pyplot, which would keep it
     return figure, figure.subplots()
+
+
+def _legend_above(axes: Axes) -> None:
+    axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Without the words that all of them end with: ": discriminator loss"."""
+    ends = {name.partition(":")[2] for name in names}
+    if len(ends) == 1 and len(names) > 1:
+        return [name.partition(":")[0] for name in names]
+    return list(names)
 
 
 def curves(rows: Sequence[Row]) -> list[Drawing]:
@@ -49,7 +61,7 @@ def curves(rows: Sequence[Row]) -> list[Drawing]:
     drawings = []
     for name in dict.fromkeys(row.curve for row in rows if row.curve and row.measured):
         points = [row for row in rows if row.curve == name and row.measured]
-        figure, axes = _canvas(4.2)
+        figure, axes = _canvas(3.6)
         for contender in dict.fromkeys(row.contender for row in points):
             line = sorted(
                 (row for row in points if row.contender == contender),
@@ -66,7 +78,7 @@ def curves(rows: Sequence[Row]) -> list[Drawing]:
         axes.set_xlabel(points[0].curve_axis or "")
         axes.set_ylabel("microseconds, p50; band p20 to p80")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        _legend_above(axes)
         caption = f"Time by {name}: forward and backward, logarithmic on both axes."
         drawings.append(Drawing(f"curve {name}".replace(" ", "-"), caption, _png(figure)))
     return drawings
@@ -102,11 +114,14 @@ def bars(rows: Sequence[Row]) -> list[Drawing]:
                 error_kw={"linewidth": 0.8},
             )
         axes.axvline(1, color="#24292f", linewidth=0.8)
-        axes.set_yticks(range(len(groups)), list(groups), fontsize="small")
+        axes.set_yticks(range(len(groups)), _shortened(list(groups)), fontsize="small")
         axes.invert_yaxis()
         axes.set_xlabel(f"times faster than {EAGER}")
-        axes.legend(fontsize="small", loc="best")
-        caption = f"{section}: times faster than the code as written, with 95 % intervals."
+        _legend_above(axes)
+        caption = (
+            f"{section[0].upper()}{section[1:]}: times faster than the code as written, "
+            "with 95 % intervals."
+        )
         name = "".join(c if c.isalnum() else "-" for c in section)
         drawings.append(Drawing(f"bars-{name}", caption, _png(figure)))
     return drawings

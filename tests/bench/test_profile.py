@@ -200,6 +200,11 @@ def broken():
         (lambda: 3, ["--factory", "users_code:make"], "must be a torch.nn.Module"),
         (nn.Identity, ["--factory", "users_code:make", "--input", "2xa"], "expected a shape"),
         (
+            lambda: torch.compile(nn.Linear(3, 1)),
+            ["--factory", "users_code:make"],
+            "is compiled, and its parts could not be told apart",
+        ),
+        (
             lambda: nn.Linear(5, 1),
             ["--factory", "users_code:make", "--input", "2x3"],
             "on an input of [2, 3], raised RuntimeError",

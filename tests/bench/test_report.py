@@ -19,7 +19,8 @@ from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, OURS
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CHECK = """<script>
 const images = [...document.images];
-const seen = images.filter(i => i.complete && i.naturalWidth && i.getBoundingClientRect().width > 99);
+const width = i => i.complete && i.naturalWidth && i.getBoundingClientRect().width;
+const seen = images.filter(i => width(i) > 99);
 const wide = document.documentElement.scrollWidth > window.innerWidth;
 document.title = `checked: ${seen.length} of ${images.length}, ${window.innerWidth}, wide ${wide}`;
 </script>"""

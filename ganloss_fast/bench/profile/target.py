@@ -79,6 +79,11 @@ def _modules(option: str, name: str, value: object) -> list[nn.Module]:
     found = [each for each in given if isinstance(each, nn.Module)]
     if not found or len(found) < len(given):
         raise TargetError(f"{option}: {name} must be a torch.nn.Module or several of them")
+    if any(hasattr(part, "_orig_mod") for each in found for part in each.modules()):
+        raise TargetError(
+            f"{option}: {name} is compiled, and its parts could not be told apart; leave "
+            "torch.compile out for the profile"
+        )
     return found
 
 

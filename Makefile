@@ -19,7 +19,7 @@ test: $(VENV)/.built
 	$(BIN)/python -m pytest -m "not gpu_proof" $(ARGS)
 
 bench: $(VENV)/.built
-	$(BIN)/python -m benchmarks.run $(ARGS)
+	$(BIN)/python -m benchmarks.record $(ARGS)
 
 # The picture and the tables of numbers in README and docs, from the records of the benchmark.
 picture: $(VENV)/.built

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 
 import ganloss_fast
-from benchmarks import machine, timing
 from benchmarks.gpu_cases import SECOND_ORDER, Case, cases
-from benchmarks.recording import CsvFile, write_json
-from benchmarks.timing import Clock, Timing, Work
 from ganloss_fast import backends
+from ganloss_fast.bench import machine, timing
+from ganloss_fast.bench.recording import CsvFile, write_json
+from ganloss_fast.bench.timing import Clock, Timing, Work
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import ganloss_fast
-from benchmarks import plain
-from benchmarks.timing import Work
 from ganloss_fast import ops
+from ganloss_fast.bench import plain
+from ganloss_fast.bench.timing import Work
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 

@@ -18,9 +18,9 @@ import critics
 import torch
 from torch import Tensor, nn
 
-from benchmarks import timing
 from benchmarks.penalty_workloads import our_penalty, stock_penalty, wasserstein_step
-from benchmarks.recording import CsvFile
+from ganloss_fast.bench import timing
+from ganloss_fast.bench.recording import CsvFile
 
 Step = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 STEPS: dict[str, Step] = {

@@ -1,6 +1,6 @@
 """What gradient penalties cost besides time: arithmetic, memory, and the walk over the graph.
 
-``benchmarks.run`` calls it, on one thread; results go to results/penalties.json.
+``benchmarks.record`` calls it, on one thread; results go to results/penalties.json.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from rich.table import Table
 from torch import nn
 
 import ganloss_fast
-from benchmarks import machine
-from benchmarks.memory import peak_memory
 from benchmarks.penalty_workloads import CRITICS, inputs_of, our_penalty, stock_penalty, trained
+from ganloss_fast.bench import machine
+from ganloss_fast.bench.memory import peak_memory
 from ganloss_fast.diagnose import CountFlops
 from ganloss_fast.graph_cut.second_order import cut
 

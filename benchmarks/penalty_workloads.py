@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import ganloss_fast
-from benchmarks import plain
-from benchmarks.contenders import COMPILE, EAGER, OURS, Contender, Workload
+from ganloss_fast.bench import plain
+from ganloss_fast.bench.workload import COMPILE, EAGER, OURS, Contender, Workload
 from ganloss_fast.graph_cut.second_order import GraphCut
 
 SECTION = "critics: gradient penalty, and WGAN-GP step"

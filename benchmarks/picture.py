@@ -13,8 +13,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from benchmarks import tables
-from benchmarks.contenders import COMPILE, EAGER
 from benchmarks.tables import Comparisons, comparisons, conditions
+from ganloss_fast.bench.workload import COMPILE, EAGER
 
 PICTURE = tables.REPOSITORY / "docs" / "speed.svg"
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import BUILT_IN, COMPILE, EAGER
+from ganloss_fast.bench.workload import BUILT_IN, COMPILE, EAGER
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"

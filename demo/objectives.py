@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import ganloss_fast
-from benchmarks import plain
+from ganloss_fast.bench import plain
 
 GRADIENT_PENALTY_SUFFIX = "-gp"
 LOSSES = ("bce", "hinge", "least_squares", "wasserstein", "wasserstein-gp")

@@ -20,8 +20,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from benchmarks import machine
-from benchmarks.recording import write_json
 from demo import pictures, summary
 from demo.memory import measure_peaks
 from demo.networks import SIZES, draw_latents
@@ -35,6 +33,8 @@ from demo.training import (
     gradient_disagreement,
     penalty_seconds,
 )
+from ganloss_fast.bench import machine
+from ganloss_fast.bench.recording import write_json
 
 CROPS = 4096
 SAMPLES = 48

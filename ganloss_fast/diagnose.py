@@ -58,7 +58,7 @@ class CountFlops(TorchDispatchMode):
             self.total += formula(*args, **(kwargs or {}), out_val=result)
         elif func.overloadpacket in _RECURRENT:
             self.total += _recurrent_flops(*args)
-        elif func.overloadpacket in _WITHOUT_FORMULA:
+        elif func.overloadpacket in WITHOUT_FORMULA:
             self.uncounted.add(func.overloadpacket.__name__)
         return result
 
@@ -78,7 +78,7 @@ def _recurrent_flops(inputs: Tensor, *others: Any) -> int:
 
 
 # Kernels of whole layers, for which torch counts nothing.
-_WITHOUT_FORMULA = _fused(
+WITHOUT_FORMULA = _fused(
     "miopen_rnn",
     "_native_multi_head_attention",
     "_transformer_encoder_layer_fwd",

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from benchmarks import contenders, hifigan, machine, penalties, run, timing
+from benchmarks import penalties, record
+from ganloss_fast.bench import hifigan, machine, runner, timing, workload
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -37,9 +39,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def test_benchmark_records_every_comparison(tmp_path, capsys):
     arguments = ["--only", "hinge, 64", "--no-compile", "--rounds", "5", "--out", str(tmp_path)]
-    assert run.main(arguments) == 0
+    assert record.main(arguments) == 0
     rows = read_rows(tmp_path / "cpu.csv")
-    assert {row["baseline"] for row in rows} == {contenders.EAGER, contenders.BUILT_IN}
+    assert {row["baseline"] for row in rows} == {workload.EAGER, workload.BUILT_IN}
     assert all(float(row["ratio"]) > 0 for row in rows)
     recorded = json.loads((tmp_path / "cpu.json").read_text())
     assert recorded["machine"]["threads"] == 1
@@ -49,7 +51,7 @@ def test_benchmark_records_every_comparison(tmp_path, capsys):
 
 def test_interrupted_benchmark_records_what_it_has(tmp_path, monkeypatch):
     measured = []
-    compare = run.compare
+    compare = record.compare
 
     def compare_once(*arguments):
         if measured:
@@ -57,42 +59,42 @@ def test_interrupted_benchmark_records_what_it_has(tmp_path, monkeypatch):
         measured.append(arguments)
         return compare(*arguments)
 
-    monkeypatch.setattr(run, "compare", compare_once)
+    monkeypatch.setattr(record, "compare", compare_once)
     arguments = ["--only", "64", "--no-compile", "--rounds", "5", "--out", str(tmp_path)]
-    assert run.main(arguments) == 130
+    assert record.main(arguments) == 130
     assert {row["workload"] for row in read_rows(tmp_path / "cpu.csv")} == {"hinge, 64 logits"}
 
 
 def test_benchmark_names_its_workloads_when_none_is_meant(capsys):
     with pytest.raises(SystemExit):
-        run.main(["--only", "no such workload"])
+        record.main(["--only", "no such workload"])
     complaint = capsys.readouterr().err
     assert "hinge, 64 logits" in complaint
     assert "penalty costs: graph walk" in complaint
 
 
 def test_a_part_of_the_benchmark_never_takes_the_place_of_the_record():
-    assert run.parse_arguments([]).out == run.RESULTS
-    assert run.parse_arguments(["--only", "hinge"]).out is None
-    assert run.parse_arguments(["--only", "hinge"]).costs == []
+    assert record.parse_arguments([]).out == record.RESULTS
+    assert record.parse_arguments(["--only", "hinge"]).out is None
+    assert record.parse_arguments(["--only", "hinge"]).costs == []
 
 
 def test_make_bench_is_one_command_that_understands_its_arguments():
     """Of two commands the second would stop at the first one's options."""
     rule = (REPOSITORY / "Makefile").read_text().split("\nbench:", 1)[1].split("\n\n", 1)[0]
-    assert re.findall(r"python -m (\S+) \$\(ARGS\)", rule) == ["benchmarks.run"]
+    assert re.findall(r"python -m (\S+) \$\(ARGS\)", rule) == ["benchmarks.record"]
 
 
 def test_benchmark_refuses_contenders_that_compute_something_else():
-    def build(device: torch.device) -> dict[str, contenders.Contender]:
+    def build(device: torch.device) -> dict[str, workload.Contender]:
         return {
-            contenders.OURS: lambda: [torch.ones(3)],
-            contenders.EAGER: lambda: [torch.ones(3) * 1.01],
+            workload.OURS: lambda: [torch.ones(3)],
+            workload.EAGER: lambda: [torch.ones(3) * 1.01],
         }
 
-    wrong = contenders.Workload("wrong", "test", build)
-    with pytest.raises(AssertionError, match="wrong: differs from eager"):
-        run.compare(wrong, CPU, timing.HostClock(), rounds=5, with_compile=False)
+    wrong = workload.Workload("wrong", "test", build)
+    with pytest.raises(RuntimeError, match=r"wrong, eager: failed: differs from ganloss_fast by"):
+        record.compare(wrong, runner.Plan(CPU, rounds=5), timing.HostClock())
 
 
 def test_hifigan_discriminators_have_the_published_sizes():
@@ -105,7 +107,7 @@ def test_hifigan_discriminators_have_the_published_sizes():
 
 def test_penalty_costs_are_recorded(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(penalties, "IMAGES", (16, 3, 128, 128))
-    assert run.main(["--only", "penalty costs", "--out", str(tmp_path)]) == 0
+    assert record.main(["--only", "penalty costs", "--out", str(tmp_path)]) == 0
     recorded = json.loads((tmp_path / "penalties.json").read_text())
     counts = {row["critic"]: row for row in recorded["arithmetic"]}
     assert counts["DCGAN"]["stock"] == pytest.approx(6.0, abs=0.01)
@@ -116,9 +118,9 @@ def test_penalty_costs_are_recorded(tmp_path, monkeypatch, capsys):
 
 def test_penalty_contenders_agree_and_are_timed(tmp_path):
     arguments = ["--only", "PatchGAN, InstanceNorm: penalty, fast", "--rounds", "5"]
-    assert run.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert record.main([*arguments, "--out", str(tmp_path)]) == 0
     (row,) = read_rows(tmp_path / "cpu.csv")
-    assert row["baseline"] == contenders.EAGER
+    assert row["baseline"] == workload.EAGER
     assert float(row["difference"]) < 1e-5
 
 
@@ -202,7 +204,8 @@ def test_percentiles_are_in_order_and_the_middle_one_is_the_median():
 
 def test_neither_the_benchmark_nor_the_critics_know_of_the_demo_or_the_tests():
     helpers = {path.stem for path in REPOSITORY.glob("tests/*.py")}
-    for path in (*REPOSITORY.glob("benchmarks/*.py"), *REPOSITORY.glob("critics/*.py")):
+    folders = ("benchmarks", "critics", "ganloss_fast/bench")
+    for path in (path for folder in folders for path in REPOSITORY.glob(f"{folder}/*.py")):
         text = path.read_text()
         imported = set(re.findall(r"^\s*(?:from|import) (\w+)", text, re.M))
         assert not imported & {"demo", "tests", *helpers}, path

@@ -23,6 +23,7 @@ STOREYS = [
     {"balancing", "diagnose", "freezing", "modules", "steps"},
     {"compat", "adopt"},
     {"__init__"},
+    {"bench"},
     {"__main__"},
 ]
 

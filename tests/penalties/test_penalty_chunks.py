@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 import ganloss_fast as gf
-from benchmarks.memory import peak_memory
+from ganloss_fast.bench.memory import peak_memory
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 8])

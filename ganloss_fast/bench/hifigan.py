@@ -24,16 +24,16 @@ OUTPUT_SIZES = (102, 102, 105, 105, 110, 128, 65, 33)
 class PeriodDiscriminator(nn.Module):
     """Looks at every ``period``-th sample: audio folded to [B, 1, T / period, period]."""
 
-    def __init__(self, period: int) -> None:
+    def __init__(self, period: int, width: int = 32) -> None:
         super().__init__()
         self.period = period
-        channels = (1, 32, 128, 512, 1024)
+        channels = (1, width, 4 * width, 16 * width, 32 * width)
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, (5, 1), stride=(3, 1), padding=(2, 0))
             for before, after in itertools.pairwise(channels)
         )
-        self.layers.append(nn.Conv2d(1024, 1024, (5, 1), padding=(2, 0)))
-        self.last = nn.Conv2d(1024, 1, (3, 1), padding=(1, 0))
+        self.layers.append(nn.Conv2d(32 * width, 32 * width, (5, 1), padding=(2, 0)))
+        self.last = nn.Conv2d(32 * width, 1, (3, 1), padding=(1, 0))
 
     def forward(self, audio: Tensor) -> list[Tensor]:
         """[B, 1, T] to six feature maps, the last of them the logits."""

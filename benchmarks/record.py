@@ -1,4 +1,10 @@
-"""Measures ganloss_fast against plain PyTorch and torch.compile, and says where it falls short."""
+"""The record that README and docs/performance.md are drawn from: every workload against its floor.
+
+    python -m benchmarks.record    # make bench
+
+Measured by the runner of ``ganloss-bench run``; added are what the record alone says: where a
+floor is missed, what penalties cost besides time, and how exact softplus is.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +20,19 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import accuracy, machine, penalties, timing
-from benchmarks.contenders import BASELINES, BUILT_IN, COMPILE, OURS, Contender, Workload
-from benchmarks.recording import write_csv, write_json
-from benchmarks.timing import Clock, Timing
-from benchmarks.workloads import WORKLOADS
+from benchmarks import accuracy, penalties
+from benchmarks.penalty_workloads import workloads as penalty_workloads
+from ganloss_fast.bench import machine, runner, timing
+from ganloss_fast.bench.losses import LOSSES
+from ganloss_fast.bench.recording import write_csv, write_json
+from ganloss_fast.bench.runner import Plan
+from ganloss_fast.bench.tables import time_text
+from ganloss_fast.bench.timing import Clock, Timing
+from ganloss_fast.bench.workload import BASELINES, OURS, Workload
 
+ABOUT = __doc__.splitlines()[0]
 RESULTS = Path(__file__).resolve().parent / "results"
-TOLERANCE = 1e-4  # of values and gradients, relative; the eager norm of long rows errs by 1e-5
+WORKLOADS = (*LOSSES, *penalty_workloads())
 
 
 @dataclass(frozen=True)
@@ -44,41 +55,21 @@ class Comparison:
         return None if self.floor is None else self.ratio >= self.floor
 
 
-def difference(ours: Contender, other: Contender) -> float:
-    """Largest relative distance between what two contenders return."""
-    return max(
-        (torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b)).item()
-        for a, b in zip(ours(), other(), strict=True)
-    )
-
-
-def compare(
-    workload: Workload, device: torch.device, clock: Clock, rounds: int, with_compile: bool
-) -> list[Comparison]:
-    """Checks that the contenders agree, then times them in turns.
+def compare(workload: Workload, plan: Plan, clock: Clock) -> list[Comparison]:
+    """Times the contenders in turns, and says how each stands to ours.
 
     Raises:
-        AssertionError: if a contender computes something else than ours.
+        RuntimeError: if one fails, or computes something else than ours: no record with a hole.
     """
-    torch.compiler.reset()  # each workload compiles afresh, none meets the recompile limit
-    torch.manual_seed(0)
-    contenders = workload.build(device)
-    if not with_compile:
-        contenders.pop(COMPILE, None)
-    differences = {
-        name: difference(contenders[OURS], work)
-        for name, work in contenders.items()
-        if name not in (OURS, BUILT_IN)
-    }
-    for name, found in differences.items():
-        if not found <= TOLERANCE:
-            raise AssertionError(f"{workload.name}: differs from {name} by {found:.1e}")
-    times = timing.interleave(contenders, clock, rounds, most_seconds=30.0)
-    ours = times[OURS]
+    found = runner.measure(workload, plan, clock)
+    for name, measured in found.items():
+        if measured.timing is None:
+            raise RuntimeError(f"{workload.name}, {name}: {measured.status}")
+    ours = found[OURS].timing
     return [
-        _comparison(workload, name, ours, times[name], differences.get(name))
+        _comparison(workload, name, ours, found[name].timing, found[name].difference)
         for name in BASELINES
-        if name in times
+        if name in found
     ]
 
 
@@ -101,14 +92,6 @@ def _comparison(
 
 
 # ---- tables ------------------------------------------------------------------------------------
-
-
-def _time(microseconds: float) -> str:
-    if microseconds < 1e3:
-        return f"{microseconds:.1f} us"
-    if microseconds < 1e6:
-        return f"{microseconds / 1e3:.2f} ms"
-    return f"{microseconds / 1e6:.2f} s"
 
 
 def _cell(comparison: Comparison | None) -> str:
@@ -139,7 +122,7 @@ def speed_table(comparisons: Sequence[Comparison]) -> Table:
             table.add_section()
             table.add_row(f"[dim]{section}[/]")
         cells = [_cell(row.get(baseline)) for baseline in BASELINES]
-        table.add_row(name, _time(first.ours_microseconds), *cells)
+        table.add_row(name, time_text(first.ours_microseconds), *cells)
     return table
 
 
@@ -162,7 +145,7 @@ def accuracy_table(rows: Sequence[accuracy.Accuracy]) -> Table:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=ABOUT)
     parser.add_argument("--only", default="", help="what has this text in its name")
     parser.add_argument("--rounds", type=int, default=timing.ROUNDS)
     parser.add_argument("--threads", type=int, default=1)
@@ -198,14 +181,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{facts['cpu']}, threads: {facts['threads']}, torch {facts['torch']}, {facts['clock']}"
     )
 
+    plan = Plan(
+        options.device,
+        options.rounds,
+        most_seconds=30.0,
+        with_compile=not options.no_compile,
+        with_reference=False,
+    )
     comparisons: list[Comparison] = []
     status = 0
     try:
         nothing = not options.workloads  # then no bar either
         for workload in track(options.workloads, "measuring", console=console, disable=nothing):
-            comparisons += compare(
-                workload, options.device, clock, options.rounds, not options.no_compile
-            )
+            comparisons += compare(workload, plan, clock)
     except KeyboardInterrupt:
         console.print("Interrupted: what was measured so far follows.")
         status = 130

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
-import ganloss_fast
-from ganloss_fast import backends
+from ganloss_fast import __version__, backends
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]  # where this is a checkout
 
 
 def cpu_model() -> str:
@@ -28,7 +27,12 @@ def cpu_model() -> str:
 
 
 def git_revision() -> str:
-    """The commit, marked when tracked files differ from it; "unknown" outside a clone."""
+    """The commit, marked when tracked files differ from it; "unknown" outside a clone.
+
+    An installation may lie in a folder that is somebody else's clone.
+    """
+    if not (REPOSITORY / ".git").exists():
+        return "unknown"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         result = subprocess.run(
@@ -52,7 +56,7 @@ def facts(device: torch.device | str = "cpu") -> dict[str, str | int]:
     found: dict[str, str | int] = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "git_revision": git_revision(),
-        "ganloss_fast": ganloss_fast.__version__,
+        "ganloss_fast": __version__,
         "backend": backend(device),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -5,6 +5,7 @@ One engine with two clocks: the host's, and a pair of events on a GPU.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -108,10 +109,35 @@ class Timing:
         """How many times longer this takes: median of the rounds' own ratios."""
         return median(a / b for a, b in zip(self.rounds, other.rounds))
 
+    def interval_of_ratio(self, other: Timing) -> tuple[float, float]:
+        """Bounds of the true median of the rounds' ratios, 95 %, by the order of the rounds alone
+        (the binomial interval): it assumes nothing about how noise is distributed."""
+        ratios = sorted(a / b for a, b in zip(self.rounds, other.rounds))
+        reach = 1.96 * math.sqrt(len(ratios)) / 2
+        low = max(0, math.floor((len(ratios) - 1) / 2 - reach))
+        high = min(len(ratios) - 1, math.ceil((len(ratios) - 1) / 2 + reach))
+        return ratios[low], ratios[high]
+
     def ratio_spread(self, other: Timing) -> tuple[float, float]:
         """Quartiles of the rounds' ratios."""
         low, _, high = quantiles((a / b for a, b in zip(self.rounds, other.rounds)), n=4)
         return low, high
+
+
+class ContenderFailed(Exception):
+    """A contender raised an error in its turn."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(f"{name}: {error}")
+        self.name = name
+        self.error = error
+
+
+def _turn(name: str, work: Work, clock: Clock, calls: int) -> float:
+    try:
+        return clock.seconds_per_call(work, calls)
+    except Exception as error:
+        raise ContenderFailed(name, error) from error
 
 
 def raise_trim_threshold() -> None:
@@ -137,12 +163,15 @@ def interleave(
         rounds: turns of each contender, at least five; fewer if they would take
             ``most_seconds``.
         most_seconds: rough limit for the whole.
+
+    Raises:
+        ContenderFailed: if one raises an error, with its name.
     """
     raise_trim_threshold()
     calls = {}
     expected = 0.0
     for name, work in contenders.items():
-        once = min(clock.seconds_per_call(work, 1) for _ in range(WARM_UP_CALLS))
+        once = min(_turn(name, work, clock, 1) for _ in range(WARM_UP_CALLS))
         calls[name] = max(1, round(clock.turn_seconds / max(once, 1e-9)))
         expected += calls[name] * once
     rounds = max(LEAST_ROUNDS, int(min(rounds, most_seconds / expected)))
@@ -152,7 +181,7 @@ def interleave(
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            taken[name].append(clock.seconds_per_call(contenders[name], calls[name]))
+            taken[name].append(_turn(name, contenders[name], clock, calls[name]))
     return {name: Timing(seconds) for name, seconds in taken.items()}
 
 

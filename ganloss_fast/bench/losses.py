@@ -7,42 +7,25 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-import ganloss_fast
-from benchmarks import hifigan, plain
-from benchmarks.contenders import BUILT_IN, COMPILE, EAGER, OURS, Contender, Inputs, Workload
-from benchmarks.penalty_workloads import workloads as penalty_workloads
 from ganloss_fast import ops
-
-
-def differentiated(function: Callable[..., Tensor], inputs: Inputs) -> Contender:
-    """The forward pass, and the backward pass to the inputs that require a gradient."""
-    leaves = [tensor for tensor in tree_leaves(inputs) if tensor.requires_grad]
-
-    def work() -> Sequence[Tensor]:
-        value = function(*inputs)
-        if not leaves:
-            return [value]
-        return [value, *torch.autograd.grad(value, leaves)]
-
-    return work
-
-
-def contenders(
-    inputs: Inputs,
-    ours: Callable[..., Tensor],
-    eager: Callable[..., Tensor],
-    compilable: Callable[..., Tensor] | None = None,
-    built_in: Callable[..., Tensor] | None = None,
-) -> dict[str, Contender]:
-    """The same inputs for everybody. ``compilable`` is eager where compile would break it."""
-    compiled = torch.compile(compilable or eager, dynamic=False)
-    functions = {OURS: ours, EAGER: eager, COMPILE: compiled}
-    if built_in is not None:
-        functions[BUILT_IN] = built_in
-    return {name: differentiated(function, inputs) for name, function in functions.items()}
-
+from ganloss_fast._torch import tree_leaves
+from ganloss_fast.bench import hifigan, plain
+from ganloss_fast.bench.workload import (
+    BUILT_IN,
+    COMPILE,
+    EAGER,
+    FORWARD,
+    OURS,
+    Contender,
+    Workload,
+    contenders,
+    sizes,
+)
+from ganloss_fast.freezing import frozen
+from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
+from ganloss_fast.losses.matching import feature_matching_loss
+from ganloss_fast.penalties.points import interpolate
 
 # ---- discriminator losses ----------------------------------------------------------------------
 
@@ -55,13 +38,16 @@ def _discriminator(
         fake = torch.randn(shape, device=device, requires_grad=True)
         return contenders(
             [real, fake],
-            ours=lambda real, fake: ganloss_fast.discriminator_loss(real, fake, loss),
+            ours=lambda real, fake: discriminator_loss(real, fake, loss),
             eager=plain.DISCRIMINATOR_LOSSES[loss],
             built_in=F.mse_loss if with_built_in else None,
         )
 
     return build
 
+
+ONE_OUTPUT = "discriminator loss, one output"
+LOSS_PASSES = 3  # over both sides: read; read again, and gradients written
 
 LOGIT_SIZES: dict[str, tuple[tuple[int, ...], dict[str, float]]] = {
     "64 logits": ((64, 1), {EAGER: 1.8, COMPILE: 3.5, BUILT_IN: 1.0}),
@@ -78,7 +64,17 @@ def _logit_workloads() -> list[Workload]:
             if size == "1e6 logits" and loss == "least_squares":
                 asked[COMPILE] = 1.1  # compiled, this one is already at memory speed
             build = _discriminator(loss, shape, with_built_in=BUILT_IN in floors)
-            rows.append(Workload(f"{loss}, {size}", "discriminator loss, one output", build, asked))
+            rows.append(
+                Workload(
+                    f"{loss}, {size}",
+                    ONE_OUTPUT,
+                    build,
+                    asked,
+                    shapes=sizes([shape, shape]),
+                    bytes=LOSS_PASSES * 2 * 4 * torch.Size(shape).numel(),
+                    quick=size != "1e6 logits",
+                )
+            )
     return rows
 
 
@@ -94,7 +90,7 @@ def _hifigan_discriminator(device: torch.device) -> dict[str, Contender]:
 
     return contenders(
         [outputs(), outputs()],
-        ours=lambda real, fake: ganloss_fast.discriminator_loss(real, fake, "least_squares"),
+        ours=lambda real, fake: discriminator_loss(real, fake, "least_squares"),
         eager=plain.logged_list_discriminator_loss,
         compilable=plain.list_discriminator_loss,
     )
@@ -105,7 +101,7 @@ def _hifigan_feature_matching(device: torch.device) -> dict[str, Contender]:
     fake = [fmap.requires_grad_() for fmap in hifigan.feature_maps(device, batch=1)]
     return contenders(
         [real, fake],
-        ours=lambda real, fake: ganloss_fast.feature_matching_loss(real, fake, weight=2.0),
+        ours=lambda real, fake: feature_matching_loss(real, fake, weight=2.0),
         eager=plain.feature_loss,
     )
 
@@ -125,11 +121,11 @@ def _hifigan_generator_step(device: torch.device) -> dict[str, Contender]:
         return [loss.detach(), *gradients]
 
     def ours() -> Sequence[Tensor]:
-        with ganloss_fast.frozen(discriminators):
+        with frozen(discriminators):
             real, fake = discriminators(audio), discriminators(generator(noise))
             logits = [maps[-1] for maps in fake]
-            loss = ganloss_fast.generator_loss(logits, "least_squares")
-            loss = loss + ganloss_fast.feature_matching_loss(real, fake, weight=2.0)
+            loss = generator_loss(logits, "least_squares")
+            loss = loss + feature_matching_loss(real, fake, weight=2.0)
         return finish(loss)
 
     def eager() -> Sequence[Tensor]:
@@ -145,13 +141,13 @@ def _hifigan_generator_step(device: torch.device) -> dict[str, Contender]:
 
 
 def _interpolate(device: torch.device) -> dict[str, Contender]:
-    images = [torch.randn(16, 3, 256, 256, device=device) for _ in range(2)]
+    images = [torch.randn(IMAGES, device=device) for _ in range(2)]
     alpha = torch.rand(16, 1, 1, 1, device=device)
-    return contenders([*images, alpha], ours=ganloss_fast.interpolate, eager=plain.interpolate)
+    return contenders([*images, alpha], ours=interpolate, eager=plain.interpolate)
 
 
 def _norm_penalty(device: torch.device) -> dict[str, Contender]:
-    gradient = torch.randn(16, 3, 256, 256, device=device, requires_grad=True)
+    gradient = torch.randn(IMAGES, device=device, requires_grad=True)
     return contenders(
         [gradient],
         ours=lambda gradient: ops.norm_penalty(gradient, "two_sided", 1.0, 1.0)[0],
@@ -161,28 +157,51 @@ def _norm_penalty(device: torch.device) -> dict[str, Contender]:
 
 HIFIGAN = "HiFi-GAN discriminators"
 PENALTY = "gradient penalty (interpolate: forward only)"
+IMAGES = (16, 3, 256, 256)
+_MAPS = 7_705_000  # elements of one clip's feature maps
 
-WORKLOADS: tuple[Workload, ...] = (
+LOSSES: tuple[Workload, ...] = (
     *_logit_workloads(),
     Workload(
         "8 outputs, B=16",
         HIFIGAN,
         _hifigan_discriminator,
         {EAGER: 5.5, COMPILE: 2.3},
+        shapes=sizes([(16, size) for size in hifigan.OUTPUT_SIZES]),
+        bytes=LOSS_PASSES * 2 * 4 * 16 * sum(hifigan.OUTPUT_SIZES),
+        source="jik876/hifi-gan",
+        quick=True,
     ),
     Workload(
         "feature matching, 54 maps, B=1",
         HIFIGAN,
         _hifigan_feature_matching,
         {EAGER: 3.5, COMPILE: 1.4},
+        shapes="54 maps, 7.7M elements, of each side",
+        bytes=5 * 4 * _MAPS,  # both read, both read again, the gradient of one written
+        source="jik876/hifi-gan",
     ),
     Workload(
         "generator step, frozen, B=1",
         HIFIGAN,
         _hifigan_generator_step,
         {EAGER: 2.0},
+        shapes=f"1x1x{hifigan.SAMPLES}",
+        source="jik876/hifi-gan",
     ),
-    Workload("interpolate 16x3x256x256", PENALTY, _interpolate),
-    Workload("norm penalty, 16x3x256x256", PENALTY, _norm_penalty),
-    *penalty_workloads(),
+    Workload(
+        "interpolate 16x3x256x256",
+        PENALTY,
+        _interpolate,
+        shapes=sizes([IMAGES, IMAGES]),
+        direction=FORWARD,
+        bytes=3 * 4 * torch.Size(IMAGES).numel(),
+    ),
+    Workload(
+        "norm penalty, 16x3x256x256",
+        PENALTY,
+        _norm_penalty,
+        shapes=sizes([IMAGES]),
+        bytes=3 * 4 * torch.Size(IMAGES).numel(),
+    ),
 )

@@ -7,7 +7,6 @@ tuned up or down; it knows nothing of ganloss_fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +73,8 @@ def interpolate(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
 def penalty(gradient: Tensor) -> Tensor:
     """Of an input gradient [B, ...]."""
     gradient = gradient.view(gradient.size(0), -1)
-    return ((gradient.norm(2, dim=1) - 1) ** 2).mean()
+    penalty: Tensor = ((gradient.norm(2, dim=1) - 1) ** 2).mean()
+    return penalty
 
 
 def gradient_penalty(
@@ -103,7 +103,7 @@ def gradient_penalty(
 
 def list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tensor]) -> Tensor:
     """Least squares summed over discriminators."""
-    loss: Any = 0
+    loss: Tensor = 0  # type: ignore[assignment]
     for real, fake in zip(reals, fakes):
         loss = loss + (torch.mean((1 - real) ** 2) + torch.mean(fake**2))
     return loss
@@ -111,7 +111,7 @@ def list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tensor]) ->
 
 def logged_list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tensor]) -> Tensor:
     """The same, keeping each part as a Python number for the log."""
-    loss: Any = 0
+    loss: Tensor = 0  # type: ignore[assignment]
     real_losses, fake_losses = [], []
     for real, fake in zip(reals, fakes):
         real_loss = torch.mean((1 - real) ** 2)
@@ -123,7 +123,7 @@ def logged_list_discriminator_loss(reals: Sequence[Tensor], fakes: Sequence[Tens
 
 
 def list_generator_loss(fakes: Sequence[Tensor]) -> Tensor:
-    loss: Any = 0
+    loss: Tensor = 0  # type: ignore[assignment]
     for fake in fakes:
         loss = loss + torch.mean((1 - fake) ** 2)
     return loss
@@ -131,7 +131,31 @@ def list_generator_loss(fakes: Sequence[Tensor]) -> Tensor:
 
 def feature_loss(real_maps: Sequence[Tensor], fake_maps: Sequence[Tensor]) -> Tensor:
     """Mean absolute differences of a flat list of feature maps, times 2."""
-    loss: Any = 0
+    loss: Tensor = 0  # type: ignore[assignment]
     for real, fake in zip(real_maps, fake_maps):
         loss = loss + torch.mean(torch.abs(real - fake))
     return loss * 2
+
+
+# ---- relativistic losses, and penalties of gradients that are at hand --------------------------
+
+
+def relativistic_average_bce(real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss of ESRGAN, with the other side's mean detached, halved as there."""
+    of_real = discriminator_side(real - fake.detach().mean(), torch.ones_like(real))
+    of_fake = discriminator_side(fake - real.detach().mean(), torch.zeros_like(fake))
+    return (of_real + of_fake) * 0.5
+
+
+def discriminator_side(logits: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def relativistic_pairing(real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss of R3GAN."""
+    return F.softplus(fake - real).mean()
+
+
+def squared_norm(gradient: Tensor) -> Tensor:
+    """R1 without a weight, of a gradient [B, ...]."""
+    return gradient.square().flatten(1).sum(1).mean()

@@ -15,7 +15,7 @@ class CsvFile:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", newline="")
-        self._writer: csv.DictWriter | None = None
+        self._writer: csv.DictWriter[str] | None = None
 
     def write(self, row: Mapping[str, Any]) -> None:
         if self._writer is None:

@@ -1,0 +1,130 @@
+"""Two result files: what got slower than noise explains.
+
+What is compared is how many times faster a contender is than the code as written beside it, never
+a time: both took turns on the same machine, so a slower or a busier one changes ratios little. A
+contender has regressed where the whole interval of its new ratio lies below that of the old one,
+and the medians differ by more than the tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table
+
+from ganloss_fast.bench.results import Row
+from ganloss_fast.bench.workload import EAGER, OURS
+
+TOLERANCE = 0.1
+Verdict = Literal["regressed", "faster", "as before", "failed", "new", "missing"]
+_COLOURS = {"regressed": "red", "failed": "red", "missing": "yellow", "faster": "green"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One contender of one workload, in both files."""
+
+    workload: str
+    contender: str
+    old: Row | None
+    new: Row | None
+    verdict: Verdict
+
+    @property
+    def factor(self) -> float | None:
+        """Of the ratios, new over old."""
+        if self.old is None or self.new is None or not self.old.ratio or not self.new.ratio:
+            return None
+        return self.new.ratio / self.old.ratio
+
+
+def _verdict(old: Row | None, new: Row | None, tolerance: float) -> Verdict:
+    if new is None:
+        return "missing"
+    if not new.measured:
+        return "as before" if old is not None and not old.measured else "failed"
+    if old is None or not old.measured:
+        return "new"
+    if _is_below(new, old) and (new.ratio or 0) < (old.ratio or 0) * (1 - tolerance):
+        return "regressed"
+    if _is_below(old, new) and (new.ratio or 0) > (old.ratio or 0) * (1 + tolerance):
+        return "faster"
+    return "as before"
+
+
+def _is_below(one: Row, other: Row) -> bool:
+    """Whether the whole interval of its ratio is; False where one has no ratio."""
+    if one.ratio_high is None or other.ratio_low is None:
+        return False
+    return one.ratio_high < other.ratio_low
+
+
+def compare(
+    base: Sequence[Row], rows: Sequence[Row], tolerance: float = TOLERANCE, only_ours: bool = True
+) -> list[Change]:
+    """The changes between two runs.
+
+    Args:
+        base: rows of the run that is held to be right.
+        rows: rows of the other run. Of workloads that it did not measure nothing is said.
+        tolerance: how much smaller a ratio may be, whatever the intervals say.
+        only_ours: leave out what is not this package, such as torch.compile.
+    """
+    run = {row.workload for row in rows}
+    old = {(r.workload, r.contender): r for r in base if r.workload in run}
+    new = {(r.workload, r.contender): r for r in rows}
+    changes = []
+    for key in dict.fromkeys([*old, *new]):
+        _, contender = key
+        if contender == EAGER or (only_ours and not _is_ours(contender)):
+            continue
+        before, after = old.get(key), new.get(key)
+        changes.append(Change(*key, before, after, _verdict(before, after, tolerance)))
+    return changes
+
+
+def _is_ours(contender: str) -> bool:
+    return contender.startswith(OURS) or contender.startswith("compat")
+
+
+def has_regressed(changes: Sequence[Change]) -> bool:
+    return any(change.verdict in ("regressed", "failed") for change in changes)
+
+
+def different_places(base: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    """In which facts the two runs were made elsewhere: ratios carry over only roughly then."""
+    facts = ("cpu", "gpu", "torch", "threads", "device", "clock")
+    found = []
+    for fact in facts:
+        before, after = ({str(getattr(row, fact)) for row in side} for side in (base, rows))
+        if before != after:
+            found.append(f"{fact}: {', '.join(sorted(before))} -> {', '.join(sorted(after))}")
+    return found
+
+
+def table(changes: Sequence[Change]) -> Table:
+    shown = Table(
+        title=f"Times faster than {EAGER}: base, now, and what became of it", title_justify="left"
+    )
+    for column in ("workload", "contender", "base", "now", "factor", "verdict"):
+        shown.add_column(column, overflow="fold")
+    for change in changes:
+        colour = _COLOURS.get(change.verdict)
+        verdict = f"[{colour}]{change.verdict}[/]" if colour else change.verdict
+        factor = "" if change.factor is None else f"{change.factor:.2f}"
+        shown.add_row(
+            change.workload, change.contender, _cell(change.old), _cell(change.new), factor, verdict
+        )
+    return shown
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if not row.measured:
+        return row.status
+    if row.ratio is None:
+        return "no ratio"
+    return f"{row.ratio:.2f}x ({row.ratio_low:.2f}-{row.ratio_high:.2f})"

@@ -1,0 +1,1 @@
+"""Where the time, the FLOPs and the memory of a training step go, and what of it is thrown away."""

@@ -1,0 +1,297 @@
+"""The one runner: builds the contenders of a workload, checks that they agree, times them in turns.
+
+A contender that fails, or runs out of memory, costs its own row and no other.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganloss_fast import backends
+from ganloss_fast.bench import machine, memory, timing
+from ganloss_fast.bench.results import Row
+from ganloss_fast.bench.timing import Clock, Timing
+from ganloss_fast.bench.workload import (
+    BUILT_IN,
+    COMPILE,
+    EAGER,
+    OURS,
+    REFERENCE,
+    Contender,
+    Workload,
+)
+
+TOLERANCE = 1e-4  # of values and gradients, relative; the eager norm of long rows errs by 1e-5
+COPIED = 1 << 24  # elements of the copy whose speed is measured
+FAILED = "failed: "
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure."""
+
+    device: torch.device
+    rounds: int = timing.ROUNDS
+    most_seconds: float = 10.0  # of one workload
+    with_compile: bool = True
+    with_reference: bool = True
+    only_contenders: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One contender: its time and its distance from ours, or why there is none."""
+
+    status: str
+    timing: Timing | None = None
+    difference: float | None = None
+    observed: memory.Observed | None = None
+
+
+# ---- failures ----------------------------------------------------------------------------------
+
+
+def reason(error: BaseException) -> str:
+    """One line of an error for the table."""
+    text = str(error).strip()
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
+        return FAILED + "out of memory"
+    if "InvalidCxxCompiler" in repr(error) or "No working C++ compiler" in text:
+        return FAILED + "torch.compile found no C++ compiler; install g++, or run --no-compile"
+    line = text.splitlines()[0] if text else ""
+    return f"{FAILED}{type(error).__name__}: {line}"[:200]
+
+
+# ---- contenders --------------------------------------------------------------------------------
+
+
+def chosen(workload: Workload, plan: Plan) -> dict[str, Contender]:
+    """The contenders of a workload that the plan asks for, and what a GPU adds."""
+    torch.compiler.reset()  # each workload compiles afresh, none meets the recompile limit
+    torch.manual_seed(plan.seed)
+    found = dict(workload.build(plan.device))
+    if not plan.with_compile:
+        found.pop(COMPILE, None)
+    if not plan.with_reference:
+        found.pop(REFERENCE, None)
+    if plan.device.type == "cuda" and OURS in found:
+        found.update(_of_a_gpu(found))
+    if plan.only_contenders:
+        kept = {*plan.only_contenders, OURS, EAGER}  # the two that every ratio is between
+        found = {name: work for name, work in found.items() if name in kept}
+    return found
+
+
+def _of_a_gpu(found: Mapping[str, Contender]) -> dict[str, Contender]:
+    """Every backend that serves the device, and CUDA graphs of the first contenders."""
+    more: dict[str, Contender] = {}
+    for name in ("native", "triton"):
+        if backends.why_not(name, "cuda") is None:
+            more[f"{OURS}, {name}"] = _on_backend(name, found[OURS])
+    for name in (OURS, EAGER):
+        if name in found:
+            more[f"{name}, CUDA graph"] = _captured(found[name])
+    return more
+
+
+def _on_backend(backend: Any, work: Contender) -> Contender:
+    def served() -> Sequence[Tensor]:
+        with backends.use_backend(backend):
+            return work()
+
+    return served
+
+
+def _captured(work: Contender) -> Contender:
+    """The work as a CUDA graph, captured at its first call."""
+    graphs: list[tuple[torch.cuda.CUDAGraph, Sequence[Tensor]]] = []
+
+    def replay() -> Sequence[Tensor]:
+        if not graphs:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    work()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                results = work()
+            graphs.append((graph, results))
+        graph, results = graphs[0]
+        graph.replay()
+        return results
+
+    return replay
+
+
+# ---- one workload ------------------------------------------------------------------------------
+
+
+def distance(ours: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """Largest relative distance between what two contenders return."""
+    pairs = zip(ours, other, strict=True)
+    return max(float(_relative(a.detach().double(), b.detach().double())) for a, b in pairs)
+
+
+def _relative(a: Tensor, b: Tensor) -> Tensor:
+    apart: Tensor = torch.linalg.vector_norm(a - b)
+    size: Tensor = torch.linalg.vector_norm(b)
+    return apart / size.clamp_min(1e-30)
+
+
+def measure(workload: Workload, plan: Plan, clock: Clock) -> dict[str, Measured]:
+    """Every contender of the workload, by name."""
+    try:
+        contenders = chosen(workload, plan)
+    except Exception as error:
+        return {OURS: Measured(reason(error))}
+    results: dict[str, Sequence[Tensor]] = {}
+    found: dict[str, Measured] = {}
+    for name, work in contenders.items():
+        try:
+            results[name] = [result.detach().clone() for result in work()]
+        except Exception as error:
+            found[name] = Measured(reason(error))
+    differences = _differences(results)
+    told_by = OURS if OURS in results else EAGER
+    for name, apart in differences.items():
+        if not apart <= TOLERANCE:
+            found[name] = Measured(f"{FAILED}differs from {told_by} by {apart:.1e}", None, apart)
+    works = {name: contenders[name] for name in results if name not in found}
+    del results
+    gc.collect()
+    while works:
+        try:
+            timings = timing.interleave(works, clock, plan.rounds, plan.most_seconds)
+            observed = {name: memory.observe(work, plan.device) for name, work in works.items()}
+        except timing.ContenderFailed as failure:  # the others take their turns again
+            found[failure.name] = Measured(reason(failure.error))
+            del works[failure.name]
+            continue
+        for name in works:
+            found[name] = Measured("measured", timings[name], differences.get(name), observed[name])
+        break
+    return {name: found[name] for name in contenders}
+
+
+def _differences(results: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
+    """From ours; where the package stands in several forms, from the code as written."""
+    measure = OURS if OURS in results else EAGER
+    if measure not in results:
+        return {}
+    return {
+        name: distance(results[measure], found)
+        for name, found in results.items()
+        if name not in (measure, BUILT_IN)
+    }
+
+
+# ---- rows --------------------------------------------------------------------------------------
+
+
+def environment(plan: Plan, clock: Clock, copy_bandwidth: float) -> dict[str, Any]:
+    """What every row says about where it was taken."""
+    facts = machine.facts(plan.device)
+    kept = ("cpu", "gpu", "torch", "python", "ganloss_fast", "git_revision", "date", "threads")
+    return {
+        **{name: facts[name] for name in kept if name in facts},
+        "device": plan.device.type,
+        "clock": clock.name,
+        "seed": plan.seed,
+        "copy_GB_per_s": round(copy_bandwidth, 2),
+    }
+
+
+def copy_bandwidth(device: torch.device, clock: Clock, elements: int = COPIED) -> float:
+    """GB/s of a copy: what reading and writing memory can reach on this device."""
+    source = torch.ones(elements, device=device)
+    target = torch.empty_like(source)
+    taken = timing.measure(lambda: target.copy_(source), clock, timing.LEAST_ROUNDS)
+    return 2 * 4 * elements / taken.seconds / 1e9
+
+
+def _served_by(contender: str, device: torch.device) -> str:
+    if contender == REFERENCE:
+        return "reference"
+    for name in ("native", "triton"):
+        if contender == f"{OURS}, {name}":
+            return name
+    return "" if contender in (EAGER, COMPILE, BUILT_IN) else machine.backend(device)
+
+
+def rows(workload: Workload, found: Mapping[str, Measured], facts: Mapping[str, Any]) -> list[Row]:
+    """The rows of one workload."""
+    device = torch.device(facts["device"])
+    baseline = found[EAGER].timing if EAGER in found else None
+    result = []
+    for name, measured in found.items():
+        row = Row(
+            workload=workload.name,
+            section=workload.section,
+            contender=name,
+            backend=_served_by(name, device),
+            direction=workload.direction,
+            shapes=workload.shapes,
+            dtype=workload.dtype,
+            status=measured.status,
+            bytes=workload.bytes,
+            curve=workload.curve.name if workload.curve else None,
+            curve_axis=workload.curve.axis if workload.curve else None,
+            curve_at=workload.curve.at if workload.curve else None,
+            difference=measured.difference,
+            **facts,
+        )
+        if measured.timing is not None and measured.observed is not None:
+            copy = facts["copy_GB_per_s"]
+            times = _times(workload, measured.timing, measured.observed, baseline, copy)
+            row = replace(row, **times)
+        result.append(row)
+    return result
+
+
+def _times(
+    workload: Workload,
+    taken: Timing,
+    observed: memory.Observed,
+    baseline: Timing | None,
+    copy: float,
+) -> dict[str, Any]:
+    p20, p50, p80 = taken.spread()
+    times: dict[str, Any] = {
+        "p20_us": round(1e6 * p20, 3),
+        "p50_us": round(1e6 * p50, 3),
+        "p80_us": round(1e6 * p80, 3),
+        "operators": observed.operators,
+        "peak_bytes": observed.peak_bytes,
+        "rounds": len(taken.rounds),
+    }
+    if workload.bytes is not None:
+        speed = workload.bytes / p50 / 1e9
+        times["GB_per_s"] = round(speed, 2)
+        times["of_copy_bandwidth"] = round(speed / copy, 4)
+    if baseline is not None:
+        low, high = baseline.interval_of_ratio(taken)
+        times["ratio"] = round(baseline.ratio_to(taken), 4)
+        times["ratio_low"], times["ratio_high"] = round(low, 4), round(high, 4)
+    return times
+
+
+def run(
+    workloads: Sequence[Workload],
+    plan: Plan,
+    before_each: Callable[[int, Workload], None] = lambda done, workload: None,
+) -> Iterator[list[Row]]:
+    """Measures one workload after the other, and gives the rows of each as soon as it is done."""
+    clock = timing.clock_of(plan.device)
+    facts = environment(plan, clock, copy_bandwidth(plan.device, clock))
+    for done, workload in enumerate(workloads):
+        before_each(done, workload)
+        yield rows(workload, measure(workload, plan, clock), facts)

@@ -1,0 +1,38 @@
+"""The whole steps as workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ganloss_fast.bench.steps import audio, images, penalised
+from ganloss_fast.bench.workload import Contender, Workload
+
+SECTION = "whole steps"
+Build = Callable[[torch.device], dict[str, Contender]]
+
+
+def _step(name: str, shapes: str, source: str, build: Build, quick: bool = False) -> Workload:
+    return Workload(
+        f"{name}: whole step",
+        SECTION,
+        build,
+        shapes=shapes,
+        direction="discriminator and generator step",
+        source=source,
+        quick=quick,
+    )
+
+
+WORKLOADS = (
+    _step("HiFi-GAN", "1x1x2048", "jik876/hifi-gan", audio.hifigan_step),
+    _step(
+        "ParallelWaveGAN", "1x1x4096", "kan-bayashi/ParallelWaveGAN", audio.parallel_wavegan_step
+    ),
+    _step("DAC", "1x1x4096", "descriptinc/descript-audio-codec", audio.dac_step),
+    _step("taming", "2x3x64x64", "CompVis/taming-transformers", images.taming_step),
+    _step("ESRGAN", "2x3x64x64", "XPixelGroup/BasicSR", images.esrgan_step),
+    _step("PyTorch-GAN wgan_gp", "64x784", "eriklindernoren/PyTorch-GAN", penalised.wgan_gp_step),
+    _step("CTGAN", "500x150", "sdv-dev/CTGAN", penalised.ctgan_step, quick=True),
+)

@@ -1,0 +1,165 @@
+"""Tokenizers and super-resolution: the adaptive weight of taming-transformers, and ESRGAN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganloss_fast.balancing.backward import balanced_backward
+from ganloss_fast.bench import plain
+from ganloss_fast.bench.steps.training import Training, forms, moved
+from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, Contender
+from ganloss_fast.compat import basicsr as compat_basicsr
+from ganloss_fast.compat import taming as compat_taming
+from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
+from ganloss_fast.losses.table import BCE
+from ganloss_fast.steps import discriminator_backward, generator_backward
+
+
+def _patchgan(width: int) -> nn.Sequential:
+    """Without normalisation, whose running statistics would see one forward instead of two."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for k in range(3):
+        layers += [nn.Conv2d(channels, width << k, 4, 2, 1), nn.LeakyReLU(0.2)]
+        channels = width << k
+    return nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
+
+
+def _convolutions(width: int, count: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU()]
+    for _ in range(count):
+        layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, 3, 3, padding=1))
+
+
+# ---- taming-transformers -----------------------------------------------------------------------
+
+
+def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Contender]:
+    """The perceptual network, a stand-in for LPIPS, runs in the discriminator's step as well."""
+
+    def nll_of(t: Training, fake: Tensor) -> Tensor:
+        assert t.perceptual is not None
+        real = t.batch["real"]
+        apart: Tensor = (t.perceptual(real) - t.perceptual(fake)).square().mean()
+        return F.l1_loss(fake, real) + apart
+
+    def last_layer(t: Training) -> Tensor:
+        *_, weight, _ = t.generator.parameters()
+        return weight
+
+    def step(t: Training, compat: bool) -> Sequence[Tensor]:
+        real = t.batch["real"]
+        fake = t.generator(real)
+        nll, of_fake = nll_of(t, fake), -t.discriminator(fake).mean()
+        last = last_layer(t)
+        if compat:
+            weight = compat_taming.calculate_adaptive_weight(nll, of_fake, last, 0.8)
+        else:
+            (of_nll,) = torch.autograd.grad(nll, last, retain_graph=True)
+            (of_g,) = torch.autograd.grad(of_fake, last, retain_graph=True)
+            weight = torch.norm(of_nll) / (torch.norm(of_g) + 1e-4)
+            weight = torch.clamp(weight, 0.0, 1e4).detach() * 0.8
+        t.of_generator.zero_grad()
+        (nll + weight * of_fake).backward()
+        found = moved(t.of_generator, t.generator)
+        fake = t.generator(real)
+        nll_of(t, fake)  # for the log, of a loss that this step does not use
+        logits = t.discriminator(real), t.discriminator(fake.detach())
+        if compat:
+            loss = compat_taming.hinge_d_loss(*logits)
+        else:
+            loss = 0.5 * plain.discriminator_hinge(*logits)
+        t.of_discriminator.zero_grad()
+        loss.backward()
+        return moved(t.of_discriminator, t.discriminator), found
+
+    def balanced(t: Training) -> Sequence[Tensor]:
+        real = t.batch["real"]
+        fake = t.generator(real)
+        losses = [nll_of(t, fake), generator_loss(t.discriminator(fake), "hinge")]
+        t.of_generator.zero_grad()
+        balanced_backward(losses, fake, last_layer(t), weights=[1.0, 0.8])
+        found = moved(t.of_generator, t.generator)
+        with torch.no_grad():
+            fake = t.generator(real)
+        loss = compat_taming.hinge_d_loss(t.discriminator(real), t.discriminator(fake))
+        t.of_discriminator.zero_grad()
+        discriminator_backward(loss, t.discriminator)
+        return moved(t.of_discriminator, t.discriminator), found
+
+    perceptual = _convolutions(width, 4).requires_grad_(False)
+    batch = {"real": torch.randn(2, 3, size, size)}
+    training = Training(_convolutions(width, 4), _patchgan(width), batch, perceptual)
+    steps = {
+        EAGER: lambda t: step(t, compat=False),
+        DROP_IN: lambda t: step(t, compat=True),
+        HELPERS: balanced,
+    }
+    return forms(training, device, steps)
+
+
+# ---- ESRGAN ------------------------------------------------------------------------------------
+
+
+def esrgan_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Contender]:
+    """BasicSR's model: five forwards of the discriminator, for two different inputs."""
+
+    def written_loss(logits: Tensor, is_real: bool, is_disc: bool = False) -> Tensor:
+        target = torch.full_like(logits, float(is_real))
+        return F.binary_cross_entropy_with_logits(logits, target)
+
+    def step(t: Training, loss_of: Callable[..., Tensor]) -> Sequence[Tensor]:
+        real = t.batch["real"]
+        t.discriminator.requires_grad_(False)
+        t.of_generator.zero_grad()
+        fake = t.generator(t.batch["small"])
+        of_real, of_fake = t.discriminator(real).detach(), t.discriminator(fake)
+        adversarial = loss_of(of_real - of_fake.mean(), False)
+        adversarial = adversarial + loss_of(of_fake - of_real.mean(), True)
+        (F.l1_loss(fake, real) + 0.1 * adversarial / 2).backward()
+        found = moved(t.of_generator, t.generator)
+        t.discriminator.requires_grad_(True)
+        t.of_discriminator.zero_grad()
+        of_fake = t.discriminator(fake).detach()
+        of_real = t.discriminator(real)
+        (loss_of(of_real - of_fake.mean(), True, is_disc=True) * 0.5).backward()
+        of_fake = t.discriminator(fake.detach())
+        loss = loss_of(of_fake - of_real.detach().mean(), False, is_disc=True) * 0.5
+        loss.backward()
+        return moved(t.of_discriminator, t.discriminator), found
+
+    def shared(t: Training) -> Sequence[Tensor]:
+        real, fake = t.batch["real"], t.generator(t.batch["small"])
+        of_real, of_fake = t.discriminator(real), t.discriminator(fake)
+        t.of_generator.zero_grad()
+        adversarial = generator_loss(
+            of_fake, BCE(relativistic="average"), real=of_real.detach(), weight=0.05
+        )
+        loss = F.l1_loss(fake, real) + adversarial
+        generator_backward(loss, t.generator, shared_critic=t.discriminator)
+        found = moved(t.of_generator, t.generator)
+        t.of_discriminator.zero_grad()
+        loss = discriminator_loss(
+            of_real,
+            of_fake,
+            BCE(relativistic="average", detach_means=True),
+            real_weight=0.5,
+            fake_weight=0.5,
+        )
+        discriminator_backward(loss, t.discriminator, shares_forward=True)
+        return moved(t.of_discriminator, t.discriminator), found
+
+    criterion = compat_basicsr.GANLoss("vanilla")
+    batch = {"real": torch.randn(2, 3, size, size), "small": torch.randn(2, 3, size, size)}
+    training = Training(_convolutions(width // 2, 2), _patchgan(width), batch)
+    steps = {
+        EAGER: lambda t: step(t, written_loss),
+        DROP_IN: lambda t: step(t, criterion),
+        HELPERS: shared,
+    }
+    return forms(training, device, steps)

@@ -1,0 +1,84 @@
+"""What is shown on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from ganloss_fast.bench.results import Row, by_workload
+from ganloss_fast.bench.workload import EAGER, Workload
+
+
+def time_text(microseconds: float | None) -> str:
+    if microseconds is None:
+        return ""
+    if microseconds < 1e3:
+        return f"{microseconds:.1f} us"
+    if microseconds < 1e6:
+        return f"{microseconds / 1e3:.2f} ms"
+    return f"{microseconds / 1e6:.2f} s"
+
+
+def bytes_text(count: int | None) -> str:
+    if count is None:
+        return ""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count = round(count / 1000)
+    return f"{count:.3g} GB"
+
+
+def ratio_text(row: Row) -> str:
+    """3.10x (2.95-3.21): the interval is that of the median."""
+    if row.ratio is None or row.contender == EAGER:
+        return ""
+    return f"{row.ratio:.2f}x ({row.ratio_low:.2f}-{row.ratio_high:.2f})"
+
+
+def listing(workloads: Sequence[Workload]) -> Table:
+    table = Table(title=f"{len(workloads)} workloads", title_justify="left")
+    for column in ("workload", "shapes", "dtype", "least bytes", "from", "quick"):
+        table.add_column(column, overflow="fold")
+    section = None
+    for each in workloads:
+        if each.section != section:
+            section = each.section
+            table.add_section()
+            table.add_row(f"[dim]{section}[/]")
+        quick = "yes" if each.quick else ""
+        table.add_row(
+            each.name, each.shapes, each.dtype, bytes_text(each.bytes), each.source, quick
+        )
+    return table
+
+
+def measured_table(rows: Sequence[Row]) -> Table:
+    table = Table(
+        title=f"Times faster than {EAGER} (95 % interval), medians of interleaved rounds",
+        title_justify="left",
+    )
+    for column in ("workload, contender", "p20", "p50", "p80", "GB/s", "ops", "peak", "faster"):
+        table.add_column(column, justify="left" if "," in column else "right", overflow="fold")
+    for workload, contenders in by_workload(rows).items():
+        table.add_section()
+        table.add_row(f"[bold]{workload}[/]")
+        for row in contenders.values():
+            if row.measured:
+                table.add_row(f"  {row.contender}", *_cells(row))
+            else:
+                table.add_row(f"  {row.contender}: [red]{row.status}[/]")
+    return table
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        time_text(row.p20_us),
+        time_text(row.p50_us),
+        time_text(row.p80_us),
+        "" if row.GB_per_s is None else f"{row.GB_per_s:.1f}",
+        str(row.operators),
+        bytes_text(row.peak_bytes),
+        ratio_text(row),
+    )

@@ -1,0 +1,88 @@
+"""The gate: ratios of quick workloads against a base; a slowdown of 1.5 shuts it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+pytest.importorskip("jinja2", reason="the bench extras are not installed")
+pytest.importorskip("matplotlib", reason="the bench extras are not installed")
+pytest.importorskip("rich", reason="the bench extras are not installed")
+
+from ganloss_fast.bench import catalogue, command
+from ganloss_fast.bench.workload import EAGER, OURS
+
+WORKLOAD = next(each for each in catalogue.WORKLOADS if each.name == "hinge, 16x1x62x62")
+ARGUMENTS = ["--only", WORKLOAD.name, "--rounds", "41"]
+
+
+@pytest.fixture(autouse=True)
+def keep_thread_count():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def slowed(factor: float):
+    """The workload, with ours ``factor`` times slower: some calls do their work twice."""
+
+    def build(device):
+        found = WORKLOAD.build(device)
+        work, owed = found[OURS], [0.0]
+
+        def slower():
+            owed[0] += factor - 1
+            if owed[0] >= 1:
+                owed[0] -= 1
+                work()
+            return work()
+
+        return {OURS: slower, EAGER: found[EAGER]}
+
+    return replace(WORKLOAD, build=build)
+
+
+def gate(base, workload) -> int:
+    return command.main(["gate", "--base", str(base), *ARGUMENTS], [workload])
+
+
+def test_a_slowdown_of_one_and_a_half_shuts_the_gate_and_none_leaves_it_open(tmp_path, capsys):
+    assert command.main(["run", "--quick", *ARGUMENTS, "--out", str(tmp_path)], [WORKLOAD]) == 0
+    assert gate(tmp_path, slowed(1.5)) == 1
+    said = capsys.readouterr().out
+    assert "Measured again" in said
+    assert "The gate is shut" in said
+    assert gate(tmp_path, WORKLOAD) == 0
+    assert "The gate is open" in capsys.readouterr().out
+
+
+def record(folder, ratio: float):
+    line = {
+        "workload": WORKLOAD.name,
+        "section": "s",
+        "baseline": EAGER,
+        "ratio": ratio,
+        "ratio_lower_quartile": ratio,
+        "ratio_upper_quartile": ratio,
+    }
+    path = folder / "cpu.json"
+    path.write_text(json.dumps({"speed": [line]}))
+    return path
+
+
+@pytest.mark.parametrize(("ratio", "status"), [(1.0, 0), (1000.0, 1)])
+def test_the_record_of_the_checkout_is_a_base_too(tmp_path, ratio, status):
+    assert gate(record(tmp_path, ratio), WORKLOAD) == status
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"speed": [{}]}', '{"speed": []}'])
+def test_what_is_no_record_is_said_in_one_line(tmp_path, capsys, text):
+    path = tmp_path / "cpu.json"
+    path.write_text(text)
+    assert gate(path, WORKLOAD) == 2
+    said = capsys.readouterr().err
+    assert "cpu.json" in said
+    assert said.count("\n") == 1

@@ -1,0 +1,113 @@
+"""The report: one page that needs nothing beside itself, opened in a browser where there is one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("jinja2", reason="the bench extras are not installed")
+pytest.importorskip("matplotlib", reason="the bench extras are not installed")
+pytest.importorskip("rich", reason="the bench extras are not installed")
+
+from ganloss_fast.bench import command, report, results, roofline
+from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, OURS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHECK = """<script>
+const images = [...document.images];
+const width = i => i.complete && i.naturalWidth && i.getBoundingClientRect().width;
+const seen = images.filter(i => width(i) > 99);
+const wide = document.documentElement.scrollWidth > window.innerWidth;
+document.title = `checked: ${seen.length} of ${images.length}, ${window.innerWidth}, wide ${wide}`;
+</script>"""
+
+
+def measured(workload: str, contender: str, time: float, **more) -> results.Row:
+    empty = results.Row(
+        workload, "section <1>", contender, "native", "f", "", "float32", "measured"
+    )
+    ratio = 100 / time
+    return replace(
+        empty,
+        p20_us=0.9 * time,
+        p50_us=time,
+        p80_us=1.2 * time,
+        bytes=48_000_000,
+        GB_per_s=4.0,
+        operators=20,
+        ratio=ratio,
+        ratio_low=0.9 * ratio,
+        ratio_high=1.1 * ratio,
+        cpu="A processor",
+        **more,
+    )
+
+
+def example() -> list[results.Row]:
+    rows = [measured("one & two", name, time) for name, time in ((OURS, 25.0), (EAGER, 100.0))]
+    rows += [
+        measured("a step", name, time)
+        for name, time in ((EAGER, 100.0), (DROP_IN, 80.0), (HELPERS, 50.0))
+    ]
+    for at in (1, 8, 512):
+        point = {"curve": "length", "curve_axis": "outputs", "curve_at": at}
+        rows += [measured(f"list {at}", name, at * 10.0, **point) for name in (OURS, EAGER)]
+    return [*rows, replace(rows[0], contender="torch.compile", status="failed: <out of memory>")]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    files = results.ResultFiles(tmp_path / "rows")
+    files.write(example())
+    files.close()
+    assert command.main(["report", str(tmp_path / "rows"), "--out", str(tmp_path / "page")]) == 0
+    return tmp_path / "page"
+
+
+def test_the_page_holds_tables_figures_failures_and_the_environment(folder):
+    text = (folder / report.PAGE).read_text()
+    figures = re.findall(r'<img alt="[^"]+" src="data:image/png;base64,', text)
+    assert len(figures) == len(list(folder.glob("*.png"))) == 2
+    assert "4.00x (3.60-4.40)" in text
+    assert "<td>1.25x (1.12-1.38)</td><td>2.00x (1.80-2.20)</td>" in re.sub(r"\n", "", text)
+    assert "failed: &lt;out of memory&gt;" in text
+    assert "one &amp; two" in text
+    assert "A processor" in text
+    assert "Modelled, not measured" in text
+    assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing from elsewhere
+
+
+def test_the_model_is_the_greater_of_launches_and_bytes():
+    gpu = roofline.Gpu("test", 1000)
+    assert roofline.floor_us(gpu, moved=48e6, launches=2) == 48
+    assert roofline.floor_us(gpu, moved=100, launches=20) == 20 * roofline.LAUNCH_MICROSECONDS
+    (found,) = roofline.model(example()[:2], [gpu])
+    assert (found.ours_us, found.written_us, found.bound) == (48, 96, "memory")
+
+
+def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path, folder, capsys):
+    (tmp_path / "file").write_text("")
+    rows = str(tmp_path / "rows")
+    assert command.main(["report", rows, "--out", str(tmp_path / "file" / "deep")]) == 2
+    assert "--out: cannot write to" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+@pytest.mark.parametrize("width", [500, 1200])
+def test_a_browser_shows_every_figure_without_an_error(folder, tmp_path, width):
+    page = tmp_path / "checked.html"
+    page.write_text((folder / report.PAGE).read_text() + CHECK)
+    result = subprocess.run(
+        [
+            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
+            "--virtual-time-budget=3000", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert f"checked: 2 of 2, {width}, wide false" in result.stdout
+    assert "CONSOLE" not in result.stderr

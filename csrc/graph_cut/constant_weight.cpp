@@ -45,9 +45,8 @@ class ConstantConvolutionNode final : public StandIn {
     at::Tensor weight = weight_.unpack();  // refuses one that was changed, or released
     if (!grads[0].defined() || !task_should_compute_output(kGradOutput)) return out;
     if (weight.is_cuda()) weight = weight.contiguous();  // as stock does
-    out[kGradOutput] =
-        at::convolution_symint(grads[0], weight, std::nullopt, stride_, padding_, dilation_,
-                               transposed_, output_padding_, groups_);
+    out[kGradOutput] = at::convolution_symint(grads[0], weight, std::nullopt, stride_, padding_,
+                                              dilation_, transposed_, output_padding_, groups_);
     return out;
   }
   void release_variables() override {

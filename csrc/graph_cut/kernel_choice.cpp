@@ -22,8 +22,8 @@ using torch::autograd::generated::ConvolutionBackwardBackward0;
 
 namespace {
 
-// A group with less to do than this takes longer to call, 50 us, than to compute; and stock's way is
-// slow where it has few numbers to compute, those of the kernel, from large images.
+// A group with less to do than this takes longer to call, 50 us, than to compute; and stock's way
+// is slow where it has few numbers to compute, those of the kernel, from large images.
 constexpr double kSmallGroup = 3e5;  // FLOPs
 constexpr double kSmallGroupOfFewTaps = 3e6;
 constexpr double kFewTaps = 15;

@@ -42,7 +42,9 @@ bool is_empty(const Node& node) {
 
 }  // namespace
 
-void set_stand_in_proof(StandInProof proof) { stand_in_proof() = std::move(proof); }
+void set_stand_in_proof(StandInProof proof) {
+  stand_in_proof() = std::move(proof);
+}
 
 bool Replacements::is_proven(const char* node) {
   const auto [entry, is_new] = proven_.try_emplace(node, false);

@@ -123,8 +123,9 @@ def cut_second_order(
     After ``torch.autograd.grad(..., create_graph=True)``, removes the edges of the gradient's
     graph that carry exact zeros because the operation is piecewise linear (ReLU, LeakyReLU,
     PReLU, pooling, padding). With the native extension, convolutions with a constant weight (a
-    blur) no longer compute its gradient, which stock autograd does for each group. A penalty on a convolutional critic then costs 4 times a forward
-    pass where stock autograd spends 6, and every gradient is equal to the bit::
+    blur) no longer compute its gradient, which stock autograd does group by group. A penalty on a
+    convolutional critic then costs 4 times a forward pass where stock autograd spends 6, and every
+    gradient is equal to the bit::
 
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
         gradient = cut_second_order(gradient)                      # the added line

@@ -106,29 +106,3 @@ def as_logits(name: str, output: object) -> Tensor:
             f"{name}: expected the logits of one discriminator, a tensor, got {describe(output)}."
         )
     return check_tensor(name, output)
-
-
-def last_of_each(name: str, outputs: Sequence[Any]) -> list[Tensor]:
-    """The logits of every discriminator: its output, or the last of its list [maps..., logits]."""
-    if not isinstance(outputs, (list, tuple)):
-        raise TypeError(
-            f"{name}: expected logits, or a list with an entry for each discriminator, got "
-            f"{describe(outputs)}."
-        )
-    logits = []
-    for k, output in enumerate(outputs):
-        where = f"{name}[{k}]"
-        if isinstance(output, (list, tuple)):
-            if not output:
-                raise ValueError(f"{where}: expected feature maps and logits, got an empty list.")
-            where, output = f"{where}[-1]", output[-1]
-        if isinstance(output, (list, tuple)):
-            raise ValueError(
-                f"{where}: expected the logits of discriminator {k}, a tensor, got "
-                f"{describe(output)}. The lists are nested one level too deep: a list with an "
-                "entry for each discriminator holds its logits, or its list [maps..., logits]."
-            )
-        logits.append(check_tensor(where, output))
-    if not logits:
-        raise ValueError(f"{name}: expected at least one discriminator output, got an empty list.")
-    return logits

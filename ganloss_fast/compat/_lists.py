@@ -1,4 +1,4 @@
-"""What the drop-ins for audio codebases share: lists of outputs, in and out."""
+"""What drop-ins share that take lists: outputs of several discriminators, in and out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast import ops
-from ganloss_fast.checks import as_outputs, check_same_device, describe
+from ganloss_fast.checks import as_outputs, check_same_device, check_tensor, describe
 from ganloss_fast.losses.table import Loss
 
 
@@ -84,7 +84,7 @@ def check_maps(name: str, features: object) -> Sequence[Sequence[Tensor]]:
 
 
 def last_of_each(name: str, outputs: object) -> list[Tensor]:
-    """The logits of every discriminator; where its entry is a list of feature maps, the last."""
+    """The logits of every discriminator: its output, or the last of its list [maps..., logits]."""
     if not isinstance(outputs, (list, tuple)):
         raise TypeError(
             f"{name}: expected a list of outputs, one for each discriminator, got "
@@ -92,7 +92,18 @@ def last_of_each(name: str, outputs: object) -> list[Tensor]:
         )
     logits = []
     for k, output in enumerate(outputs):
-        if isinstance(output, (list, tuple)) and not output:
-            raise ValueError(f"{name}[{k}]: expected feature maps and logits, got an empty list.")
-        logits.append(output[-1] if isinstance(output, (list, tuple)) else output)
-    return as_outputs(name, logits)
+        where = f"{name}[{k}]"
+        if isinstance(output, (list, tuple)):
+            if not output:
+                raise ValueError(f"{where}: expected feature maps and logits, got an empty list.")
+            where, output = f"{where}[-1]", output[-1]
+        if isinstance(output, (list, tuple)):
+            raise ValueError(
+                f"{where}: expected the logits of discriminator {k}, a tensor, got "
+                f"{describe(output)}. The lists are nested one level too deep: a list with an "
+                "entry for each discriminator holds its logits, or its list [maps..., logits]."
+            )
+        logits.append(check_tensor(where, output))
+    if not logits:
+        raise ValueError(f"{name}: expected at least one discriminator output, got an empty list.")
+    return logits

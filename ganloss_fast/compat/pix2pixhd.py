@@ -12,11 +12,11 @@ from ganloss_fast.checks import check_number, describe
 from ganloss_fast.compat._criteria import (
     Mode,
     ModeCriterion,
-    last_of_each,
     least_squares,
     probability_loss,
     side_loss,
 )
+from ganloss_fast.compat._lists import last_of_each
 
 
 class GANLoss(ModeCriterion):

@@ -14,10 +14,10 @@ from ganloss_fast.compat._criteria import (
     as_logits,
     check_mode,
     cross_entropy,
-    last_of_each,
     least_squares,
     side_loss,
 )
+from ganloss_fast.compat._lists import last_of_each
 from ganloss_fast.losses.table import Hinge, Wasserstein
 
 

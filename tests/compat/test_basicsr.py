@@ -119,7 +119,7 @@ def test_the_multi_scale_criterion_is_the_mean_over_outputs(mode, is_disc):
     [
         ([], ValueError, "input: expected at least one discriminator output"),
         ([[[logits(2)]]], ValueError, r"input\[0\]\[-1\]: .* one level too deep"),
-        (None, TypeError, "input: expected logits, or a list .* got None"),
+        (None, TypeError, "input: expected a list of outputs.* got None"),
     ],
 )
 def test_wrong_nesting_says_which_level(outputs, error, message):

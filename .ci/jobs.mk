@@ -1,4 +1,5 @@
-# What CI runs two at a time, each on one thread, the longest first; its output comes when it ends.
+# What CI runs two at a time, each on one thread, the longest first; a job's output comes when it
+# ends. What is installed for another torch is unpacked while the extension is compiled.
 
 # Tests that need more threads set them; the others only wait for them.
 export OMP_NUM_THREADS = 1
@@ -7,16 +8,26 @@ CORE = losses penalties graph_cut test_freezing.py ops/test_multi_tensor_loss.py
 # All instruction sets are the suite's business; another torch is asked with the preferred one.
 PYTEST = -m pytest -q --preferred-isa
 
-.PHONY: all suite oldest newest site
-all: suite proof-triton proof-cuda-ops proof-cuda proof-cuda-schedule oldest newest site
+.PHONY: all environment lint suite oldest newest site
+all: environment .venv-oldest .venv-newest suite proof-cuda proof-triton proof-cuda-ops oldest newest \
+    lint proof-cuda-schedule site
 
-suite:
+# cuda: an error, not a CPU build, where a tool for CUDA is missing. For one GPU: the proofs compile
+# the kernels for the others themselves.
+environment:
+	TORCH_CUDA_ARCH_LIST=9.0 GANLOSS_FAST_BUILD=cuda $(MAKE) .venv/.built
+	.venv/bin/python -m ganloss_fast
+
+lint: | environment
+	$(MAKE) lint
+
+suite: | environment
 	$(MAKE) test
 
-site:
+site: | environment
 	$(MAKE) docs
 
-proof-%:
+proof-%: | environment
 	$(MAKE) prove-$* ARGS=--no-skips
 
 .venv-oldest: PYTHON = $(PYTHON_312)

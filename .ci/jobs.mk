@@ -38,7 +38,7 @@ proof-%: | environment
 
 # The session for a machine with a GPU, as far as it goes without one; what it built serves the
 # losses, the penalties and the graph cut.
-oldest: .venv-oldest
+oldest: .venv-oldest | environment
 	$(MAKE) gpu PYTHON="$(CURDIR)/$</bin/python" OUT="$(CURDIR)/gpu-session"
 	cat gpu-session/summary.md
 	cd build/gpu-cpython-312 && PYTHONPATH=. ../../$</bin/python $(PYTEST) $(addprefix tests/, $(CORE))
@@ -46,7 +46,7 @@ oldest: .venv-oldest
 # Installed as people do: isolated from torch, so pure Python at first; then what that package advises,
 # word for word. Torch stays, the kernels work. From tests, so that the installed package is
 # imported, not the checkout's.
-newest: .venv-newest
+newest: .venv-newest | environment
 	$</bin/pip install --quiet .
 	cd tests && ../$</bin/python -c "from ganloss_fast import extension as e; print(e.ADVICE)" > ../advice.log
 	grep '^ ' advice.log > advice.sh

@@ -90,7 +90,7 @@ clean:
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(TORCH) setuptools wheel ninja pybind11
+	$(BIN)/pip install --quiet --no-compile $(TORCH) setuptools wheel ninja pybind11
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)

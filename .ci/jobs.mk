@@ -4,7 +4,7 @@
 # Tests that need more threads set them; the others only wait for them.
 export OMP_NUM_THREADS = 1
 
-CORE = losses penalties graph_cut test_freezing.py ops/test_multi_tensor_loss.py
+CORE = losses penalties graph_cut test_freezing.py
 # All instruction sets are the suite's business; another torch is asked with the preferred one.
 PYTEST = -m pytest -q --preferred-isa
 

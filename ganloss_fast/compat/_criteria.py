@@ -1,7 +1,8 @@
-"""What the criteria of image codebases share: modes by name, labels, one side a call, lists."""
+"""What the criteria of image codebases share: modes by name, labels, one side a call."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -28,7 +29,8 @@ def cross_entropy(real_label: Label, fake_label: Label) -> Loss:
 
 
 class UnknownMode(NotImplementedError, ValueError):
-    """A mode that a criterion does not have. Codebases raise one or the other."""
+    """A mode that a criterion does not have. CycleGAN's family raises NotImplementedError there and
+    SPADE's ValueError, and scripts catch what their codebase raises."""
 
 
 def check_mode(name: str, mode: object, modes: Sequence[str]) -> None:
@@ -37,7 +39,7 @@ def check_mode(name: str, mode: object, modes: Sequence[str]) -> None:
         raise UnknownMode(f"{name}: expected one of {', '.join(modes)}, got {quoted(mode)}.{near}")
 
 
-class ModeCriterion(torch.nn.Module):
+class ModeCriterion(torch.nn.Module, ABC):
     """A criterion that is told by name which loss it is, and has a label for either side."""
 
     MODES: ClassVar[Mapping[str, Mode]]
@@ -46,9 +48,9 @@ class ModeCriterion(torch.nn.Module):
         super().__init__()
         self._made_of: tuple[Any, ...] = ()
 
+    @abstractmethod
     def labels(self) -> tuple[Label, Label]:
         """The labels of real and of fake logits as they are now; numbers, unless compiling."""
-        raise NotImplementedError
 
     def loss_of(self, name: str) -> Loss:
         """The loss of a mode, made again where somebody changed a label since the last call."""

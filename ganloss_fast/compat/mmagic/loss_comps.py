@@ -6,6 +6,7 @@ under the same names without ``Comps``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -45,7 +46,7 @@ class GANLossComps(basicsr.GANLoss):
     }
 
 
-class _LossOfDict(torch.nn.Module):
+class _LossOfDict(torch.nn.Module, ABC):
     """Calls a loss with what ``data_info`` names in a dict, every ``interval`` iterations."""
 
     def __init__(self, data_info: DataInfo, loss_name: str, interval: int = 1) -> None:
@@ -66,8 +67,9 @@ class _LossOfDict(torch.nn.Module):
         """What the module knows itself; only with ``data_info``, as in mmagic."""
         return {}
 
+    @abstractmethod
     def loss(self, *args: Any, **kwargs: Any) -> Tensor:
-        raise NotImplementedError
+        """The loss of the arguments that ``data_info`` names."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor | None:
         """The loss, or None between intervals.

@@ -24,6 +24,7 @@ import ganloss_fast
 from benchmarks.gpu_cases import SECOND_ORDER, Case, cases
 from ganloss_fast import backends
 from ganloss_fast.bench import machine, timing
+from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.bench.recording import CsvFile, write_json
 from ganloss_fast.bench.timing import Clock, Timing, Work
 
@@ -31,20 +32,6 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 # ---- how it is measured ------------------------------------------------------------------------
-
-
-def captured(work: Callable[[], object]) -> Callable[[], object]:
-    """The work as a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
 
 
 def launches(work: Callable[[], object], device: torch.device) -> int | None:
@@ -91,14 +78,14 @@ def contenders(
     for backend in served:
         yield backend, "eager", ours
         if device.type == "cuda":
-            yield backend, "captured", lambda: captured(ours())
+            yield backend, "captured", lambda: capture(ours())[0].replay
     if device.type == "cuda":
-        yield AS_WRITTEN, "captured", lambda: captured(theirs())
+        yield AS_WRITTEN, "captured", lambda: capture(theirs())[0].replay
     # The second order of a compiled function is nothing that torch has.
     if case.direction != SECOND_ORDER:
         yield AS_WRITTEN, "compiled", compiled
         if device.type == "cuda":
-            yield AS_WRITTEN, "compiled, captured", lambda: captured(compiled())
+            yield AS_WRITTEN, "compiled, captured", lambda: capture(compiled())[0].replay
 
 
 def measure(

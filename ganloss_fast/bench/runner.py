@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ganloss_fast import backends
 from ganloss_fast.bench import machine, memory, timing
+from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.bench.results import Row
 from ganloss_fast.bench.timing import Clock, Timing
 from ganloss_fast.bench.workload import (
@@ -111,21 +112,12 @@ def _on_backend(backend: Any, work: Contender) -> Contender:
 
 def _captured(work: Contender) -> Contender:
     """The work as a CUDA graph, captured at its first call."""
-    graphs: list[tuple[torch.cuda.CUDAGraph, Sequence[Tensor]]] = []
+    captures: list[tuple[torch.cuda.CUDAGraph, Sequence[Tensor]]] = []
 
     def replay() -> Sequence[Tensor]:
-        if not graphs:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    work()
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                results = work()
-            graphs.append((graph, results))
-        graph, results = graphs[0]
+        if not captures:
+            captures.append(capture(work))
+        graph, results = captures[0]
         graph.replay()
         return results
 

@@ -28,7 +28,7 @@ from ganloss_fast.compat._tf_weights import (
     weighted_loss,
 )
 from ganloss_fast.compat._toolkits import check_pair
-from ganloss_fast.losses.table import BCE, Hinge, LeastSquares, Wasserstein
+from ganloss_fast.losses.table import BCE, Hinge, LeastSquares, Loss, Wasserstein
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 from ganloss_fast.penalties.gradient_penalty import gradient_penalty
@@ -54,9 +54,21 @@ __all__ = [
 ]
 
 
-def _check_sides(real: object, fake: object) -> tuple[Tensor, Tensor]:
-    names = "discriminator_real_outputs", "discriminator_gen_outputs"
-    return check_tensor(names[0], real), check_tensor(names[1], fake)
+def _both_sides(
+    outputs: tuple[object, object],
+    losses: tuple[Loss, Loss],
+    weights: tuple[Weights, Weights],
+    reduction: str,
+    scale: float = 1.0,
+) -> Tensor:
+    """The discriminator's loss of (real, generated), each weighted and reduced for itself."""
+    real = check_tensor("discriminator_real_outputs", outputs[0])
+    fake = check_tensor("discriminator_gen_outputs", outputs[1])
+    return weighted_loss(
+        reduction,
+        (losses[0].real_segments([real], scale), weights[0]),
+        (losses[1].fake_segments([fake], scale), weights[1]),
+    )
 
 
 # ---- Wasserstein -------------------------------------------------------------------------------
@@ -81,13 +93,9 @@ def wasserstein_discriminator_loss(
     reduction: str = BY_NONZERO_WEIGHTS,
 ) -> Tensor:
     """``f - r``, each side weighted and reduced."""
-    real, fake = _check_sides(discriminator_real_outputs, discriminator_gen_outputs)
+    outputs = discriminator_real_outputs, discriminator_gen_outputs
     loss = Wasserstein()
-    return weighted_loss(
-        reduction,
-        (loss.real_segments([real], 1.0), real_weights),
-        (loss.fake_segments([fake], 1.0), generated_weights),
-    )
+    return _both_sides(outputs, (loss, loss), (real_weights, generated_weights), reduction)
 
 
 def wasserstein_hinge_discriminator_loss(
@@ -100,12 +108,9 @@ def wasserstein_hinge_discriminator_loss(
     reduction: str = BY_NONZERO_WEIGHTS,
 ) -> Tensor:
     """``max(0, real_hinge - r) + max(0, generated_hinge + f)`` (Miyato et al., 2018)."""
-    real, fake = _check_sides(discriminator_real_outputs, discriminator_gen_outputs)
-    return weighted_loss(
-        reduction,
-        (Hinge(margin=real_hinge).real_segments([real], 1.0), real_weights),
-        (Hinge(margin=generated_hinge).fake_segments([fake], 1.0), generated_weights),
-    )
+    outputs = discriminator_real_outputs, discriminator_gen_outputs
+    losses = Hinge(margin=real_hinge), Hinge(margin=generated_hinge)
+    return _both_sides(outputs, losses, (real_weights, generated_weights), reduction)
 
 
 def wasserstein_gradient_penalty(
@@ -157,13 +162,9 @@ def minimax_discriminator_loss(
     reduction: str = BY_NONZERO_WEIGHTS,
 ) -> Tensor:
     """``bce(r, 1 - label_smoothing / 2) + bce(f, 0)`` (Goodfellow et al., 2014)."""
-    real, fake = _check_sides(discriminator_real_outputs, discriminator_gen_outputs)
+    outputs = discriminator_real_outputs, discriminator_gen_outputs
     loss = BCE(real_label=1.0 - check_number("label_smoothing", label_smoothing) / 2)
-    return weighted_loss(
-        reduction,
-        (loss.real_segments([real], 1.0), real_weights),
-        (loss.fake_segments([fake], 1.0), generated_weights),
-    )
+    return _both_sides(outputs, (loss, loss), (real_weights, generated_weights), reduction)
 
 
 def modified_discriminator_loss(
@@ -235,12 +236,10 @@ def least_squares_discriminator_loss(
     reduction: str = BY_NONZERO_WEIGHTS,
 ) -> Tensor:
     """``(r - real_label)^2 / 2 + (f - fake_label)^2 / 2``."""
-    real, fake = _check_sides(discriminator_real_outputs, discriminator_gen_outputs)
+    outputs = discriminator_real_outputs, discriminator_gen_outputs
     loss = LeastSquares(real_label=real_label, fake_label=fake_label)
-    return weighted_loss(
-        reduction,
-        (loss.real_segments([real], 0.5), real_weights),
-        (loss.fake_segments([fake], 0.5), generated_weights),
+    return _both_sides(
+        outputs, (loss, loss), (real_weights, generated_weights), reduction, scale=0.5
     )
 
 

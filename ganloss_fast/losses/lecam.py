@@ -11,7 +11,6 @@ from ganloss_fast import ops
 from ganloss_fast.checks import (
     Logits,
     Weight,
-    as_outputs,
     check_choice,
     check_integer,
     check_number,
@@ -22,6 +21,7 @@ from ganloss_fast.checks import (
 from ganloss_fast.losses.distributed import check_process_group, mean_over_ranks
 from ganloss_fast.losses.float32_state import Float32State
 from ganloss_fast.losses.reductions import number_of, weighted
+from ganloss_fast.losses.sides import pair_outputs
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment, compute_dtype
 
@@ -31,17 +31,6 @@ if TYPE_CHECKING:
 LeCamForm = Literal["logits", "means"]
 Anchor = float | Tensor
 FORMS = ("logits", "means")
-
-
-def _paired_outputs(real: Logits, fake: Logits) -> tuple[list[Tensor], list[Tensor]]:
-    reals, fakes = as_outputs("real", real), as_outputs("fake", fake)
-    if len(reals) != len(fakes):
-        raise ValueError(
-            f"real and fake must hold the same number of outputs: got {len(reals)} real and "
-            f"{len(fakes)} fake."
-        )
-    check_same_device("fake", fakes[0], "real", reals[0])
-    return reals, fakes
 
 
 def _anchors(name: str, anchor: object, outputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -111,7 +100,7 @@ def lecam_regularization(
     """
     check_choice("form", form, FORMS)
     weight = check_weight("weight", weight)
-    reals, fakes = _paired_outputs(real, fake)
+    reals, fakes = pair_outputs(real, fake)
     real_anchors = _anchors("real_anchor", real_anchor, fakes)
     fake_anchors = _anchors("fake_anchor", fake_anchor, reals)
     if form == "means":
@@ -220,7 +209,7 @@ class LeCam(Float32State):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def forward(self, real: Logits, fake: Logits) -> Tensor:
-        reals, fakes = _paired_outputs(real, fake)
+        reals, fakes = pair_outputs(real, fake)
         if len(reals) != self.outputs:
             raise ValueError(
                 f"real: expected {self.outputs} outputs, which this LeCam keeps averages of, got "

@@ -28,8 +28,10 @@ def check_group(loss: Loss, group: object) -> None:
         )
 
 
-def pair_outputs(real: object, fake: object, loss: Loss) -> tuple[list[Tensor], list[Tensor]]:
-    """Both sides' logits as lists that fit each other."""
+def pair_outputs(
+    real: object, fake: object, loss: Loss | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Both sides' logits as lists that fit each other, and the loss."""
     reals, fakes = as_outputs("real", real), as_outputs("fake", fake)
     if len(reals) != len(fakes):
         raise ValueError(
@@ -37,7 +39,7 @@ def pair_outputs(real: object, fake: object, loss: Loss) -> tuple[list[Tensor], 
             f"{len(fakes)} fake."
         )
     check_same_device("fake", fakes[0], "real", reals[0])
-    if loss.relativistic == "paired":
+    if loss is not None and loss.relativistic == "paired":
         for k, (r, f) in enumerate(zip(reals, fakes)):
             if r.shape != f.shape:
                 raise ValueError(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from toolkit_codebases import assert_same
 from torch import Tensor, nn
 
 from ganloss_fast.compat import tf_gan
@@ -39,16 +40,6 @@ def bce(x: Tensor, label: float, smoothing: float = 0.0) -> Tensor:
 
 def sides(dtype: torch.dtype = torch.float64) -> list[Tensor]:
     return [torch.randn(4, 3, dtype=dtype).requires_grad_() for _ in range(2)]
-
-
-def assert_same(ours: Tensor, plain: Tensor, inputs: list[Tensor]) -> None:
-    assert ours.shape == plain.shape
-    torch.testing.assert_close(ours, plain)
-    along = torch.randn_like(plain)
-    options = {"allow_unused": True, "retain_graph": True, "materialize_grads": True}
-    mine = torch.autograd.grad(ours, inputs, along, **options)
-    for a, b in zip(mine, torch.autograd.grad(plain, inputs, along, **options)):
-        torch.testing.assert_close(a, b)
 
 
 MAP = torch.tensor([[0.0, 2.0, 1.0], [0.5, 0.0, 0.0], [1.0, 1.0, 3.0], [0.0, 0.0, 1.0]])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from toolkit_codebases import assert_same
 from torch import Tensor, nn
 
 from ganloss_fast.compat import torchgan
@@ -17,16 +18,6 @@ BOTH = (torch.float32, torch.float64)
 
 def leaves(count: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     return [torch.randn(4, 1, 2, 2, dtype=dtype).requires_grad_() for _ in range(count)]
-
-
-def assert_same(ours: Tensor, plain: Tensor, inputs: list[Tensor]) -> None:
-    assert ours.shape == plain.shape
-    torch.testing.assert_close(ours, plain)
-    along = torch.randn_like(plain)
-    options = {"allow_unused": True, "retain_graph": True, "materialize_grads": True}
-    mine = torch.autograd.grad(ours, inputs, along, **options)
-    for a, b in zip(mine, torch.autograd.grad(plain, inputs, along, **options)):
-        torch.testing.assert_close(a, b)
 
 
 def bce(x: Tensor, target: float, reduction: str) -> Tensor:

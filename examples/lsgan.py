@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ganloss_fast as gf
-from demo.networks import LATENT_SIZE, build_critic, build_generator
-from examples import setting
+from examples import photographs, setting
 
 
 class Reference:
@@ -29,7 +28,9 @@ class Reference:
         loss.backward()
         return loss
 
-    def generator_backward(self, critic: nn.Module, generator: nn.Module, fake: Tensor) -> Tensor:
+    def generator_backward(
+        self, critic: nn.Module, generator: nn.Module, real: Tensor, fake: Tensor
+    ) -> Tensor:
         logits = critic(fake)
         loss = F.mse_loss(logits, torch.ones_like(logits))
         loss.backward()
@@ -44,7 +45,9 @@ class Fast:
         loss.backward()
         return loss
 
-    def generator_backward(self, critic: nn.Module, generator: nn.Module, fake: Tensor) -> Tensor:
+    def generator_backward(
+        self, critic: nn.Module, generator: nn.Module, real: Tensor, fake: Tensor
+    ) -> Tensor:
         loss = gf.generator_loss(critic(fake), "least_squares")
         gf.generator_backward(loss, generator)  # no weight gradients of the critic
         return loss
@@ -53,30 +56,9 @@ class Fast:
 def main(arguments: Sequence[str] | None = None) -> setting.Log:
     options = setting.start(setting.parser(__doc__, steps=300, batch=32, size=32), arguments)
     losses = {"reference": Reference, "fast": Fast}[options.losses]()
-    crops = setting.photographs(options.size)
-    critic, generator = build_critic(options.size, 32), build_generator(options.size, 32)
-    to_critic = torch.optim.Adam(critic.parameters(), 2e-4, betas=(0.5, 0.999))
-    to_generator = torch.optim.Adam(generator.parameters(), 5e-4, betas=(0.5, 0.999))
-    log = setting.Log(options.steps)
-
-    for _ in range(options.steps):
-        real = setting.draw(crops, options.batch)
-        fake = generator(torch.randn(options.batch, LATENT_SIZE))
-        to_critic.zero_grad()
-        critic_loss = losses.critic_backward(critic, real, fake.detach())
-        to_critic.step()
-
-        to_generator.zero_grad()
-        generator_loss = losses.generator_backward(critic, generator, fake)
-        to_generator.step()
-        log.add(critic=critic_loss, generator=generator_loss)
-
-    panels = {
-        "photographs": setting.images(setting.draw(crops, 64)),
-        "generated": setting.images(generator(torch.randn(64, LATENT_SIZE))),
-    }
-    log.draw(options.picture, f"LSGAN, {options.steps} steps, {options.losses}", panels)
-    return log
+    return photographs.train(
+        options, losses, "LSGAN", critic_rate=2e-4, generator_rate=5e-4, betas=(0.5, 0.999)
+    )
 
 
 if __name__ == "__main__":

@@ -52,11 +52,12 @@ class Fast:
 
     def critic_backward(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         real = real.requires_grad_()
-        real_logits = critic(real)
+        # The same logits, on a graph whose backward serves the loss and the penalty at once.
+        real_logits, r1 = gf.logits_and_penalty(critic(real), real, gf.R1(GAMMA))
         loss = gf.discriminator_loss(
             real_logits, critic(fake), self.loss, real_weight=0.5, fake_weight=0.5
         )
-        loss = loss + gf.penalty_from_logits(real_logits, real, gf.R1(GAMMA))
+        loss = loss + r1
         loss.backward()
         return loss
 

@@ -12,6 +12,7 @@ trio-bce, trio-wasserstein, trio-hinge
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import ganloss_fast as gf
-from demo.networks import LATENT_SIZE, build_critic, build_generator
-from examples import setting
+from examples import photographs, setting
 
 REAL_LABEL, REAL_WEIGHT, FAKE_WEIGHT = 0.9, 1.0, 0.5  # of weighted-bce
 CLIP = 0.03  # of trio-wasserstein
@@ -69,7 +69,9 @@ class Reference:
         loss.backward()
         return loss
 
-    def generator_backward(self, critic: nn.Module, generator: nn.Module, fake: Tensor) -> Tensor:
+    def generator_backward(
+        self, critic: nn.Module, generator: nn.Module, real: Tensor, fake: Tensor
+    ) -> Tensor:
         f = critic(fake)
         if self.loss in ("weighted-bce", "trio-bce"):
             loss = F.binary_cross_entropy_with_logits(f, torch.ones_like(f))
@@ -94,15 +96,24 @@ class Fast:
         loss.backward()
         return loss
 
-    def generator_backward(self, critic: nn.Module, generator: nn.Module, fake: Tensor) -> Tensor:
+    def generator_backward(
+        self, critic: nn.Module, generator: nn.Module, real: Tensor, fake: Tensor
+    ) -> Tensor:
         loss = gf.generator_loss(critic(fake), self.loss)
         gf.generator_backward(loss, generator)  # no weight gradients of the critic
         return loss
 
 
-def add_spectral_norm(layer: nn.Module) -> None:
-    if isinstance(layer, nn.Conv2d):
-        spectral_norm(layer)
+def add_spectral_norm(critic: nn.Module) -> None:
+    for layer in critic.modules():
+        if isinstance(layer, nn.Conv2d):
+            spectral_norm(layer)
+
+
+def clip(critic: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.clamp_(-CLIP, CLIP)
 
 
 def main(arguments: Sequence[str] | None = None) -> setting.Log:
@@ -110,36 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> setting.Log:
     parser.add_argument("--loss", choices=LOSSES, default="wgan-gp")
     options = setting.start(parser, arguments)
     losses = {"reference": Reference, "fast": Fast}[options.losses](options.loss)
-    crops = setting.photographs(options.size)
-    critic, generator = build_critic(options.size, 32), build_generator(options.size, 32)
+    steps: dict[str, Any] = {}
     if options.loss == "hinge-sn":
-        critic.apply(add_spectral_norm)
-    to_critic = torch.optim.Adam(critic.parameters(), 5e-4, betas=(0.0, 0.9))
-    to_generator = torch.optim.Adam(generator.parameters(), 5e-4, betas=(0.0, 0.9))
-    log = setting.Log(options.steps)
-
-    for _ in range(options.steps):
-        real = setting.draw(crops, options.batch)
-        fake = generator(torch.randn(options.batch, LATENT_SIZE))
-        to_critic.zero_grad()
-        critic_loss = losses.critic_backward(critic, real, fake.detach())
-        to_critic.step()
-        if options.loss == "trio-wasserstein":
-            with torch.no_grad():
-                for parameter in critic.parameters():
-                    parameter.clamp_(-CLIP, CLIP)
-
-        to_generator.zero_grad()
-        generator_loss = losses.generator_backward(critic, generator, fake)
-        to_generator.step()
-        log.add(critic=critic_loss, generator=generator_loss)
-
-    panels = {
-        "photographs": setting.images(setting.draw(crops, 64)),
-        "generated": setting.images(generator(torch.randn(64, LATENT_SIZE))),
-    }
-    log.draw(options.picture, f"{options.loss}, {options.steps} steps, {options.losses}", panels)
-    return log
+        steps["prepare"] = add_spectral_norm
+    if options.loss == "trio-wasserstein":
+        steps["after_critic_step"] = clip
+    return photographs.train(options, losses, options.loss, **steps)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import traceback
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import WORLD, in_two_processes
 
 import ganloss_fast as gf
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
 
-WORLD, STEPS = 2, 3
+STEPS = 3
 
 
 class Model(nn.Module):
@@ -107,9 +105,7 @@ def shared_norms(rank: int) -> gf.Balance:
     )
 
 
-def worker(rank: int, path: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=WORLD)
+def work(rank: int) -> dict:
     results = {}
     for name, (step, share) in CASES.items():
         torch.manual_seed(0)
@@ -126,15 +122,12 @@ def worker(rank: int, path: str) -> None:
         gf.generator_backward(model(batch(0, 0))[0].sum(), model)
     except ValueError as error:
         results["static"] = str(error)
-    torch.save(results, os.path.join(path, f"{rank}.pt"))
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def results() -> list[dict]:
-    with tempfile.TemporaryDirectory() as path:
-        mp.spawn(worker, (path,), nprocs=WORLD)
-        return [torch.load(os.path.join(path, f"{rank}.pt")) for rank in range(WORLD)]
+    return in_two_processes(work)
 
 
 @pytest.mark.parametrize("name", CASES)

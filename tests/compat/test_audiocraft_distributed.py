@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from drop_in_cases import maps_and_logits
 from torch import nn
+from two_processes import WORLD, in_two_processes
 
 from ganloss_fast.compat import audiocraft as ac
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
-
-WORLD = 2
 
 
 def audio(rank: int) -> torch.Tensor:
@@ -54,18 +49,13 @@ def trained(seed: int, rank: int) -> tuple[list[torch.Tensor], torch.Tensor]:
     return [t.detach() for t in judge.state_dict().values()], x.grad
 
 
-def worker(rank: int, path: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=WORLD)
-    torch.save(trained(seed=rank, rank=rank), os.path.join(path, f"{rank}.pt"))
-    dist.destroy_process_group()
+def work(rank: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    return trained(seed=rank, rank=rank)
 
 
 @pytest.fixture(scope="module")
 def results() -> list:
-    with tempfile.TemporaryDirectory() as path:
-        mp.spawn(worker, (path,), nprocs=WORLD)
-        return [torch.load(os.path.join(path, f"{rank}.pt")) for rank in range(WORLD)]
+    return in_two_processes(work)
 
 
 def test_adversaries_begin_as_the_first_and_move_by_the_mean_gradient(results):

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +10,10 @@ import torch.distributed as dist
 from oracle import assert_close
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import WORLD, in_two_processes
 
 import ganloss_fast as gf
 
-WORLD = 2
 BATCH = 6  # of one process
 AVERAGE_LOSSES = [loss(relativistic="average") for loss in (gf.BCE, gf.Hinge, gf.LeastSquares)]
 STEPS = ["critic", "generator"] + [
@@ -105,36 +101,16 @@ def all_steps(
     return results
 
 
-def work(rank: int, folder: Path) -> None:
-    """What one process does: its share of the batch, and its gradients to a file."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), WORLD)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
+def work(rank: int) -> dict[str, list[Tensor]]:
+    """The gradients of one process, from its share of the batch."""
     generator, critic = (DistributedDataParallel(network) for network in networks())
     share = {name: t[rank * BATCH : (rank + 1) * BATCH] for name, t in batch().items()}
-    results = all_steps(generator, critic, **share, group=dist.group.WORLD)
-    torch.save(results, folder / f"gradients-{rank}.pt")
-    dist.destroy_process_group()
+    return all_steps(generator, critic, **share, group=dist.group.WORLD)
 
 
 @pytest.fixture(scope="module")
-def gradients_of_processes(tmp_path_factory) -> list[list[Tensor]]:
-    folder = tmp_path_factory.mktemp("distributed")
-    tests = Path(__file__).parents[1]
-    path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder)],
-            env={**os.environ, "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(WORLD)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
-    return [torch.load(folder / f"gradients-{rank}.pt") for rank in range(WORLD)]
+def gradients_of_processes() -> list[dict[str, list[Tensor]]]:
+    return in_two_processes(work)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -192,7 +168,3 @@ def test_only_average_losses_take_a_process_group(group_of_one):
     for loss in ("bce", gf.Hinge(relativistic="paired")):
         with pytest.raises(ValueError, match=r"^process_group: only relativistic='average'"):
             gf.discriminator_loss(torch.zeros(2), torch.zeros(2), loss, process_group=group_of_one)
-
-
-if __name__ == "__main__":
-    work(int(sys.argv[1]), Path(sys.argv[2]))

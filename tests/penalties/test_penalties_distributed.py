@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import traceback
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import WORLD, in_two_processes
 
 import ganloss_fast as gf
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
 
-WORLD = 2
 STEPS = 3
 
 
@@ -136,9 +133,7 @@ CASES = {
 LAST_BIAS = "penalty only, stock zeros"
 
 
-def worker(rank: int, path: str, errors: list | None = None) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=WORLD)
+def work(rank: int) -> dict:
     results = {}
     for name, (loss, critic_options, ddp_options) in CASES.items():
         torch.manual_seed(0)
@@ -152,15 +147,12 @@ def worker(rank: int, path: str, errors: list | None = None) -> None:
         train(DistributedDataParallel(Critic()), penalty_with_stock_zeros, [rank])
     except RuntimeError as error:
         results[LAST_BIAS] = [str(error)]
-    torch.save(results, os.path.join(path, f"{rank}.pt"))
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def results() -> list[dict]:
-    with tempfile.TemporaryDirectory() as path:
-        mp.spawn(worker, (path,), nprocs=WORLD)
-        return [torch.load(os.path.join(path, f"{rank}.pt")) for rank in range(WORLD)]
+    return in_two_processes(work)
 
 
 def test_stock_zeros_leave_the_reducer_waiting_for_the_last_bias(results):

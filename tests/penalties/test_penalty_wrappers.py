@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import WORLD, in_two_processes
 
 import ganloss_fast as gf
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
-
-WORLD = 2
 
 
 def make() -> nn.Module:
@@ -65,9 +60,7 @@ def approximate(critic: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return gf.approximate_r1_penalty(critic, x, 0.1, seed=torch.tensor(4))
 
 
-def worker(rank: int, path: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=WORLD)
+def work(rank: int) -> tuple[dict, dict]:
     said = {}
     for wrapper, wrap in WRAPPERS.items():
         for name, penalise in EXACT.items():
@@ -89,15 +82,12 @@ def worker(rank: int, path: str) -> None:
     latents = torch.randn(6, 4, requires_grad=True)
     gf.r2_penalty(nn.Sequential(critic, nn.Tanh()), generator(latents)).backward()
     said["generator"] = str(latents.grad is not None)
-    torch.save((said, gradients), os.path.join(path, f"{rank}.pt"))
-    dist.destroy_process_group()
+    return said, gradients
 
 
 @pytest.fixture(scope="module")
 def results() -> list[tuple[dict, dict]]:
-    with tempfile.TemporaryDirectory() as path:
-        mp.spawn(worker, (path,), nprocs=WORLD)
-        return [torch.load(os.path.join(path, f"{rank}.pt")) for rank in range(WORLD)]
+    return in_two_processes(work)
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-12}
 DTYPES = (torch.float32, torch.float64)
@@ -187,6 +188,26 @@ def assert_trains_alike(
     assert (actual[0] - start[0]).abs().max() > 1e-3, "nothing was trained"
     for a, w in zip(actual, wanted, strict=True):
         assert_near(a, w, tolerance)
+
+
+def one_sided_loss(mode, x, is_real, is_disc, labels=(1.0, 0.0), weight=1.0):
+    """The criterion of BasicSR and of mmagic, written out."""
+    target = torch.full_like(x, labels[0] if is_real else labels[1])
+    if mode == "vanilla":
+        loss = F.binary_cross_entropy_with_logits(x, target)
+    elif mode == "lsgan":
+        loss = F.mse_loss(x, target)
+    elif mode == "l1":
+        loss = F.l1_loss(x, target)
+    elif mode == "wgan":
+        loss = -x.mean() if is_real else x.mean()
+    elif mode in ("wgan_softplus", "wgan-logistic-ns"):
+        loss = F.softplus(-x if is_real else x, threshold=40).mean()
+    elif is_disc:
+        loss = F.relu(1 - x if is_real else 1 + x).mean()
+    else:
+        loss = -x.mean()
+    return loss if is_disc else loss * weight
 
 
 def one_sided_step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ganloss_fast.bench import hifigan, plain
 from ganloss_fast.bench.steps.training import Training, forms, moved
-from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, Contender
+from ganloss_fast.bench.workload import Contender
 from ganloss_fast.compat import dac as compat_dac
 from ganloss_fast.compat import hifigan as compat_hifigan
 from ganloss_fast.compat import parallel_wavegan as compat_pwg
@@ -91,12 +92,13 @@ def hifigan_step(
         return of_d, moved(t.of_generator, t.generator)
 
     training = Training(hifigan.build_generator(), discriminators, _batch(samples))
-    steps = {
-        EAGER: written,
-        DROP_IN: lambda t: with_compat(t, helpers=False),
-        HELPERS: lambda t: with_compat(t, helpers=True),
-    }
-    return forms(training, device, steps)
+    return forms(
+        training,
+        device,
+        written,
+        partial(with_compat, helpers=False),
+        partial(with_compat, helpers=True),
+    )
 
 
 # ---- ParallelWaveGAN ---------------------------------------------------------------------------
@@ -173,12 +175,13 @@ def parallel_wavegan_step(
         return moved(t.of_discriminator, t.discriminator), of_g
 
     training = Training(hifigan.build_generator(), Periods(width), _batch(samples))
-    steps = {
-        EAGER: written,
-        DROP_IN: lambda t: with_compat(t, helpers=False),
-        HELPERS: lambda t: with_compat(t, helpers=True),
-    }
-    return forms(training, device, steps)
+    return forms(
+        training,
+        device,
+        written,
+        partial(with_compat, helpers=False),
+        partial(with_compat, helpers=True),
+    )
 
 
 # ---- DAC ---------------------------------------------------------------------------------------
@@ -219,9 +222,10 @@ def dac_step(device: torch.device, samples: int = 4096, width: int = 16) -> dict
         return of_d, moved(t.of_generator, t.generator)
 
     training = Training(hifigan.build_generator(), Periods(width), _batch(samples))
-    steps = {
-        EAGER: written,
-        DROP_IN: lambda t: with_compat(t, helpers=False),
-        HELPERS: lambda t: with_compat(t, helpers=True),
-    }
-    return forms(training, device, steps)
+    return forms(
+        training,
+        device,
+        written,
+        partial(with_compat, helpers=False),
+        partial(with_compat, helpers=True),
+    )

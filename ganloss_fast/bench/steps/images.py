@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ganloss_fast.balancing.backward import balanced_backward
 from ganloss_fast.bench import plain
 from ganloss_fast.bench.steps.training import Training, forms, moved
-from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, Contender
+from ganloss_fast.bench.workload import Contender
 from ganloss_fast.compat import basicsr as compat_basicsr
 from ganloss_fast.compat import taming as compat_taming
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
@@ -95,12 +95,13 @@ def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[s
     perceptual = _convolutions(width, 4).requires_grad_(False)
     batch = {"real": torch.randn(2, 3, size, size)}
     training = Training(_convolutions(width, 4), _patchgan(width), batch, perceptual)
-    steps = {
-        EAGER: lambda t: step(t, compat=False),
-        DROP_IN: lambda t: step(t, compat=True),
-        HELPERS: balanced,
-    }
-    return forms(training, device, steps)
+    return forms(
+        training,
+        device,
+        lambda t: step(t, compat=False),
+        lambda t: step(t, compat=True),
+        balanced,
+    )
 
 
 # ---- ESRGAN ------------------------------------------------------------------------------------
@@ -157,9 +158,10 @@ def esrgan_step(device: torch.device, size: int = 64, width: int = 32) -> dict[s
     criterion = compat_basicsr.GANLoss("vanilla")
     batch = {"real": torch.randn(2, 3, size, size), "small": torch.randn(2, 3, size, size)}
     training = Training(_convolutions(width // 2, 2), _patchgan(width), batch)
-    steps = {
-        EAGER: lambda t: step(t, written_loss),
-        DROP_IN: lambda t: step(t, criterion),
-        HELPERS: shared,
-    }
-    return forms(training, device, steps)
+    return forms(
+        training,
+        device,
+        lambda t: step(t, written_loss),
+        lambda t: step(t, criterion),
+        shared,
+    )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ganloss_fast.bench import plain
 from ganloss_fast.bench.steps.training import Step, Training, forms, moved
-from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, Contender
+from ganloss_fast.bench.workload import Contender
 from ganloss_fast.compat.ctgan import Discriminator
 from ganloss_fast.compat.pytorch_gan import compute_gradient_penalty
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
@@ -32,7 +32,9 @@ def _perceptron(widths: Sequence[int], normalised: bool) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
-def _steps(critic_iterations: int, as_written: Penalty, of_drop_in: Penalty) -> dict[str, Step]:
+def _steps(
+    critic_iterations: int, as_written: Penalty, of_drop_in: Penalty
+) -> tuple[Step, Step, Step]:
     def step(t: Training, penalty: Penalty, compat: bool, helpers: bool) -> Sequence[Tensor]:
         real, noise = t.batch["real"], t.batch["noise"]
         for _ in range(critic_iterations):
@@ -59,11 +61,11 @@ def _steps(critic_iterations: int, as_written: Penalty, of_drop_in: Penalty) -> 
             loss.backward()
         return of_d, moved(t.of_generator, t.generator)
 
-    return {
-        EAGER: lambda t: step(t, as_written, compat=False, helpers=False),
-        DROP_IN: lambda t: step(t, of_drop_in, compat=True, helpers=False),
-        HELPERS: lambda t: step(t, of_drop_in, compat=True, helpers=True),
-    }
+    return (
+        lambda t: step(t, as_written, compat=False, helpers=False),
+        lambda t: step(t, of_drop_in, compat=True, helpers=False),
+        lambda t: step(t, of_drop_in, compat=True, helpers=True),
+    )
 
 
 def _penalty_of_wgan_gp(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
@@ -86,7 +88,7 @@ def wgan_gp_step(device: torch.device, width: int = 512, batch: int = 64) -> dic
     critic = _perceptron([784, width, width // 2, 1], normalised=False)
     tensors = {"real": torch.randn(batch, 784), "noise": torch.randn(batch, 100)}
     steps = _steps(5, _penalty_of_wgan_gp, of_drop_in)
-    return forms(Training(generator, critic, tensors), device, steps)
+    return forms(Training(generator, critic, tensors), device, *steps)
 
 
 PACK = 10
@@ -117,4 +119,4 @@ def ctgan_step(device: torch.device, rows: int = 500, columns: int = 150) -> dic
     critic = Discriminator(columns, (256, 256), PACK)
     tensors = {"real": torch.randn(rows, columns), "noise": torch.randn(rows, 128)}
     steps = _steps(1, _penalty_of_ctgan, of_drop_in)
-    return forms(Training(generator, critic, tensors), device, steps)
+    return forms(Training(generator, critic, tensors), device, *steps)

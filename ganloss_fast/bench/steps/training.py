@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ganloss_fast.bench.workload import Contender
+from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, Contender
 
 
 @dataclass
@@ -36,9 +36,10 @@ def gradients(module: nn.Module) -> Tensor:
 
 
 def forms(
-    training: Training, device: torch.device, steps: Mapping[str, Step]
+    training: Training, device: torch.device, written: Step, drop_in: Step, with_helpers: Step
 ) -> dict[str, Contender]:
-    """The steps, each on a copy of the networks, and all with the same random numbers."""
+    """A step as its codebase writes it, with the drop-in alone, and with the step helpers too: each
+    on a copy of the networks, and all with the same random numbers."""
 
     def contender(step: Step) -> Contender:
         own = Training(
@@ -54,6 +55,7 @@ def forms(
 
         return work
 
+    steps = {EAGER: written, DROP_IN: drop_in, HELPERS: with_helpers}
     return {name: contender(step) for name, step in steps.items()}
 
 

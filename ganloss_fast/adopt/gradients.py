@@ -77,20 +77,21 @@ class Norms:
     eps: float = 0.0
 
 
-def penalty(expression: cst.BaseExpression, names: Names) -> tuple[Norms, str] | None:
-    """The norms and the penalty, for the mean of a function of norms."""
+def penalty(expression: cst.BaseExpression, names: Names) -> tuple[Norms, float] | None:
+    """The norms and their target, for the mean of squared distances of norms to a target."""
     inner = names.mean_of(bare(expression))
     if inner is None:
         return None
     base = names.square_of(inner)
     if isinstance(base, cst.BinaryOperation) and isinstance(base.operator, cst.Subtract):
         target, norms = number(base.right), _norms(_looked_up(base.left, names), names)
-        return None if target is None or norms is None else (norms, _written(norms, target))
+        return None if target is None or norms is None else (norms, target)
     norms = _sum_of_squares(inner, names)
-    return None if norms is None else (norms, _written(norms, 0.0))
+    return None if norms is None else (norms, 0.0)
 
 
-def _written(norms: Norms, target: float) -> str:
+def written(norms: Norms, target: float) -> str:
+    """The penalty as a value of ours."""
     if norms.per_sample and target == 0.0:
         return "gf.R1(gamma=2.0)"  # gamma / 2 times the mean square
     options = ["weight=1.0"]

@@ -142,25 +142,54 @@ def criteria_of(
     return found
 
 
+UNKNOWN = cst.Ellipsis()
+"""What a name stands for that is given no value of its own: a parameter, the target of a loop."""
+
+
 class _Assignments(cst.CSTVisitor):
-    """Every value that a name is given, and how often a name is read; in one scope, or in all."""
+    """Every value that a name is given in one scope, or in all, and how often it is read, in
+    functions inside of the scope too."""
 
     def __init__(self, scope: cst.CSTNode | None = None) -> None:
         self.scope = scope
         self.values: dict[str, list[cst.BaseExpression]] = {}
         self.uses: Counter[str] = Counter()
+        self._depth = 0  # of functions inside of the scope
 
-    def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:
-        return self.scope is None or node is self.scope
+    def _bind(self, target: cst.BaseExpression, value: cst.BaseExpression = UNKNOWN) -> None:
+        for name, part in _pairs(target, value):
+            if self.scope is None or self._depth == 0:
+                self.values.setdefault(code(name), []).append(part)
+            if isinstance(name, cst.Name):
+                self.uses[name.value] -= 1  # its place left of the sign is no use of it
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
+        self._depth += node is not self.scope
+
+    def leave_FunctionDef(self, original_node: cst.FunctionDef) -> None:
+        self._depth -= original_node is not self.scope
 
     def visit_Assign(self, node: cst.Assign) -> None:
         for target in node.targets:
-            for name, value in _pairs(target.target, node.value):
-                self.values.setdefault(code(name), []).append(value)
-                self.uses[code(name)] -= 1  # its place left of the sign is no use of it
+            self._bind(target.target, node.value)
+
+    def visit_AnnAssign(self, node: cst.AnnAssign) -> None:
+        self._bind(node.target, node.value or UNKNOWN)
 
     def visit_AugAssign(self, node: cst.AugAssign) -> None:
-        self.values.setdefault(code(node.target), []).append(node.value)
+        self.values.setdefault(code(node.target), []).append(UNKNOWN)  # it is read as well
+
+    def visit_NamedExpr(self, node: cst.NamedExpr) -> None:
+        self._bind(node.target)
+
+    def visit_Param(self, node: cst.Param) -> None:
+        self._bind(node.name)
+
+    def visit_For(self, node: cst.For) -> None:
+        self._bind(node.target)
+
+    def visit_AsName(self, node: cst.AsName) -> None:
+        self._bind(node.name)
 
     def visit_Name(self, node: cst.Name) -> None:
         self.uses[node.value] += 1
@@ -175,4 +204,4 @@ def _pairs(
     names = [element.value for element in target.elements]
     if isinstance(value, (cst.Tuple, cst.List)) and len(value.elements) == len(names):
         return list(zip(names, (element.value for element in value.elements)))
-    return [(name, value) for name in names]
+    return [(name, value if len(names) == 1 else UNKNOWN) for name in names]

@@ -224,7 +224,7 @@ class _Rewriter(cst.CSTTransformer):
         value.visit(finder)
         if not finder.found:
             return False
-        node, norms, written = finder.found[0]
+        node, norms, target = finder.found[0]
         between = list(body[first:last])
         made = [name for statement in between for name in targets(statement)]
         flat = any(
@@ -244,10 +244,9 @@ class _Rewriter(cst.CSTTransformer):
         if used_again.count or beside.count > own.count:
             self._leave(body[first], "the gradient is used for more than the penalty")
             return True
-        if flat and not norms.per_sample:
-            written = written.replace(', norm="channel"', "")
-            written = "gf.R1(gamma=2.0)" if "target=0" in written else written
-        call = f"gf.penalty_from_logits({gradient.logits}, {gradient.points}, {written})"
+        norms = replace(norms, per_sample=norms.per_sample or flat)
+        asked = gradients.written(norms, target)
+        call = f"gf.penalty_from_logits({gradient.logits}, {gradient.points}, {asked})"
         self._change(node, cst.parse_expression(call), "penalty")
         self._drop(between)
         return True
@@ -257,7 +256,7 @@ class _Rewriter(cst.CSTTransformer):
     def read_sum(self, expression: cst.BaseExpression, body: Sequence[cst.CSTNode], k: int) -> bool:
         """Whether an expression was rewritten, or is said to be left alone."""
         try:
-            for expandable in (self._expandable(expression, body, k), frozenset[str]()):
+            for expandable in (self._expandable(body, k), frozenset[str]()):
                 found = sums.summands(expression, self.names, expandable)
                 pair = sums.pairs(found)
                 if pair is not None and self._in_order(pair, body, k):
@@ -326,10 +325,8 @@ class _Rewriter(cst.CSTTransformer):
         assert isinstance(called, cst.Call)
         return replace(fake, content=replace(fake.content, logits=called))
 
-    def _expandable(
-        self, expression: cst.BaseExpression, body: Sequence[cst.CSTNode], k: int
-    ) -> frozenset[str]:
-        """Names that were assigned above, in this block, for this expression alone."""
+    def _expandable(self, body: Sequence[cst.CSTNode], k: int) -> frozenset[str]:
+        """Names that were assigned above, in this block, and are read once."""
         above = {name for statement in body[:k] for name in targets(statement)}
         return frozenset(
             name for name in above if name in self.names.assigned and self.names.uses[name] == 1
@@ -389,7 +386,7 @@ class _Penalties(cst.CSTVisitor):
     def __init__(self, names: Names) -> None:
         super().__init__()
         self._names = names
-        self.found: list[tuple[cst.Call, gradients.Norms, str]] = []
+        self.found: list[tuple[cst.Call, gradients.Norms, float]] = []
 
     def visit_Call(self, node: cst.Call) -> bool:
         found = gradients.penalty(node, self._names)

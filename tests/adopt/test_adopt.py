@@ -122,6 +122,10 @@ HEAD = "import torch\nimport torch.nn.functional as F\n"
         "g = torch.autograd.grad(y, a, v, create_graph=True)[0]\nx = g.pow(2).sum(1).mean()",
         "x = (a ** 2).mean()",
         "x = F.relu(1 - a).sum()",
+        "def step(a, t):\n    x = F.mse_loss(a, t)\n    t = torch.ones_like(a)\n    return x",
+        "t = torch.ones(3)\nfor t in targets:\n    x = F.mse_loss(a, t)",
+        "t, u = targets\nx = F.mse_loss(a, t)",
+        "c = torch.nn.MSELoss()\ndef step(c, a):\n    return c(a, torch.ones_like(a))",
     ],
 )
 def test_what_is_not_the_loss_stays(body):
@@ -135,6 +139,18 @@ def test_the_order_in_which_critics_run_is_kept():
     after = propose(source).after
     assert "discriminator_loss(fake=D(b), real=D(a), loss=" in after
     ast.parse(after)
+
+
+def test_what_an_inner_function_reads_stays():
+    source = HEAD + (
+        "def step(D, a, b):\n"
+        "    real = F.relu(1 - D(a)).mean()\n"
+        "    fake = F.relu(1 + D(b)).mean()\n"
+        "    def log():\n"
+        "        print(real.item())\n"
+        "    return real + fake, log\n"
+    )
+    assert "    real = " in propose(source).after
 
 
 def test_a_step_between_keeps_the_sides_apart():

@@ -100,6 +100,14 @@ def check_tensor(name: str, value: Any) -> Tensor:
     return value
 
 
+def check_loss(name: str, value: object) -> Tensor:
+    """A loss to walk back: a floating-point tensor of one element."""
+    loss = check_tensor(name, value)
+    if loss.numel() != 1:
+        raise ValueError(f"{name}: expected a tensor of one element, got {describe(value)}.")
+    return loss
+
+
 def _conversion(name: str, value: Tensor) -> str:
     if value.dtype.is_complex:  # .float() would drop the imaginary part
         return f"Pass real and imaginary parts, for example torch.view_as_real({name})."

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import Parameter
 
 from ganloss_fast._torch import run_by_dynamo
-from ganloss_fast.checks import check_flag, check_tensor, describe, warn_caller
+from ganloss_fast.checks import check_flag, check_loss, describe, warn_caller
 from ganloss_fast.graph_cut.rows import walk
 from ganloss_fast.penalties.critic.modules import is_power_iteration
 from ganloss_fast.penalties.critic.wrapped import is_sharded
@@ -45,10 +45,7 @@ def _refuse_to_be_traced() -> None:
 
 
 def _check_loss(loss: object) -> None:
-    tensor = check_tensor("loss", loss)
-    if tensor.numel() != 1:
-        raise ValueError(f"loss: expected a tensor of one element, got {describe(loss)}.")
-    if not tensor.requires_grad:
+    if not check_loss("loss", loss).requires_grad:
         raise ValueError("loss: it requires no grad; there is nothing to walk back.")
 
 

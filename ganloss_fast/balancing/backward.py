@@ -22,7 +22,7 @@ from ganloss_fast.balancing.loss_graph import (
     warn_of_compiled_layer,
 )
 from ganloss_fast.balancing.rules import AdaptiveWeight, GradientShares, NormAverages, Rule
-from ganloss_fast.checks import Weight, check_tensor, check_weight, describe, quoted
+from ganloss_fast.checks import Weight, check_loss, check_tensor, check_weight, describe, quoted
 from ganloss_fast.losses.distributed import check_process_group
 from ganloss_fast.ops.terms import compute_dtype
 
@@ -53,11 +53,6 @@ def _refuse_to_be_traced() -> None:
     )
 
 
-def _check_loss(name: str, loss: object) -> None:
-    if check_tensor(name, loss).numel() != 1:
-        raise ValueError(f"{name}: expected a tensor of one element, got {describe(loss)}.")
-
-
 def _named_losses(losses: object) -> dict[str, Tensor]:
     """The losses by the name that errors call them."""
     if isinstance(losses, Mapping):
@@ -72,8 +67,7 @@ def _named_losses(losses: object) -> dict[str, Tensor]:
     if not named:
         raise ValueError("losses: expected at least one loss, got none.")
     for name, loss in named.items():
-        _check_loss(name, loss)
-        if not loss.requires_grad:
+        if not check_loss(name, loss).requires_grad:
             raise ValueError(f"{name}: it requires no grad. Leave out what is constant.")
     return named
 
@@ -316,7 +310,7 @@ def balanced_backward(
     if last_layer is not None:
         check_tensor("last_layer", last_layer)
     if extra_loss is not None:
-        _check_loss("extra_loss", extra_loss)
+        check_loss("extra_loss", extra_loss)
     if process_group is not None:
         check_process_group(process_group)
     learning = extra_loss if extra_loss is not None and extra_loss.requires_grad else None

@@ -36,6 +36,11 @@ class NormAverages(NamedTuple):
         return self.total / self.steps
 
 
+def _scaled_each(weights: Sequence[Weight], factors: Sequence[Tensor]) -> Tensor:
+    """[L], of L weights and as many 0-d factors."""
+    return torch.stack([scaled(weight, factor) for weight, factor in zip(weights, factors)])
+
+
 @dataclass(frozen=True)
 class AdaptiveWeight:
     """The adaptive weight of VQGAN (Esser et al., 2021): every loss as strong as the first.
@@ -67,9 +72,8 @@ class AdaptiveWeight:
             below = norms.clamp(min=self.epsilon)
         else:
             below = norms + self.epsilon
-        first, *ratios = (norms[0] / below).clamp(0.0, self.largest).unbind()
-        factors = [torch.ones_like(first), *ratios]
-        return torch.stack([scaled(weight, factor) for weight, factor in zip(wanted, factors)])
+        _, *ratios = (norms[0] / below).clamp(0.0, self.largest).unbind()
+        return _scaled_each(wanted, [torch.ones_like(norms[0]), *ratios])
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,10 @@ class GradientShares:
     def weigh(self, averages: Tensor, wanted: Sequence[Weight]) -> Tensor:
         """The weights [L] of losses whose gradients have these norms [L] on average."""
         if not self.rescale:
-            factors, shares = torch.ones_like(averages), list(wanted)
-        else:
-            factors, whole = self.total_norm / (self.epsilon + averages), sum(wanted)
-            shares = [weight / whole for weight in wanted]
-        return torch.stack([scaled(share, part) for share, part in zip(shares, factors.unbind())])
+            return _scaled_each(wanted, torch.ones_like(averages).unbind())
+        whole = sum(wanted)
+        shares = [weight / whole for weight in wanted]
+        return _scaled_each(shares, (self.total_norm / (self.epsilon + averages)).unbind())
 
 
 Rule = AdaptiveWeight | GradientShares

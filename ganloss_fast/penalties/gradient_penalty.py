@@ -28,7 +28,7 @@ from ganloss_fast.penalties.critic.gradient import (
     scales,
     unscaled,
 )
-from ganloss_fast.penalties.penalty_call import Mask, PenaltyCall
+from ganloss_fast.penalties.penalty_call import Mask, PenaltyCall, penalty_call
 from ganloss_fast.penalties.points import Alpha, Samples, Where, as_samples, penalty_points
 from ganloss_fast.penalties.table import R1, NormPenalty, PenaltyLike, Published, resolve_penalty
 
@@ -49,10 +49,6 @@ def _penalty_at(points: Sequence[Tensor], call: CriticCall, penalty: PenaltyCall
     if call.how.chunk_size is None:
         return _details_at(points, call, penalty).penalty
     return chunked.penalty_in_chunks(points, call, penalty, call.how.chunk_size)
-
-
-def _penalty_call(penalty: NormPenalty, weight: Weight | None, mask: Mask) -> PenaltyCall:
-    return PenaltyCall(penalty, penalty.weight if weight is None else weight, mask)
 
 
 def _points(
@@ -159,7 +155,7 @@ def gradient_penalty(
             attention, or :func:`approximate_r1_penalty`.
     """
     row = resolve_penalty(penalty)
-    asked = _penalty_call(row.penalty, weight, mask)
+    asked = penalty_call(row.penalty, weight, mask)
     call = critic_call(critic, critic_args, inv_scale, how)
     return _penalty_at(_points(row, real, fake, at, alpha, rng), call, asked)
 
@@ -190,7 +186,7 @@ def gradient_penalty_details(
         each input.
     """
     row = resolve_penalty(penalty)
-    asked = _penalty_call(row.penalty, weight, mask)
+    asked = penalty_call(row.penalty, weight, mask)
     call = critic_call(critic, critic_args, inv_scale, how)
     if call.how.chunk_size is not None:
         raise ValueError(
@@ -217,7 +213,7 @@ def _at_inputs(
             "for another one."
         )
     call = critic_call(critic, critic_args, inv_scale, how)
-    return _penalty_at(as_samples("inputs", inputs), call, _penalty_call(value, weight, mask))
+    return _penalty_at(as_samples("inputs", inputs), call, penalty_call(value, weight, mask))
 
 
 def r1_penalty(
@@ -358,7 +354,7 @@ def penalty_from_logits(
     Raises:
         ValueError: if ``inputs`` do not require grad, or the logits do not depend on them.
     """
-    asked = _penalty_call(resolve_penalty(penalty).penalty, weight, mask)
+    asked = penalty_call(resolve_penalty(penalty).penalty, weight, mask)
     call, outputs, points = logits_given(
         logits, inputs, output_weights, logit_reduction, inv_scale, how
     )
@@ -385,6 +381,6 @@ def penalty_from_grads(
 
     See :func:`gradient_penalty` for the other arguments.
     """
-    asked = _penalty_call(resolve_penalty(penalty).penalty, weight, mask)
+    asked = penalty_call(resolve_penalty(penalty).penalty, weight, mask)
     gradients = as_samples("grads", grads)
     return asked(unscaled(gradients, scales(inv_scale, gradients[0])[1]))

@@ -144,6 +144,11 @@ class PenaltyCall:
         return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared_norms).sqrt())
 
 
+def penalty_call(penalty: NormPenalty, weight: Weight | None, mask: Mask) -> PenaltyCall:
+    """The arguments of a public function, checked; without a weight the penalty's own counts."""
+    return PenaltyCall(penalty, penalty.weight if weight is None else weight, mask)
+
+
 def _expanded(mask: Tensor, sample: Tensor) -> Tensor:
     check_same_device("mask", mask, "the samples", sample)
     try:

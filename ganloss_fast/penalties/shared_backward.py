@@ -22,7 +22,7 @@ from ganloss_fast.penalties.critic.gradient import (
     with_graph_cut,
 )
 from ganloss_fast.penalties.gradient_penalty import UNRELATED, logits_given
-from ganloss_fast.penalties.penalty_call import Mask, PenaltyCall
+from ganloss_fast.penalties.penalty_call import Mask, penalty_call
 from ganloss_fast.penalties.points import Samples
 from ganloss_fast.penalties.table import PenaltyLike, resolve_penalty
 
@@ -144,8 +144,7 @@ def logits_and_penalty(
         As :func:`penalty_from_logits`. NotImplementedError: in a backward with
         ``create_graph=True``; :func:`penalty_from_logits` has that third derivative.
     """
-    row = resolve_penalty(penalty).penalty
-    asked = PenaltyCall(row, row.weight if weight is None else weight, mask)
+    asked = penalty_call(resolve_penalty(penalty).penalty, weight, mask)
     call, outputs, points = logits_given(logits, inputs, inv_scale=inv_scale, how=how)
     shared = shared_gradients(call, outputs, points, UNRELATED)
     value = shared.gradients.signalled(asked(shared.gradients.gradients))

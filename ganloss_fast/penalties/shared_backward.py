@@ -63,16 +63,18 @@ def shared_gradients(
     refusal = _asked_otherwise(call.how) or shared_backward.why_not(logits, points)
     if refusal:
         return alone(refusal)
+    shared = shared_backward.begin(logits[0], points)
+    record = shared_backward.record_of(shared)
+    record.calls += 1
+    if refusal := shared.refusal or record.refusal:
+        return alone(refusal)
     signal = None
     if not second_order.are_known_finite([*logits, *points]):
         signal = second_order.finite_signal([*logits, *points], compute_dtype(points[0].dtype))
-    shared = shared_backward.begin(logits[0], points)
-    refusal, rows_signal = shared_backward.rows_signal(shared)
     if signal is not None and second_order.is_known_nonfinite(signal):
-        refusal = "there is an inf or NaN"
-    record = shared_backward.record_of(shared)
-    record.calls += 1
-    if refusal := shared.refusal or record.refusal or refusal:
+        return alone("there is an inf or NaN")
+    refusal, rows_signal = shared_backward.rows_signal(shared)
+    if refusal:
         return alone(refusal)
 
     gradients = tuple(shared.gradients(directions[0]))

@@ -114,7 +114,8 @@ def look(shared: _C.SharedBackward, record: Record, logits: Tensor, directions: 
 
 
 def distinct_powers(count: int, seed: int) -> Tensor:
-    """[count]: 1, 1/2, 1/4, 1/8, 1/16 and their negatives, neighbours in the draw all different.
-    None is larger than 1: a loss scale fills the range of float16."""
+    """[count]: 1, 1/2, 1/4, 1/8, 1/16 and their negatives in random order; up to ten samples get
+    ten different ones, more share these evenly. None is larger than 1: a loss scale fills the range
+    of float16."""
     place = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return torch.exp2(-(place % 5).float()) * (1 - 2 * (place // 5 % 2))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
 import torch.nn.functional as F
 from convolutions import CountConvolutions
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import ganloss_fast as gf
 from ganloss_fast import backends
@@ -189,14 +191,12 @@ def test_under_saved_tensor_hooks(context):
     critic, x = filtered("depthwise")
 
     def run(how: str) -> list[Tensor | None]:
-        critic.zero_grad()
-        forward = critic
-        if context == "checkpoint":
-            forward = lambda z: torch.utils.checkpoint.checkpoint(critic, z, use_reentrant=False)  # noqa: E731
-            gf.r1_penalty(forward, x, how=gf.Differentiation(graph_cut=how)).backward()
-        else:
+        if context == "save_on_cpu":
             with torch.autograd.graph.save_on_cpu():
-                gf.r1_penalty(forward, x, how=gf.Differentiation(graph_cut=how)).backward()
+                return penalty_gradients(critic, x, how)
+        critic.zero_grad()
+        forward = functools.partial(checkpoint, critic, use_reentrant=False)
+        gf.r1_penalty(forward, x, how=gf.Differentiation(graph_cut=how)).backward()
         return [p.grad for p in critic.parameters()]
 
     assert_same(run("auto"), run("off"))

@@ -266,9 +266,9 @@ def test_where_looking_waits_another_order_makes_nan(monkeypatch, in_order):
 
 def test_a_critic_is_looked_at_once(monkeypatch):
     looks = []
-    compare = shared_backward.distinct_powers
+    draw = shared_backward.distinct_powers
     monkeypatch.setattr(
-        shared_backward, "distinct_powers", lambda *args: looks.append(args) or compare(*args)
+        shared_backward, "distinct_powers", lambda *args: looks.append(args) or draw(*args)
     )
     critic = dcgan(4, 16)
     for samples in (3, 3, 3, 4, 3):

@@ -135,7 +135,7 @@ const Edge* recorded_edge(Node& node) {
 }
 
 // A hook of somebody else: a tensor hook, retain_grad, a module's full backward hook.
-bool has_hook(Node& node) {
+bool has_foreign_hook(Node& node) {
   if (!node.tensor_pre_hooks().empty() || !node.retains_grad_hooks().empty()) return true;
   for (const auto& hook : node.pre_hooks())
     if (!dynamic_cast<CutRecord*>(hook.get())) return true;
@@ -197,7 +197,7 @@ struct ZeroNode final : Node {
       return found != asked->end() && found->second.captures_ && !found->second.captures_->empty();
     };
     for (const NodeHandle& node : inside)
-      if (has_hook(*node) || is_asked_for(node.get())) return true;
+      if (has_foreign_hook(*node) || is_asked_for(node.get())) return true;
     return false;
   }
 };

@@ -9,6 +9,7 @@
 #include <typeinfo>
 
 #include "constant_weight.h"
+#include "hooks.h"
 #include "kernel_choice.h"
 #include "weight_gradient.h"
 
@@ -26,12 +27,6 @@ StandInProof& stand_in_proof() {
 
 bool is_convolution(const Node& node) {
   return typeid(node) == typeid(torch::autograd::generated::ConvolutionBackwardBackward0);
-}
-
-// A node with a hook has to run for it.
-bool has_hook(Node& node) {
-  return !node.tensor_pre_hooks().empty() || !node.retains_grad_hooks().empty() ||
-         !node.pre_hooks().empty() || !node.post_hooks().empty();
 }
 
 // Of an image without elements stock sends nothing on, not even zeros.
@@ -53,7 +48,8 @@ bool Replacements::is_proven(const char* node) {
 }
 
 NodeHandle Replacements::replacement_of(const NodeHandle& stock) {
-  if (has_hook(*stock) || is_empty(*stock)) return {};
+  if (has_hook(*stock)) return {};  // which the node has to run for
+  if (is_empty(*stock)) return {};
   if (NodeHandle node = without_weight_gradient(stock))
     return is_proven(kConstantConvolutionSecondOrder) ? node : NodeHandle();
   if (!fast_weights_ || !is_proven(kFastConvolutionSecondOrder)) return {};

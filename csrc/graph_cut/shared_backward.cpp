@@ -32,9 +32,9 @@
 #include <unordered_set>
 
 #include "graph_cut.h"
+#include "hooks.h"
 #include "main_gradient.h"
 #include "shared_node.h"
-#include "weight_gradient.h"
 
 namespace ganloss {
 
@@ -55,12 +55,6 @@ at::IntArrayRef shape_at(const Edge& edge) {
 bool has_shape(const Node& node) {
   const auto& output = node.input_metadata(0);
   return !output.was_default_constructed() && !output.is_nested_tensor();
-}
-
-// Somebody's hook, which would see the main loss's gradient in stock autograd.
-bool has_hook(Node& node) {
-  return !node.tensor_pre_hooks().empty() || !node.retains_grad_hooks().empty() ||
-         !node.pre_hooks().empty() || !node.post_hooks().empty();
 }
 
 void mix(uint64_t& hash, uint64_t value) {
@@ -155,6 +149,7 @@ void SharedBackward::visit(const NodeHandle& node) {
   if (!has_shape(*node)) return refuse_mixing(*node, Rows::kUnknown);
   const at::IntArrayRef output = shape_at(Edge(node, 0));
   for (const int64_t extent : output) mix(fingerprint_, extent);
+  // In stock autograd a hook would see the main loss's gradient.
   if (has_hook(*node)) return refuse(node->name() + " has a hook, of a tensor or a module");
   if (node->input_metadata(0).device() != logits_.device())
     return refuse("it lies on several devices");

@@ -8,11 +8,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 
-#include <algorithm>
 #include <limits>
 
 #include "main_gradient.h"
-#include "weight_gradient.h"
 
 namespace ganloss {
 

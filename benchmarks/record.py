@@ -22,8 +22,7 @@ from rich.table import Table
 
 from benchmarks import accuracy, penalties
 from benchmarks.penalty_workloads import workloads as penalty_workloads
-from ganloss_fast.bench import machine, runner, timing
-from ganloss_fast.bench.losses import LOSSES
+from ganloss_fast.bench import losses, machine, runner, timing
 from ganloss_fast.bench.recording import write_csv, write_json
 from ganloss_fast.bench.runner import Plan
 from ganloss_fast.bench.tables import time_text
@@ -32,7 +31,7 @@ from ganloss_fast.bench.workload import BASELINES, OURS, Workload
 
 ABOUT = __doc__.splitlines()[0]
 RESULTS = Path(__file__).resolve().parent / "results"
-WORKLOADS = (*LOSSES, *penalty_workloads())
+WORKLOADS = (*losses.WORKLOADS, *penalty_workloads())
 
 
 @dataclass(frozen=True)

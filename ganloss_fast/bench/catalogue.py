@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ganloss_fast.bench import curves, real
-from ganloss_fast.bench.losses import LOSSES
+from ganloss_fast.bench import curves, losses, real
 from ganloss_fast.bench.steps import catalogue as steps
 from ganloss_fast.bench.workload import Workload
 
 WORKLOADS: tuple[Workload, ...] = (
-    *LOSSES,
+    *losses.WORKLOADS,
     *real.WORKLOADS,
     *steps.WORKLOADS,
     *curves.WORKLOADS,

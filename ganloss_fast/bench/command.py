@@ -300,12 +300,13 @@ def gate(options: argparse.Namespace, workloads: Sequence[Workload], console: Co
     plan, tolerance = plan_of(options), options.tolerance
     held = gating.held_to(base, asked)
     changes = comparing.compare(held, gating.ours(measure(asked, plan, console)), tolerance)
-    again = [each for each in asked if each.name in gating.suspects(changes)]
+    suspects = gating.suspects(changes)
+    again = [each for each in asked if each.name in suspects]
     if again:  # a machine that was busy for a moment is no regression
         console.print("Measured again, as it looks slower.")
         longer = replace(plan, rounds=3 * plan.rounds, most_seconds=3 * plan.most_seconds)
         second = gating.ours(measure(again, longer, console))
-        changes = [*(c for c in changes if c.workload not in gating.suspects(changes))]
+        changes = [change for change in changes if change.workload not in suspects]
         changes += comparing.compare(gating.held_to(base, again), second, tolerance)
     console.print(comparing.table(changes))
     slower = comparing.has_regressed(changes)

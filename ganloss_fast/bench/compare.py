@@ -15,7 +15,7 @@ from typing import Literal
 from rich.table import Table
 
 from ganloss_fast.bench.results import Row
-from ganloss_fast.bench.workload import EAGER, OURS
+from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, OURS
 
 TOLERANCE = 0.1
 Verdict = Literal["regressed", "faster", "as before", "failed", "new", "missing"]
@@ -86,7 +86,7 @@ def compare(
 
 
 def _is_ours(contender: str) -> bool:
-    return contender.startswith(OURS) or contender.startswith("compat")
+    return contender.startswith((OURS, DROP_IN, HELPERS))
 
 
 def has_regressed(changes: Sequence[Change]) -> bool:

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import torch
 
 from ganloss_fast.bench import plain
-from ganloss_fast.bench.workload import COMPILE, Contender, Curve, Workload, contenders, sizes
+from ganloss_fast.bench.workload import (
+    COMPILE,
+    LOSS_PASSES,
+    Contender,
+    Curve,
+    Workload,
+    contenders,
+    sizes,
+)
 from ganloss_fast.losses.adversarial import discriminator_loss
 
 SECTION = "curves"
@@ -43,7 +51,7 @@ def _point(name: str, curve: Curve, size: int, count: int) -> Workload:
         SECTION,
         _build(shape, count),
         shapes=f"{count} of {size}, each side" if count > 1 else sizes([shape, shape]),
-        bytes=3 * 2 * 4 * size * count,
+        bytes=LOSS_PASSES * 2 * 4 * size * count,
         source="jik876/hifi-gan",
         quick=curve.at in QUICK,
         curve=curve,

@@ -16,6 +16,8 @@ from ganloss_fast.bench.workload import (
     COMPILE,
     EAGER,
     FORWARD,
+    LOSS_PASSES,
+    MATCHING_PASSES,
     OURS,
     Contender,
     Workload,
@@ -47,7 +49,6 @@ def _discriminator(
 
 
 ONE_OUTPUT = "discriminator loss, one output"
-LOSS_PASSES = 3  # over both sides: read; read again, and gradients written
 
 LOGIT_SIZES: dict[str, tuple[tuple[int, ...], dict[str, float]]] = {
     "64 logits": ((64, 1), {EAGER: 1.8, COMPILE: 3.5, BUILT_IN: 1.0}),
@@ -160,7 +161,7 @@ PENALTY = "gradient penalty (interpolate: forward only)"
 IMAGES = (16, 3, 256, 256)
 _MAPS = 7_705_000  # elements of one clip's feature maps
 
-LOSSES: tuple[Workload, ...] = (
+WORKLOADS: tuple[Workload, ...] = (
     *_logit_workloads(),
     Workload(
         "8 outputs, B=16",
@@ -178,7 +179,7 @@ LOSSES: tuple[Workload, ...] = (
         _hifigan_feature_matching,
         {EAGER: 3.5, COMPILE: 1.4},
         shapes="54 maps, 7.7M elements, of each side",
-        bytes=5 * 4 * _MAPS,  # both read, both read again, the gradient of one written
+        bytes=MATCHING_PASSES * 4 * _MAPS,
         source="jik876/hifi-gan",
     ),
     Workload(

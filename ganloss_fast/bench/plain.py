@@ -142,13 +142,7 @@ def feature_loss(real_maps: Sequence[Tensor], fake_maps: Sequence[Tensor]) -> Te
 
 def relativistic_average_bce(real: Tensor, fake: Tensor) -> Tensor:
     """The discriminator's loss of ESRGAN, with the other side's mean detached, halved as there."""
-    of_real = discriminator_side(real - fake.detach().mean(), torch.ones_like(real))
-    of_fake = discriminator_side(fake - real.detach().mean(), torch.zeros_like(fake))
-    return (of_real + of_fake) * 0.5
-
-
-def discriminator_side(logits: Tensor, target: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, target)
+    return 0.5 * discriminator_bce(real - fake.detach().mean(), fake - real.detach().mean())
 
 
 def relativistic_pairing(real: Tensor, fake: Tensor) -> Tensor:

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from ganloss_fast.bench import plain
 from ganloss_fast.bench.shapes import OUTPUTS, Outputs, Shape
-from ganloss_fast.bench.workload import Contender, Workload, contenders, elements, sizes
+from ganloss_fast.bench.workload import (
+    LOSS_PASSES,
+    MATCHING_PASSES,
+    Contender,
+    Workload,
+    contenders,
+    elements,
+    sizes,
+)
 from ganloss_fast.losses.adversarial import discriminator_loss
 from ganloss_fast.losses.matching import feature_matching_loss
 from ganloss_fast.losses.table import BCE, Loss
@@ -117,7 +125,7 @@ def _of_losses() -> list[Workload]:
             SECTION,
             _loss(OUTPUTS[name], *LOSSES[name]),
             shapes=sizes(OUTPUTS[name].logits),
-            bytes=3 * 2 * 4 * elements(OUTPUTS[name].logits),
+            bytes=LOSS_PASSES * 2 * 4 * elements(OUTPUTS[name].logits),
             source=OUTPUTS[name].source,
             quick=name in ("DAC", "SPADE 256", "ESRGAN"),
         )
@@ -132,7 +140,7 @@ def _of_maps() -> list[Workload]:
             MATCHING,
             _matching(outputs),
             shapes=f"{len(outputs.maps)} maps, {elements(outputs.maps) / 1e6:.1f}M elements",
-            bytes=5 * 4 * elements(outputs.maps),
+            bytes=MATCHING_PASSES * 4 * elements(outputs.maps),
             source=outputs.source,
             quick=name == "SPADE 256",
         )

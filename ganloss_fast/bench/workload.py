@@ -24,6 +24,10 @@ DROP_IN = "compat alone"  # one changed import, nothing else
 HELPERS = "compat and step helpers"
 BASELINES = (EAGER, COMPILE, BUILT_IN)
 
+# How often a forward and a backward must go over their inputs, at the least.
+LOSS_PASSES = 3  # over both sides: read; read again, and gradients written
+MATCHING_PASSES = 5  # over one side: both read, both read again, the gradient of one written
+
 FORWARD = "forward"
 BOTH = "forward + backward"
 

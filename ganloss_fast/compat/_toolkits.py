@@ -10,7 +10,6 @@ from torch import Tensor
 from ganloss_fast import ops
 from ganloss_fast.checks import check_choice, check_same_device, check_tensor
 from ganloss_fast.losses.reductions import reduced
-from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -27,12 +26,6 @@ def pair_of_values(real: list[Segment], fake: list[Segment]) -> tuple[Tensor, Te
     """(real, fake) as two losses, each backward on its own, from one call. Scales are 1."""
     values = ops.multi_tensor_loss(real + fake).values
     return values[: len(real)].sum(), values[len(real) :].sum()
-
-
-def mean_logits(*logits: Tensor) -> list[Tensor]:
-    """The mean of each tensor, with its gradient, from one call."""
-    segments = [Segment(t, terms.LINEAR, scale=0.0) for t in logits]
-    return list(ops.multi_tensor_loss(segments).values.unbind())
 
 
 def check_pair(names: tuple[str, str], one: object, other: object) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ganloss_fast import ops
 from ganloss_fast.checks import Logits, as_outputs, check_number
+from ganloss_fast.losses.adversarial import discriminator_loss, discriminator_side_loss
 from ganloss_fast.losses.table import BCE, Loss
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
@@ -151,21 +152,19 @@ def _check_loss_type(discriminator: Any) -> str:
 
 def policy_loss(discriminator: Any, discriminator_output: Tensor) -> Tensor:
     """``bce(output, 0)``."""
-    return ops.multi_tensor_loss(BCE().fake_segments([discriminator_output], 1.0)).total
+    return discriminator_side_loss(discriminator_output, False, "bce")
 
 
 def expert_loss(discriminator: Any, discriminator_output: Tensor) -> Tensor:
     """``bce(output, 1)``."""
-    return ops.multi_tensor_loss(BCE().real_segments([discriminator_output], 1.0)).total
+    return discriminator_side_loss(discriminator_output, True, "bce")
 
 
 def wgan_loss(discriminator: Any, policy_d: Tensor, expert_d: Tensor) -> Tensor:
     """``E[tanh(eta p)] - E[tanh(eta e)]``; the tanh is plain PyTorch."""
     eta = discriminator.eta_wgan
     policy, expert = torch.tanh(eta * policy_d), torch.tanh(eta * expert_d)
-    return ops.multi_tensor_loss(
-        [Segment(policy, terms.LINEAR), Segment(expert, terms.LINEAR, -1.0)]
-    ).total
+    return discriminator_loss(expert, policy, "wasserstein")
 
 
 def _minibatch_deviation(hidden: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ganloss_fast import ops
 from ganloss_fast.checks import check_choice, check_tensor
-from ganloss_fast.compat._toolkits import mean_logits, pair_of_values
+from ganloss_fast.compat._toolkits import pair_of_values
 from ganloss_fast.losses import adversarial
 from ganloss_fast.losses.lecam import lecam_regularization
+from ganloss_fast.losses.sides import mean_logits
 from ganloss_fast.losses.table import BCE, Hinge, LeastSquares, Loss
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
@@ -115,7 +116,7 @@ def loss_rahinge_dis(
 ) -> tuple[Tensor, Tensor]:
     """(real, fake): ``max(0, 1 - (r - E f)) / 2``, ``max(0, 1 + (f - E r)) / 2``."""
     real, fake = check_tensor("dis_real", dis_real), check_tensor("dis_fake", dis_fake)
-    real_mean, fake_mean = mean_logits(real, fake)
+    real_mean, fake_mean = mean_logits([real, fake]).unbind()
     one, other = pair_of_values(
         [Segment(real, terms.hinge(1.0, 1.0), b=fake_mean)],
         [Segment(fake, terms.hinge(-1.0, 1.0), b=real_mean)],
@@ -128,9 +129,9 @@ def loss_rahinge_gen(dis_fake: Tensor, dis_real: Tensor | float) -> Tensor:
     ``dis_real``. Its first term is of the two means, as lecam-gan writes it."""
     fake = check_tensor("dis_fake", dis_fake)
     if isinstance(dis_real, Tensor):
-        real_mean, fake_mean = mean_logits(dis_real.detach(), fake)
+        real_mean, fake_mean = mean_logits([dis_real.detach(), fake]).unbind()
     else:
-        (fake_mean,) = mean_logits(fake)
+        (fake_mean,) = mean_logits([fake]).unbind()
         real_mean = torch.full_like(fake_mean, dis_real)
     segments = [
         Segment(fake_mean, terms.hinge(1.0, 1.0), 0.5, real_mean),
@@ -150,7 +151,7 @@ def loss_hinge_dis(
     if ema is not None:
         if it is None:
             raise ValueError("it: the averages need the iteration, got None.")
-        means = mean_logits(dis_fake.detach(), dis_real.detach())
+        means = mean_logits([dis_fake.detach(), dis_real.detach()]).unbind()
         for mode, mean in zip(("D_fake", "D_real"), means):
             ema.update(mean, mode, it)
     return _both(Hinge(), dis_fake, dis_real)

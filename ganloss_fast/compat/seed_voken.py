@@ -8,7 +8,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from ganloss_fast.checks import check_tensor, describe
-from ganloss_fast.compat._toolkits import mean_logits
 from ganloss_fast.compat.taming import (
     adopt_weight,
     calculate_adaptive_weight,
@@ -17,6 +16,7 @@ from ganloss_fast.compat.taming import (
 )
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
 from ganloss_fast.losses.lecam import lecam_regularization
+from ganloss_fast.losses.sides import mean_logits
 
 __all__ = [
     "LeCAM_EMA",
@@ -63,7 +63,7 @@ class LeCAM_EMA:  # their name
 
     def update(self, logits_real: Tensor, logits_fake: Tensor) -> None:
         """Moves both averages by this batch."""
-        real, fake = mean_logits(logits_real.detach(), logits_fake.detach())
+        real, fake = mean_logits([logits_real.detach(), logits_fake.detach()]).unbind()
         self.logits_real_ema = self.logits_real_ema * self.decay + real * (1 - self.decay)
         self.logits_fake_ema = self.logits_fake_ema * self.decay + fake * (1 - self.decay)
 

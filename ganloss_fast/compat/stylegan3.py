@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganloss_fast.compat._filters import separably_filtered
 from ganloss_fast.compat._stylegan import Report, StyleGAN2Steps, style_mixed
 
 
@@ -140,9 +141,4 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
         return images
     x = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float64) / sigma
     weights = torch.exp2(-x.square())
-    weights = (weights / weights.sum()).to(images.dtype)
-    maps = images.flatten(0, 1).unsqueeze(1)  # [B C, 1, H, W]
-    conv2d = torch.nn.functional.conv2d
-    maps = conv2d(maps, weights.view(1, 1, -1, 1), padding=(radius, 0))
-    maps = conv2d(maps, weights.view(1, 1, 1, -1), padding=(0, radius))
-    return maps.view_as(images)
+    return separably_filtered(images, weights, weights)

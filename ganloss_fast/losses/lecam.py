@@ -18,10 +18,10 @@ from ganloss_fast.checks import (
     check_weight,
     describe,
 )
-from ganloss_fast.losses.distributed import check_process_group, mean_over_ranks
+from ganloss_fast.losses.distributed import check_process_group
 from ganloss_fast.losses.float32_state import Float32State
 from ganloss_fast.losses.reductions import number_of, weighted
-from ganloss_fast.losses.sides import pair_outputs
+from ganloss_fast.losses.sides import mean_logits, pair_outputs
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment, compute_dtype
 
@@ -49,11 +49,6 @@ def _anchors(name: str, anchor: object, outputs: list[Tensor]) -> tuple[Tensor, 
         f"{name}: expected a number, or a floating-point tensor with one value or one for each "
         f"of the {len(outputs)} outputs, got {describe(anchor)}."
     )
-
-
-def _means(outputs: list[Tensor]) -> Tensor:
-    """[K]: the mean logit of every output, with its gradient."""
-    return ops.multi_tensor_loss([Segment(t, terms.LINEAR, scale=0.0) for t in outputs]).values
 
 
 def _excess_segment(a: Tensor, b: Tensor, counts: Tensor, scale: float) -> Segment:
@@ -104,7 +99,7 @@ def lecam_regularization(
     real_anchors = _anchors("real_anchor", real_anchor, fakes)
     fake_anchors = _anchors("fake_anchor", fake_anchor, reals)
     if form == "means":
-        means = _means(reals + fakes)
+        means = mean_logits(reals + fakes)
         others = torch.stack(fake_anchors + real_anchors)
         return _of_means(means.view(2, -1), others.view(2, -1), weight)
     return _of_logits(reals, fakes, real_anchors, fake_anchors, weight)
@@ -150,7 +145,8 @@ class LeCam(Float32State):
     ``eval()`` mode, and at a mean that is not finite, they stand still.
 
     Codebases: ``LeCam(decay=0.9, warm_up=1000, weight=0.3)`` is google/lecam-gan,
-    ``LeCam(decay=0.99, warm_up=7777)`` StudioGAN, ``LeCam()`` SEED-Voken, and
+    ``LeCam(decay=0.99, start_value=7777.0)`` StudioGAN (``warm_up`` is its
+    ``lecam_ema_start_iter``), ``LeCam()`` SEED-Voken, and
     ``LeCam(form="means", update="after", weight=0.001)`` 1d-tokenizer.
 
     Args:
@@ -243,10 +239,9 @@ class LeCam(Float32State):
     def _means(self, reals: list[Tensor], fakes: list[Tensor]) -> Tensor:
         """[2, K]: the mean logits of real and of fake; with a gradient where the form needs it."""
         outputs = reals + fakes
-        means = _means(outputs if self.form == "means" else [t.detach() for t in outputs])
-        if self.process_group is not None:
-            means = mean_over_ranks(means, self.process_group)
-        return means.view(2, -1)
+        if self.form != "means":
+            outputs = [t.detach() for t in outputs]
+        return mean_logits(outputs, self.process_group).view(2, -1)
 
     def _move(self, means: Tensor) -> None:
         if not self.training:

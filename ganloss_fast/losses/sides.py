@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -31,7 +32,7 @@ def check_group(loss: Loss, group: object) -> None:
 def pair_outputs(
     real: object, fake: object, loss: Loss | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Both sides' logits as lists that fit each other, and the loss."""
+    """Both sides' logits as lists that fit each other, and the loss, if one is given."""
     reals, fakes = as_outputs("real", real), as_outputs("fake", fake)
     if len(reals) != len(fakes):
         raise ValueError(
@@ -54,13 +55,18 @@ def pair_outputs(
     return reals, fakes
 
 
+def mean_logits(outputs: Sequence[Tensor], group: ProcessGroup | None = None) -> Tensor:
+    """[K]: the mean logit of every output, with its gradient, from one call."""
+    values = ops.multi_tensor_loss([Segment(t, terms.LINEAR, scale=0.0) for t in outputs]).values
+    return values if group is None else mean_over_ranks(values, group)
+
+
 def _means(
     reals: list[Tensor], fakes: list[Tensor], group: ProcessGroup | None, detach: bool = False
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The mean logit of every output, real and fake, as 0-d tensors that carry gradients."""
     logits = [t.detach() for t in reals + fakes] if detach else reals + fakes
-    values = ops.multi_tensor_loss([Segment(t, terms.LINEAR, scale=0.0) for t in logits]).values
-    means = (values if group is None else mean_over_ranks(values, group)).unbind()
+    means = mean_logits(logits, group).unbind()
     return list(means[: len(reals)]), list(means[len(reals) :])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from toolkit_codebases import assert_same
 from torch import Tensor, nn
 
 from ganloss_fast.compat import lecam
@@ -14,14 +15,6 @@ BOTH = (torch.float32, torch.float64)
 
 def sides(dtype: torch.dtype = torch.float64) -> list[Tensor]:
     return [torch.randn(5, 1, dtype=dtype).requires_grad_() for _ in range(2)]
-
-
-def assert_same(ours: Tensor, plain: Tensor, inputs: list[Tensor]) -> None:
-    torch.testing.assert_close(ours, plain)
-    options = {"allow_unused": True, "retain_graph": True, "materialize_grads": True}
-    mine = torch.autograd.grad(ours, inputs, **options)
-    for a, b in zip(mine, torch.autograd.grad(plain, inputs, **options)):
-        torch.testing.assert_close(a, b)
 
 
 DISCRIMINATORS = {

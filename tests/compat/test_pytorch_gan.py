@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from toolkit_codebases import assert_same
 from torch import Tensor, nn
 
 from ganloss_fast.compat import pytorch_gan
@@ -15,14 +16,6 @@ BOTH = (torch.float32, torch.float64)
 def critic_of(dtype: torch.dtype) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 9, 1)).to(dtype)
-
-
-def assert_same(ours: Tensor, plain: Tensor, inputs: list[Tensor]) -> None:
-    torch.testing.assert_close(ours, plain)
-    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-    mine = torch.autograd.grad(ours, inputs, **options)
-    for a, b in zip(mine, torch.autograd.grad(plain, inputs, **options)):
-        torch.testing.assert_close(a, b)
 
 
 def gradient(critic: nn.Module, x: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
+from ganloss_fast.bench.memory import observe
 from ganloss_fast.bench.profile.target import Target
 from ganloss_fast.bench.profile.watch import (
     FORWARD,
@@ -101,16 +101,16 @@ def _difference(whole: Cost, part: Cost) -> Cost:
 def _thrown_away(ledger: Ledger) -> Iterator[Finding]:
     """Gradients that no optimizer uses."""
 
-    def of(owner: str, place: Place, side: str, parts: Sequence[str]) -> bool:
-        if place.call is None or owner not in (D, G):
+    def in_backward(place: Place, side: str, *parts: str) -> bool:
+        if place.call is None or place.part not in parts:
             return False
-        return place.part in parts and ledger.calls[place.call].side == side
+        return ledger.calls[place.call].side == side
 
     def generated(place: Place) -> bool:
         return place.call is not None and ledger.calls[place.call].generated
 
     weights = ledger.where(
-        lambda owner, place: owner == G and generated(place) and of(owner, place, D, [OF_WEIGHTS])
+        lambda owner, place: owner == G and generated(place) and in_backward(place, D, OF_WEIGHTS)
     )
     yield Finding(
         "weight gradients of the discriminator in the generator's step",
@@ -120,7 +120,7 @@ def _thrown_away(ledger: Ledger) -> Iterator[Finding]:
     )
     real = ledger.where(
         lambda owner, place: (
-            owner == G and not generated(place) and of(owner, place, D, [OF_INPUT, OF_WEIGHTS])
+            owner == G and not generated(place) and in_backward(place, D, OF_INPUT, OF_WEIGHTS)
         )
     )
     yield Finding(
@@ -130,7 +130,7 @@ def _thrown_away(ledger: Ledger) -> Iterator[Finding]:
         "or feature_matching_loss(..., detach_real=True), which is the default",
     )
     through = ledger.where(
-        lambda owner, place: owner == D and of(owner, place, G, [OF_INPUT, OF_WEIGHTS])
+        lambda owner, place: owner == D and in_backward(place, G, OF_INPUT, OF_WEIGHTS)
     )
     yield Finding(
         "the backward of the generator in the discriminator's step",
@@ -180,7 +180,5 @@ def loss_arithmetic(ledger: Ledger) -> Cost:
 
 def peak_bytes(target: Target) -> int:
     """Of one more step."""
-    from ganloss_fast.bench.memory import observe
-
     device = next(p.device for module in target.discriminators for p in module.parameters())
-    return observe(target.step, torch.device(device)).peak_bytes
+    return observe(target.step, device).peak_bytes

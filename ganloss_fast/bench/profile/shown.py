@@ -31,7 +31,7 @@ def parts_table(profile: Profile) -> Table:
     ledger, total = profile.ledger, profile.ledger.total()
     table = Table(title=f"One step of {profile.name}", title_justify="left")
     for column in ("in the step of", "part", "GFLOP", "of FLOPs", "time", "of time", "written"):
-        table.add_column(column, justify="left" if column in ("part",) else "right")
+        table.add_column(column, justify="left" if column == "part" else "right")
     for (owner, part), cost in by_part(ledger).items():
         table.add_row(
             owner,

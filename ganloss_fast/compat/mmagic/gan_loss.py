@@ -19,7 +19,9 @@ from ganloss_fast.compat._criteria import (
     least_squares,
     side_loss,
 )
+from ganloss_fast.compat._filters import separably_filtered
 from ganloss_fast.compat._penalties import SQUARED_NORM, path_length, penalty_between
+from ganloss_fast.compat._processes import average_over_processes
 from ganloss_fast.losses.adversarial import discriminator_side_loss
 from ganloss_fast.losses.table import Hinge, LeastSquares, Loss, Wasserstein
 from ganloss_fast.ops import terms
@@ -74,24 +76,15 @@ class GaussianBlur(torch.nn.Module):
         self.kernel_size = kernel_size
         self.sigma = sigma
 
-    def _weights(self, axis: int, like: Tensor) -> Tensor:
+    def _weights(self, axis: int, device: torch.device) -> Tensor:
         size = self.kernel_size[axis]
-        x = torch.arange(size, device=like.device, dtype=torch.float64) - size // 2
-        weights = torch.exp(-0.5 * (x / self.sigma[axis]).square())
-        return (weights / weights.sum()).to(like.dtype)
+        x = torch.arange(size, device=device, dtype=torch.float64) - size // 2
+        return torch.exp(-0.5 * (x / self.sigma[axis]).square())
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4:
             raise ValueError(f"x: expected shape [B, C, H, W], got {list(x.shape)}.")
-        rows, columns = self.kernel_size
-        maps = x.flatten(0, 1).unsqueeze(1)  # [B C, 1, H, W]
-        maps = torch.nn.functional.conv2d(
-            maps, self._weights(0, x).view(1, 1, -1, 1), padding=(rows // 2, 0)
-        )
-        maps = torch.nn.functional.conv2d(
-            maps, self._weights(1, x).view(1, 1, 1, -1), padding=(0, columns // 2)
-        )
-        return maps.view_as(x)
+        return separably_filtered(x, self._weights(0, x.device), self._weights(1, x.device))
 
 
 class GANLoss(basicsr.GANLoss):
@@ -324,11 +317,9 @@ def gen_path_regularizer(
     outputs = generator(None, num_batches=num_batches, return_latents=True)
     images, latents = outputs["fake_img"], outputs["latent"]
     result = path_length(images, latents, mean_path_length, decay, weight, loss_scaler)
-    mean = result.mean
-    if sync_mean_buffer and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(mean)
-        mean = mean / torch.distributed.get_world_size()
-    return result.penalty, mean, result.lengths
+    if sync_mean_buffer:
+        average_over_processes([result.mean])
+    return result.penalty, result.mean, result.lengths
 
 
 def _refuse_apex(use_apex_amp: bool) -> None:

@@ -14,7 +14,7 @@ from ganloss_fast.balancing.rules import AdaptiveWeight
 from ganloss_fast.checks import check_tensor, describe
 from ganloss_fast.compat import _tokenizer_functional as functional
 from ganloss_fast.compat._criteria import check_mode
-from ganloss_fast.losses.composite.composite_loss import composite_loss
+from ganloss_fast.losses.composite.composite_loss import CompositeLoss, composite_loss
 from ganloss_fast.losses.composite.terms import L1, MSE
 from ganloss_fast.losses.sides import mean_logits
 
@@ -99,23 +99,24 @@ class TokenizerLoss(Module):
             ) from error
         return found
 
-    def distance(
+    def distances(
         self,
         inputs: Tensor,
         reconstructions: Tensor,
         maps: Tensor | None,
         pixels: type[L1 | MSE] = L1,
+        weight: float = 1.0,
         mask: Tensor | None = None,
-    ) -> Tensor:
-        """The mean over all elements of the distance of pixels and the weighed perceptual one,
-        which the codebases add up as maps."""
+    ) -> CompositeLoss:
+        """The weighed means over all elements of the distances, ``pixels`` and ``perceptual``: the
+        codebases add them up as maps, and take the mean of that."""
         terms: dict[str, Any] = {
-            "pixels": pixels(reconstructions, inputs, mask=mask, detach_target=False)
+            "pixels": pixels(reconstructions, inputs, weight, mask=mask, detach_target=False)
         }
         if maps is not None:
             counted = maps if mask is None else mask * maps
             terms["perceptual"] = self.perceptual_weight * counted.mean()
-        return composite_loss(**terms).total
+        return composite_loss(**terms)
 
     def logits(self, images: Tensor, cond: Tensor | None) -> Tensor:
         """Of the discriminator, which judges images alone, or with what they were made from."""

@@ -157,7 +157,7 @@ class VQLPIPSWithDiscriminator(taming.VQLPIPSWithDiscriminator):
         if codebook_loss is None:
             codebook_loss = inputs.new_zeros(1)
         maps = self.maps(inputs, reconstructions)
-        nll_loss = self.distance(inputs, reconstructions, maps, self.pixels)
+        nll_loss = self.distances(inputs, reconstructions, maps, self.pixels).total
         loss, log = self.generator_step(
             nll_loss, maps, codebook_loss, reconstructions, global_step, last_layer, cond, split
         )
@@ -247,7 +247,7 @@ class LPIPSWithDiscriminator(TokenizerLoss):
         if optimizer_idx == 1:
             return self.discriminator_step(inputs, reconstructions, cond, global_step, split)
         maps = self.maps(inputs, reconstructions)
-        rec_loss = self.distance(inputs, reconstructions, maps)
+        rec_loss = self.distances(inputs, reconstructions, maps).total
         nll_loss = self._per_sample(inputs, rec_loss)
         kl = posteriors.kl()
         kl_loss = kl.sum() / kl.shape[0]
@@ -262,7 +262,7 @@ class LPIPSWithDiscriminator(TokenizerLoss):
             if weights is not None:
                 mask = torch.as_tensor(weights, dtype=inputs.dtype, device=inputs.device)
                 mask = mask.expand(inputs.shape)
-                weighed = self.distance(inputs, reconstructions, maps, mask=mask)
+                weighed = self.distances(inputs, reconstructions, maps, mask=mask).total
                 loss = self._per_sample(inputs, weighed, mask.mean())
             loss = loss + d_weight * self.factor(global_step) * g_loss
         loss = loss + self.kl_weight * kl_loss

@@ -134,7 +134,7 @@ class VQLPIPSWithDiscriminator(TokenizerLoss):
         if optimizer_idx == 1:
             return self.discriminator_step(inputs, reconstructions, cond, global_step, split)
         maps = self.maps(inputs, reconstructions)
-        nll_loss = self.distance(inputs, reconstructions, maps)
+        nll_loss = self.distances(inputs, reconstructions, maps).total
         return self.generator_step(
             nll_loss, maps, codebook_loss, reconstructions, global_step, last_layer, cond, split
         )

@@ -157,3 +157,133 @@ class LatentDiffusion(nn.Module):
             "g_loss": g,
         }
         return loss, {f"{split}/{k}": v.detach() for k, v in log.items()}
+
+
+def non_saturating_g(fake):
+    return F.softplus(-fake.flatten(1).mean(1)).mean()
+
+
+def non_saturating_d(real, fake):
+    return F.softplus(-real.flatten(1).mean(1)).mean() + F.softplus(fake.flatten(1).mean(1)).mean()
+
+
+def llamagen(
+    lpips,
+    critic,
+    codebook,
+    x,
+    y,
+    idx,
+    step,
+    last_layer,
+    start=0,
+    weight=1.0,
+    adaptive=False,
+    d_loss="hinge",
+    g_loss="hinge",
+    pixels="l2",
+    rec_weight=1.0,
+    perceptual_weight=1.0,
+):
+    """VQLoss, with the non-saturating losses that its names say."""
+    weight = weight if step >= start else 0.0
+    if idx == 1:
+        pair = critic(x.detach()), critic(y.detach())
+        return weight * (vanilla_d_loss if d_loss != "hinge" else hinge_d_loss)(*pair)
+    rec = F.l1_loss(x, y) if pixels == "l1" else F.mse_loss(x, y)
+    distances = rec_weight * rec + perceptual_weight * lpips(x, y).mean()
+    fake = critic(y)
+    g = -fake.mean() if g_loss == "hinge" else F.softplus(-fake).mean()
+    ratio = adaptive_weight(distances, g, last_layer) if adaptive else 1
+    return distances + ratio * weight * g + codebook[0] + codebook[1] + codebook[2]
+
+
+class SeedVoken:
+    """VQLPIPSWithDiscriminator of Open-MAGVIT2."""
+
+    def __init__(
+        self,
+        lpips,
+        critic,
+        start=0,
+        codebook_weight=1.0,
+        factor=1.0,
+        weight=1.0,
+        commit_weight=0.25,
+        ratio=3,
+        steps=2000,
+        disc_loss="hinge",
+        gen_weight=None,
+        lecam_weight=None,
+    ):
+        self.lpips, self.critic, self.start, self.factor, self.weight = (
+            lpips,
+            critic,
+            start,
+            factor,
+            weight,
+        )
+        self.codebook_weight, self.commit_weight = codebook_weight, commit_weight
+        self.ratio, self.steps, self.gen_weight, self.lecam_weight = (
+            ratio,
+            steps,
+            gen_weight,
+            lecam_weight,
+        )
+        losses = {
+            "hinge": hinge_d_loss,
+            "vanilla": vanilla_d_loss,
+            "non_saturate": non_saturating_d,
+        }
+        self.disc_loss, self.real_ema, self.fake_ema = losses[disc_loss], 0.0, 0.0
+
+    def __call__(self, codebook, parts, x, y, idx, step, last_layer=None):
+        factor = self.factor if step >= self.start else 0.0
+        zero = torch.zeros(())
+        if idx == 1:
+            real, fake = self.critic(x.detach()), self.critic(y.detach())
+            lecam, adversarial = zero, self.disc_loss(real, fake)
+            total = adversarial
+            if self.lecam_weight is not None:
+                self.real_ema = 0.999 * self.real_ema + 0.001 * real.mean().item()
+                self.fake_ema = 0.999 * self.fake_ema + 0.001 * fake.mean().item()
+                lecam = F.relu(real - self.fake_ema).pow(2).mean()
+                lecam = lecam + F.relu(self.real_ema - fake).pow(2).mean()
+                total = lecam * self.lecam_weight + adversarial
+            loss, is_on = factor * total, factor != 0
+            log = {
+                "disc_loss": loss if is_on else zero,
+                "logits_real": real.mean() if is_on else zero,
+                "logits_fake": fake.mean() if is_on else zero,
+                "disc_factor": torch.tensor(factor),
+                "lecam_loss": lecam,
+                "non_saturated_d_loss": adversarial,
+            }
+            return loss, {f"train/{k}": v.detach() for k, v in log.items()}
+        rec, p = (x - y).abs(), self.lpips(x, y)
+        nll = (rec + p).mean()
+        g = non_saturating_g(self.critic(y))
+        if self.gen_weight is None:
+            d_weight = adaptive_weight(nll, g, last_layer) * self.weight
+        else:
+            d_weight = torch.tensor(self.gen_weight, dtype=x.dtype)
+        g = d_weight * factor * g
+        entropy = self.codebook_weight * codebook
+        if self.ratio > 0:
+            entropy = self.ratio * max(0, 1 - step / self.steps) * entropy + entropy
+        loss = nll + g + entropy + parts.commitment * self.commit_weight
+        is_on = factor != 0
+        log = {
+            "total_loss": loss,
+            "per_sample_entropy": parts.per_sample_entropy,
+            "codebook_entropy": parts.codebook_entropy,
+            "commit_loss": parts.commitment,
+            **({"entropy_loss": codebook} if is_on else {}),
+            "nll_loss": nll,
+            "reconstruct_loss": rec.mean(),
+            "perceptual_loss": p.mean(),
+            "d_weight": d_weight if is_on else zero,
+            "disc_factor": torch.tensor(factor),
+            "g_loss": g if is_on else zero,
+        }
+        return loss, {f"train/{k}": v.detach() for k, v in log.items()}

@@ -83,7 +83,7 @@ STEPS = {
     "taming": lambda: images.taming_step(CPU, size=32, width=4),
     "ESRGAN": lambda: images.esrgan_step(CPU, size=32, width=4),
     "PyTorch-GAN wgan_gp": lambda: penalised.wgan_gp_step(CPU, width=16, batch=8),
-    "CTGAN": lambda: penalised.ctgan_step(CPU, rows=40, columns=8),
+    "CTGAN": lambda: penalised.ctgan_step(CPU, rows=40, spans=(1, 3, 4)),
 }
 
 

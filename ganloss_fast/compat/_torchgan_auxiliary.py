@@ -256,11 +256,13 @@ class _HistoricalAverage:
             self.timesteps = 1
             return 0.0
         optimizer.zero_grad()
-        means = torch._foreach_div(self.sum_parameters, float(self.timesteps))
-        distances = torch._foreach_sub(parameters, list(means))
-        loss = torch.stack([each.square().sum() for each in distances]).sum() * self.lambd
-        with torch.no_grad():
-            torch._foreach_add_(self.sum_parameters, parameters)
+        distances = [
+            (p - past / self.timesteps).square().sum()
+            for p, past in zip(parameters, self.sum_parameters)
+        ]
+        loss = torch.stack(distances).sum() * self.lambd
+        for p, past in zip(parameters, self.sum_parameters):
+            past += p.detach()
         self.timesteps += 1
         loss.backward()
         optimizer.step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +13,11 @@ from ganloss_fast._torch import clamp_each_
 from ganloss_fast.compat._toolkits import at_leaf
 from ganloss_fast.freezing import frozen
 from ganloss_fast.penalties.points import interpolate
+
+try:
+    from torchgan.losses import loss as _torchgans
+except ImportError:
+    _torchgans = None
 
 Model = Any  # a module with torchgan's label_type, and encoding_dims where it generates
 
@@ -86,17 +90,13 @@ class _Loss(torch.nn.Module):
         self.arg_map.update(value)
 
 
-def _torchgans(name: str) -> tuple[type, ...]:
+def _bases(name: str) -> tuple[type, ...]:
     """torchgan's class, where it is installed: its trainer asks for it, and passes over a loss that
     is none of it without a word."""
-    try:
-        module = importlib.import_module("torchgan.losses.loss")
-    except ImportError:
-        return ()
-    return (getattr(module, name),)
+    return () if _torchgans is None else (getattr(_torchgans, name),)
 
 
-class GeneratorLoss(_Loss, *_torchgans("GeneratorLoss")):  # type: ignore[misc]
+class GeneratorLoss(_Loss, *_bases("GeneratorLoss")):  # type: ignore[misc]
     """torchgan's base class of generator losses."""
 
     def train_ops(
@@ -126,7 +126,7 @@ class GeneratorLoss(_Loss, *_torchgans("GeneratorLoss")):  # type: ignore[misc]
         return _logits_alone(discriminator, self.without_embeddings)
 
 
-class DiscriminatorLoss(_Loss, *_torchgans("DiscriminatorLoss")):  # type: ignore[misc]
+class DiscriminatorLoss(_Loss, *_bases("DiscriminatorLoss")):  # type: ignore[misc]
     """torchgan's base class of discriminator losses."""
 
     hands_itself_over: ClassVar[bool] = True  # to override_train_ops, as its first argument
@@ -168,7 +168,7 @@ class DiscriminatorLoss(_Loss, *_torchgans("DiscriminatorLoss")):  # type: ignor
         return losses[0].item()
 
 
-class PenaltyLoss(_Loss, *_torchgans("DiscriminatorLoss")):  # type: ignore[misc]
+class PenaltyLoss(_Loss, *_bases("DiscriminatorLoss")):  # type: ignore[misc]
     """A gradient penalty with a step of its own."""
 
     around_real: ClassVar[bool] = False

@@ -277,7 +277,7 @@ loss.GeneratorLoss, loss.DiscriminatorLoss = GeneratorLoss, DiscriminatorLoss
 for name in ("torchgan", "torchgan.losses"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = []
-sys.modules["torchgan.losses.loss"] = loss
+sys.modules["torchgan.losses"].loss = loss
 from ganloss_fast.compat import torchgan
 assert isinstance(torchgan.MinimaxGeneratorLoss(nonsaturating=False), GeneratorLoss)
 assert isinstance(torchgan.MinimaxDiscriminatorLoss("sum"), DiscriminatorLoss)

@@ -15,7 +15,7 @@ from ganloss_fast.freezing import frozen
 from ganloss_fast.penalties.points import interpolate
 
 try:
-    from torchgan.losses import loss as _torchgans
+    from torchgan.losses import loss as _torchgans  # type: ignore[import-not-found]
 except ImportError:
     _torchgans = None
 

@@ -177,7 +177,7 @@ class PerceptualLoss(LayeredLoss):
     """The perceptual and the style loss of BasicSR, over a network of yours.
 
     .. math:: w_p \\sum_l w_l \\, E|\\phi_l(x) - \\phi_l(y)|, \\qquad
-        w_s \\sum_l w_l \\, E|G_l(x) - G_l(y)|, \\quad G = \frac{F F^T}{c h w}
+        w_s \\sum_l w_l \\, E|G_l(x) - G_l(y)|, \\quad G = \\frac{F F^T}{c h w}
 
     Args:
         layer_weights: ``w_l`` by the names of layers.

@@ -89,7 +89,7 @@ class VQLPIPSWithDiscriminator(taming.VQLPIPSWithDiscriminator):
         pixel_loss: ``"l1"`` or ``"l2"``. For the others see there.
 
     Raises:
-        As there, and ValueError for another ``pixel_loss``.
+        ValueError, TypeError: as there, and for another ``pixel_loss``.
     """
 
     PIXELS: ClassVar[dict[str, type[L1 | MSE]]] = {"l1": L1, "l2": MSE}
@@ -180,7 +180,7 @@ class LPIPSWithDiscriminator(TokenizerLoss):
             :class:`ganloss_fast.compat.taming.VQLPIPSWithDiscriminator`.
 
     Raises:
-        As there.
+        ValueError, TypeError: as there.
     """
 
     def __init__(

@@ -131,7 +131,7 @@ class R1GradientPenalty(loss_comps.R1GradientPenaltyComps):
 
 class GeneratorPathRegularizer(loss_comps.GeneratorPathRegularizerComps):
     """As :class:`ganloss_fast.compat.mmagic.GeneratorPathRegularizerComps`; without ``data_info``
-    it returns what :func:`gen_path_regularizer` does, all three."""
+    it returns all three values of ``gen_path_regularizer``."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.data_info is None:

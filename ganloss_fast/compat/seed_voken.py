@@ -104,7 +104,7 @@ class VQLPIPSWithDiscriminator(TokenizerLoss):
         perceptual_loss: the perceptual network; for it and the others see there.
 
     Raises:
-        As there.
+        ValueError, TypeError: as there.
     """
 
     D_LOSSES: ClassVar[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {

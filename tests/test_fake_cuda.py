@@ -137,6 +137,14 @@ def backwards() -> Computed:
     return [logits.square().sum()], [noise]
 
 
+def together() -> Computed:
+    """With dropout, so that there is nothing to compare."""
+    real, fake = leaf(5, 8), leaf(3, 8)
+    model = nn.Sequential(nn.Linear(8, 1, device="cuda"), nn.Dropout(0.5))
+    logits = gf.forward_together(model, real, fake)
+    return [gf.discriminator_loss(*logits, "hinge")], [real, fake]
+
+
 def diagnosed() -> Computed:
     images = leaf(5, 3, 8, 8)
     result = gf.diagnose(critic(), images, quiet=True)
@@ -353,6 +361,7 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
     "NormAverages": {"result": balanced},
     "generator_backward": {"one forward": backwards},
     "discriminator_backward": {"one forward": backwards},
+    "forward_together": {"both sides": together},
     "diagnose": {"quiet": diagnosed},
 }
 

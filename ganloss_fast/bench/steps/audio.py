@@ -16,6 +16,7 @@ from ganloss_fast.bench.workload import Contender
 from ganloss_fast.compat import dac as compat_dac
 from ganloss_fast.compat import hifigan as compat_hifigan
 from ganloss_fast.compat import parallel_wavegan as compat_pwg
+from ganloss_fast.joint_forward import forward_together
 from ganloss_fast.steps import discriminator_backward, generator_backward
 
 Maps = list[list[Tensor]]
@@ -79,9 +80,11 @@ def hifigan_step(
         audio = t.batch["audio"]
         fake = t.generator(t.batch["noise"])
         t.of_discriminator.zero_grad()
-        loss, _, _ = compat_hifigan.discriminator_loss(
-            _logits(t.discriminator(audio)), _logits(t.discriminator(fake.detach()))
-        )
+        if helpers:
+            reals, fakes = forward_together(t.discriminator, audio, fake.detach())
+        else:
+            reals, fakes = t.discriminator(audio), t.discriminator(fake.detach())
+        loss, _, _ = compat_hifigan.discriminator_loss(_logits(reals), _logits(fakes))
         loss.backward()
         of_d = moved(t.of_discriminator, t.discriminator)
         t.of_generator.zero_grad()

@@ -178,16 +178,20 @@ def ctgan_step(
         generator_step(t).backward()
         return of_d, moved(t.of_generator, t.generator)
 
-    def with_helpers(t: Training) -> Sequence[Tensor]:
+    def by_function(t: Training, helpers: bool) -> Sequence[Tensor]:
         assert isinstance(t.discriminator, ctgan.Discriminator)
         real = t.batch["real"]
-        with torch.no_grad():
+        with torch.set_grad_enabled(not helpers):
             fake = t.generator(t.batch["noise"])
         loss, penalty = ctgan.discriminator_losses(t.discriminator, real, fake, real.device)
         t.of_discriminator.zero_grad(set_to_none=False)
-        discriminator_backward(loss + penalty, t.discriminator)
+        (loss + penalty).backward()
         of_d = moved(t.of_discriminator, t.discriminator)
-        generator_backward(generator_step(t), t.generator)
+        loss = generator_step(t)
+        if helpers:
+            generator_backward(loss, t.generator)
+        else:
+            loss.backward()
         return of_d, moved(t.of_generator, t.generator)
 
     critic = ctgan.Discriminator(columns, (256, 256), PACK)
@@ -197,5 +201,6 @@ def ctgan_step(
         device,
         lambda t: step(t, _penalty_of_ctgan),
         lambda t: step(t, of_drop_in),
-        with_helpers,
+        lambda t: by_function(t, helpers=True),
+        {"discriminator_losses": lambda t: by_function(t, helpers=False)},
     )

@@ -21,7 +21,7 @@ from ganloss_fast.losses.sides import mean_logits
 Network = Callable[..., Tensor]
 
 
-def _check_network(name: str, network: object, example: str) -> None:
+def check_network(name: str, network: object, example: str) -> None:
     if not callable(network) or isinstance(network, type):
         raise TypeError(
             f"{name}: expected the network, a module such as {example}, got {describe(network)}."
@@ -68,8 +68,8 @@ class TokenizerLoss(Module):
         super().__init__()
         check_mode("disc_loss", disc_loss, list(self.D_LOSSES))
         if perceptual_loss is not None or perceptual_weight > 0:
-            _check_network("perceptual_loss", perceptual_loss, "your codebase's LPIPS()")
-        _check_network("discriminator", discriminator, "NLayerDiscriminator(...)")
+            check_network("perceptual_loss", perceptual_loss, "your codebase's LPIPS()")
+        check_network("discriminator", discriminator, "NLayerDiscriminator(...)")
         if isinstance(perceptual_loss, Module):
             perceptual_loss.eval()
         self.perceptual_loss: Any = perceptual_loss

@@ -90,7 +90,7 @@ def carried_loss(
         if any(is_leaf(node) and id(node.variable) not in known for node in nodes):
             return None
     found = [nodes for nodes in graphs if nodes is not None]
-    inputs = (reconstruction, *loss_parameters)
+    inputs = (reconstruction, *(p for p in loss_parameters if p.requires_grad))
     walked = walk_back(
         losses,
         inputs,

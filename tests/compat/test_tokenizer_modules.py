@@ -89,6 +89,20 @@ def test_a_variance_is_learned(case, weights, frozen, dtype):
     torch.testing.assert_close(*of_variance, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
+def test_a_variance_may_be_frozen():
+    model, lpips, critic = networks()
+    critic.requires_grad_(False)
+    x = images()
+    y, latents = model(x)
+    ours = module_of(latent_diffusion.LPIPSWithDiscriminator, lpips, critic, {}).double()
+    plain = codebases.LatentDiffusion(lpips, critic).double()
+    for loss in (ours, plain):
+        loss.logvar.requires_grad_(False)
+    step = x, y, codebases.Posterior(latents), 0, 5, model.last.weight
+    learning = list(model.parameters())
+    assert_losses_agree(partial(ours, *step), partial(plain, *step), learning, torch.float64)
+
+
 # ---- how often the networks run ----------------------------------------------------------------
 
 

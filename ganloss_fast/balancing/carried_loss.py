@@ -79,7 +79,8 @@ def carried_loss(
         would not be all of the backward: where something else would get a gradient, where a hook
         waits at the reconstruction, and in float16, where gradients need the scale of their loss.
     """
-    if reconstruction._backward_hooks or not _keeps_scale(reconstruction):
+    has_graph = reconstruction.requires_grad and not reconstruction._backward_hooks
+    if not has_graph or not _keeps_scale(reconstruction):
         return None
     graphs = [_graph_to(loss, reconstruction) for loss in losses]
     known = {id(tensor) for tensor in (*loss_parameters, *left_out)}

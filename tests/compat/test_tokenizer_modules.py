@@ -103,6 +103,17 @@ def test_a_variance_may_be_frozen():
     assert_losses_agree(partial(ours, *step), partial(plain, *step), learning, torch.float64)
 
 
+def test_a_model_that_does_not_learn_is_an_error():
+    """Nothing to measure: taming stops there too, with an assertion."""
+    model, lpips, critic = networks()
+    model.requires_grad_(False)
+    x = images()
+    y, latents = model(x)
+    loss = module_of(latent_diffusion.LPIPSWithDiscriminator, lpips, critic, {}).double()
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        loss(x, y, codebases.Posterior(latents), 0, 5, model.last.weight)
+
+
 # ---- how often the networks run ----------------------------------------------------------------
 
 

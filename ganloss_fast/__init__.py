@@ -10,6 +10,7 @@ from ganloss_fast.diagnose import Diagnosis, diagnose
 from ganloss_fast.freezing import frozen
 from ganloss_fast.graph_cut.compiler_pass import compile_options
 from ganloss_fast.graph_cut.second_order import cut_second_order
+from ganloss_fast.joint_forward import forward_together
 from ganloss_fast.losses.adversarial import (
     discriminator_loss,
     discriminator_loss_details,
@@ -140,6 +141,7 @@ __all__ = [
     "discriminator_side_loss",
     "dual_contrastive_loss",
     "feature_matching_loss",
+    "forward_together",
     "frozen",
     "generator_backward",
     "generator_loss",

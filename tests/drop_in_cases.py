@@ -107,6 +107,8 @@ def assert_training_agrees(
     networks: tuple[nn.Module, nn.Module],
     draw_batch: Callable[[torch.Generator], tuple[Tensor, ...]],
     steps: int = 50,
+    rtol: float = 1e-9,
+    atol: float = 1e-10,
 ) -> None:
     """Fifty steps of both optimizers from the same start, in float64.
 
@@ -121,7 +123,7 @@ def assert_training_agrees(
             step(generator, critic, *optimizers, *(t.double() for t in draw_batch(draws)))
         trained.append([p.detach() for m in (generator, critic) for p in m.parameters()])
     for a, b in zip(*trained, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
 
 
 def waveforms(draws: torch.Generator) -> tuple[Tensor, ...]:

@@ -137,6 +137,13 @@ def backwards() -> Computed:
     return [logits.square().sum()], [noise]
 
 
+def together() -> Computed:
+    real, fake = leaf(5, 8), leaf(3, 8)
+    model = nn.Linear(8, 1, device="cuda")
+    logits = gf.forward_together(model, real, fake)
+    return [gf.discriminator_loss(*logits, "hinge")], [real, fake]
+
+
 def diagnosed() -> Computed:
     images = leaf(5, 3, 8, 8)
     result = gf.diagnose(critic(), images, quiet=True)
@@ -353,6 +360,7 @@ CALLS: dict[str, dict[str, Callable[[], Computed]]] = {
     "NormAverages": {"result": balanced},
     "generator_backward": {"one forward": backwards},
     "discriminator_backward": {"one forward": backwards},
+    "forward_together": {"both sides": together},
     "diagnose": {"quiet": diagnosed},
 }
 

@@ -20,7 +20,7 @@ STOREYS = [
     {"ops"},
     {"graph_cut"},
     {"losses", "penalties"},
-    {"balancing", "diagnose", "freezing", "modules", "steps"},
+    {"balancing", "diagnose", "freezing", "joint_forward", "modules", "steps"},
     {"compat", "adopt"},
     {"__init__"},
     {"bench"},

@@ -237,6 +237,43 @@ def _total(losses: Sequence[Tensor], weights: Tensor, extra_loss: Tensor | None)
     return total if extra_loss is None else total + extra_loss.sum()
 
 
+class Walked(NamedTuple):
+    """What the walks from L losses to their inputs found: weights [L] and norms [L], for every
+    input the weighted sum of its gradients, and the averages with these norms."""
+
+    weights: Tensor
+    norms: Tensor
+    sums: list[Tensor | None]
+    averages: NormAverages | None
+
+
+def walk_back(
+    losses: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    last_layer: Tensor | None,
+    wanted: Sequence[Weight],
+    rule: Rule,
+    averages: NormAverages | None,
+    scale: Tensor | None,
+    group: ProcessGroup | None,
+    keeps: Sequence[bool],
+) -> Walked:
+    """From each loss to the inputs, of which the reconstruction is the first, and no further.
+    ``keeps`` says of each loss whether its graph is needed afterwards."""
+    found = [
+        torch.autograd.grad(loss, inputs, _start(loss, scale), retain_graph=keep, allow_unused=True)
+        for loss, keep in zip(losses, keeps)
+    ]
+    by_input = list(zip(*found))
+    measured: Sequence[Tensor] = by_input[0]
+    if last_layer is not None:
+        measured = [_at_last_layer(inputs[0], last_layer, gradient) for gradient in measured]
+    with torch.no_grad():
+        weights, norms, averages = _weigh(measured, wanted, rule, averages, scale, group)
+        sums = [_weighted_sum(gradients, weights) for gradients in by_input]
+    return Walked(weights, norms, sums, averages)
+
+
 def balanced_backward(
     losses: Losses,
     reconstruction: Tensor,
@@ -319,22 +356,20 @@ def balanced_backward(
     if scaler is not None:
         scale = scaler.scale(torch.ones((), device=reconstruction.device))
 
-    # From each loss to the reconstruction, and no further.
     values, inputs = list(named.values()), (reconstruction, *loss_parameters)
-    found = [
-        torch.autograd.grad(
-            loss, inputs, _start(loss, scale), retain_graph=retain_graph or keep, allow_unused=True
-        )
-        for loss, keep in zip(values, keeps)
-    ]
-    by_input = list(zip(*found))
-    measured: Sequence[Tensor] = by_input[0]
-    if last_layer is not None:
-        measured = [_at_last_layer(reconstruction, last_layer, gradient) for gradient in measured]
-
+    walked = walk_back(
+        values,
+        inputs,
+        last_layer,
+        wanted,
+        rule,
+        averages,
+        scale,
+        process_group,
+        keeps=[retain_graph or keep for keep in keeps],
+    )
+    lambdas, norms, sums, averages = walked
     with torch.no_grad():
-        lambdas, norms, averages = _weigh(measured, wanted, rule, averages, scale, process_group)
-        sums = [_weighted_sum(gradients, lambdas) for gradients in by_input]
         total = _total(values, lambdas, extra_loss)
 
     # From the reconstruction through the model.

@@ -61,17 +61,17 @@ def graphs_of(
     return graphs
 
 
-def _is_leaf(node: Node) -> bool:
+def is_leaf(node: Node) -> bool:
     return hasattr(node, "variable")
 
 
 def _described(node: Node) -> str:
-    return f"a leaf of shape {list(node.variable.shape)}" if _is_leaf(node) else node.name()
+    return f"a leaf of shape {list(node.variable.shape)}" if is_leaf(node) else node.name()
 
 
 def is_needed_later(nodes: set[Node], later: Sequence[set[Node]]) -> bool:
     """Whether a later backward runs nodes that this one would leave without what they saved."""
-    return any(not _is_leaf(node) for others in later for node in nodes & others)
+    return any(not is_leaf(node) for others in later for node in nodes & others)
 
 
 def warn_of_compiled_layer(last_layer: Tensor, behind: set[Node]) -> None:

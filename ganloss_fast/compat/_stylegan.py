@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ganloss_fast.compat._criteria import check_mode
-from ganloss_fast.compat._penalties import path_length, squared_gradient_norm
+from ganloss_fast.compat._penalties import SQUARED_NORM, path_length
 from ganloss_fast.losses.adversarial import discriminator_side_loss, generator_loss
 from ganloss_fast.penalties.gradient_penalty import penalty_from_logits
+from ganloss_fast.penalties.shared_backward import logits_and_penalty
 from ganloss_fast.penalties.table import NormPenalty
 
 Report = Callable[[str, Tensor], Any] | None
@@ -147,6 +148,9 @@ class StyleGAN2Steps:
         logits = self.run_discriminator(images, real_c, sync, False)
         self.reports.logits("real", logits)
         parts = []
+        if "Dreg" in steps:
+            logits, penalty = self._with_r1(logits, images, gain, "Dmain" in steps)
+            parts.append(penalty)
         if "Dmain" in steps:
             parts.append(discriminator_side_loss(logits, True, "bce", weight=gain))
             if self.reports:
@@ -154,18 +158,25 @@ class StyleGAN2Steps:
                     logits.detach(), True, "bce", reduction="none"
                 )
                 self.reports("Loss/D/loss", elements + fake_elements)
-        if "Dreg" in steps:
-            parts.append(self._r1(logits, images, gain))
         if keep_logits and "Dmain" not in steps:  # a zero for the last bias, not None
             parts.append((logits * 0).mean())
         sum(parts[1:], parts[0]).backward()
 
-    def _r1(self, logits: Tensor, images: Tensor, gain: float) -> Tensor:
-        """``gain r1_gamma / 2 E[|g|^2]``, taken apart by sample only where that is reported."""
+    def _with_r1(
+        self, logits: Tensor, images: Tensor, gain: float, is_shared: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The logits, and ``gain r1_gamma / 2 E[|g|^2]``, taken apart by sample only where that is
+        reported. A main loss of the same logits shares its backward with the penalty where the
+        discriminator is one for :func:`~ganloss_fast.logits_and_penalty`."""
         factor = self.r1_gamma / 2
+        penalty = NormPenalty(reduction="none") if self.reports else SQUARED_NORM
+        weight = 1.0 if self.reports else factor * gain
+        if is_shared:
+            logits, value = logits_and_penalty(logits, images, penalty, weight=weight)
+        else:
+            value = penalty_from_logits(logits, images, penalty, weight=weight)
         if not self.reports:
-            return squared_gradient_norm(logits, images, factor * gain)
-        squares = penalty_from_logits(logits, images, NormPenalty(reduction="none"))  # [B]
-        self.reports("Loss/r1_penalty", squares)
-        self.reports("Loss/D/reg", squares * factor)
-        return squares.mean() * (factor * gain)
+            return logits, value
+        self.reports("Loss/r1_penalty", value)
+        self.reports("Loss/D/reg", value * factor)
+        return logits, value.mean() * (factor * gain)

@@ -25,6 +25,9 @@ def reduced_sides(reduction: str, **sides: list[Segment]) -> Tensor:
 def pair_of_values(real: list[Segment], fake: list[Segment]) -> tuple[Tensor, Tensor]:
     """(real, fake) as two losses, each backward on its own, from one call. Scales are 1."""
     values = ops.multi_tensor_loss(real + fake).values
+    if len(real) == len(fake) == 1:
+        one, other = values.unbind()
+        return one, other
     return values[: len(real)].sum(), values[len(real) :].sum()
 
 

@@ -14,10 +14,15 @@ from ganloss_fast.compat._toolkits import at_leaf
 from ganloss_fast.freezing import frozen
 from ganloss_fast.penalties.points import interpolate
 
+try:
+    from torchgan.losses import loss as _torchgans  # type: ignore[import-not-found]
+except ImportError:
+    _torchgans = None
+
 Model = Any  # a module with torchgan's label_type, and encoding_dims where it generates
 
 
-class _Samples:
+class Samples:
     """Generated samples of one step, and how the discriminator is asked about samples."""
 
     def __init__(
@@ -41,17 +46,17 @@ class _Samples:
         sample: Tensor = self.generator(self.noise, *([self.labels] if wants_labels else []))
         return sample
 
-    def judged(self, discriminator: Model, samples: Tensor) -> Any:
+    def judged(self, discriminator: Model, samples: Tensor, **options: Any) -> Any:
         wants_labels = discriminator.label_type != "none"
-        return discriminator(samples, *([self.labels] if wants_labels else []))
+        return discriminator(samples, *([self.labels] if wants_labels else []), **options)
 
-    def judged_real(self, discriminator: Model, real: Tensor) -> Any:
+    def judged_real(self, discriminator: Model, real: Tensor, **options: Any) -> Any:
         if discriminator.label_type == "required":
-            return discriminator(real, self.labels_of_data)
-        return self.judged(discriminator, real)
+            return discriminator(real, self.labels_of_data, **options)
+        return self.judged(discriminator, real, **options)
 
 
-def _check_labels(labels: Tensor | None, *models: Model) -> None:
+def check_labels(labels: Tensor | None, *models: Model) -> None:
     if labels is None and any(model.label_type == "required" for model in models):
         raise ValueError("labels: the model needs labels for its training, got None.")
 
@@ -85,7 +90,13 @@ class _Loss(torch.nn.Module):
         self.arg_map.update(value)
 
 
-class GeneratorLoss(_Loss):
+def _bases(name: str) -> tuple[type, ...]:
+    """torchgan's class, where it is installed: its trainer asks for it, and passes over a loss that
+    is none of it without a word."""
+    return () if _torchgans is None else (getattr(_torchgans, name),)
+
+
+class GeneratorLoss(_Loss, *_bases("GeneratorLoss")):  # type: ignore[misc]
     """torchgan's base class of generator losses."""
 
     def train_ops(
@@ -102,8 +113,8 @@ class GeneratorLoss(_Loss):
             return self.override_train_ops(
                 generator, discriminator, optimizer_generator, device, batch_size, labels
             )
-        _check_labels(labels, generator)
-        samples = _Samples(generator, batch_size, device, labels)
+        check_labels(labels, generator)
+        samples = Samples(generator, batch_size, device, labels)
         optimizer_generator.zero_grad()
         with frozen(discriminator, keep=generator), self._logits(discriminator):
             loss = self(samples.judged(discriminator, samples.fake()))
@@ -115,7 +126,7 @@ class GeneratorLoss(_Loss):
         return _logits_alone(discriminator, self.without_embeddings)
 
 
-class DiscriminatorLoss(_Loss):
+class DiscriminatorLoss(_Loss, *_bases("DiscriminatorLoss")):  # type: ignore[misc]
     """torchgan's base class of discriminator losses."""
 
     hands_itself_over: ClassVar[bool] = True  # to override_train_ops, as its first argument
@@ -135,11 +146,11 @@ class DiscriminatorLoss(_Loss):
             first = (self,) if self.hands_itself_over else ()
             step = (generator, discriminator, optimizer_discriminator, real_inputs, device, labels)
             return self.override_train_ops(*first, *step)
-        _check_labels(labels, generator, discriminator)
+        check_labels(labels, generator, discriminator)
         if self.clip is not None:
             with torch.no_grad():
                 clamp_each_(list(discriminator.parameters()), self.clip[0], self.clip[1])
-        samples = _Samples(generator, real_inputs.size(0), device, labels)
+        samples = Samples(generator, real_inputs.size(0), device, labels)
         optimizer_discriminator.zero_grad()
         with _logits_alone(discriminator, self.without_embeddings):
             dx = samples.judged_real(discriminator, real_inputs)
@@ -157,7 +168,7 @@ class DiscriminatorLoss(_Loss):
         return losses[0].item()
 
 
-class PenaltyLoss(_Loss):
+class PenaltyLoss(_Loss, *_bases("DiscriminatorLoss")):  # type: ignore[misc]
     """A gradient penalty with a step of its own."""
 
     around_real: ClassVar[bool] = False
@@ -178,7 +189,7 @@ class PenaltyLoss(_Loss):
                 self, generator, discriminator, optimizer_discriminator, real_inputs, labels
             )
         if not self.around_real:
-            _check_labels(labels, generator, discriminator)
+            check_labels(labels, generator, discriminator)
         optimizer_discriminator.zero_grad()
         samples, points = self._points(generator, real_inputs, device, labels)
         leaf, logits = at_leaf(points, lambda x: samples.judged(discriminator, x))
@@ -189,14 +200,14 @@ class PenaltyLoss(_Loss):
 
     def _points(
         self, generator: Model, real: Tensor, device: Any, labels: Tensor | None
-    ) -> tuple[_Samples, Tensor]:
+    ) -> tuple[Samples, Tensor]:
         """Where the gradient is taken. Draws what torchgan draws, in its order."""
         if self.around_real:
             alpha = torch.rand(real.shape, device=device)
             beta = torch.rand(real.shape, device=device)
             points = real + (1 - alpha) * 0.5 * real.std() * beta
-            return _Samples(generator, real.size(0), device, labels, draws_noise=False), points
-        samples = _Samples(generator, real.size(0), device, labels)
+            return Samples(generator, real.size(0), device, labels, draws_noise=False), points
+        samples = Samples(generator, real.size(0), device, labels)
         with torch.no_grad():
             fake = samples.fake()
         return samples, interpolate(real, fake, torch.rand(1).item())

@@ -1,4 +1,5 @@
-"""BasicSR, and with it Real-ESRGAN and GFPGAN (XPixelGroup/BasicSR): ``losses/gan_loss.py``.
+"""BasicSR, and with it Real-ESRGAN and GFPGAN (XPixelGroup/BasicSR): ``losses/gan_loss.py``, and of
+``losses/basic_loss.py`` the perceptual loss.
 
 ESRGAN's relativistic loss is written in its model, not in a criterion:
 ``BCE(relativistic="average", detach_means=True)``.
@@ -6,7 +7,7 @@ ESRGAN's relativistic loss is written in its model, not in a criterion:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from ganloss_fast.compat._criteria import (
 )
 from ganloss_fast.compat._lists import last_of_each
 from ganloss_fast.compat._penalties import path_length, penalty_between, squared_gradient_norm
+from ganloss_fast.compat._perceptual import Extractor, LayeredLoss
 from ganloss_fast.losses.table import BCE, Hinge, Loss, Wasserstein
 from ganloss_fast.penalties.critic.call import Critic
 from ganloss_fast.penalties.table import PENALTIES
@@ -169,3 +171,52 @@ def gradient_penalty_loss(
     """
     penalty = replace(PENALTIES["mmagic"].penalty, normalize_by_mask=weight is not None)
     return penalty_between(discriminator, real_data, fake_data, penalty, mask=weight)
+
+
+class PerceptualLoss(LayeredLoss):
+    """The perceptual and the style loss of BasicSR, over a network of yours.
+
+    .. math:: w_p \\sum_l w_l \\, E|\\phi_l(x) - \\phi_l(y)|, \\qquad
+        w_s \\sum_l w_l \\, E|G_l(x) - G_l(y)|, \\quad G = \\frac{F F^T}{c h w}
+
+    Args:
+        layer_weights: ``w_l`` by the names of layers.
+        vgg_type: not used: the network is made already.
+        use_input_norm: normalise images in [0, 1] as the networks of torchvision want it, before
+            the network; BasicSR's own extractor does so itself, so there it is False here.
+        range_norm: images are in [-1, 1]: to [0, 1] before that.
+        perceptual_weight: ``w_p``; not above 0 leaves that loss out.
+        style_weight: ``w_s``; not above 0 leaves that loss out.
+        criterion: ``"l1"``, ``"l2"`` for squares, or ``"fro"`` for the norm of a difference.
+        network: images to a dict of feature maps by layer, such as
+            :class:`ganloss_fast.SequentialFeatures`. Its parameters are frozen.
+
+    Raises:
+        NotImplementedError: for another criterion. It is a ValueError too.
+        TypeError: if the network is missing.
+    """
+
+    CRITERIA: ClassVar[dict[str, str | None]] = {"l1": "l1", "l2": "mse", "fro": None}
+
+    def __init__(
+        self,
+        layer_weights: Mapping[str, float],
+        vgg_type: str = "vgg19",
+        use_input_norm: bool = True,
+        range_norm: bool = False,
+        perceptual_weight: float = 1.0,
+        style_weight: float = 0.0,
+        criterion: str = "l1",
+        *,
+        network: Extractor | None = None,
+    ) -> None:
+        super().__init__(
+            layer_weights,
+            layer_weights,
+            use_input_norm,
+            range_norm,
+            perceptual_weight,
+            style_weight,
+            criterion,
+            network,
+        )

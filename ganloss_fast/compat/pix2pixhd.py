@@ -17,6 +17,11 @@ from ganloss_fast.compat._criteria import (
     side_loss,
 )
 from ganloss_fast.compat._lists import last_of_each
+from ganloss_fast.compat._perceptual import Extractor, check_extractor
+from ganloss_fast.losses.composite.composite_loss import composite_loss
+from ganloss_fast.losses.composite.terms import Perceptual
+
+__all__ = ["GANLoss", "VGGLoss"]
 
 
 class GANLoss(ModeCriterion):
@@ -89,3 +94,36 @@ def _logits(outputs: Any) -> list[Tensor]:
     if outputs and not isinstance(outputs[0], (list, tuple)):
         outputs = [outputs]
     return last_of_each("input", outputs)
+
+
+class VGGLoss(torch.nn.Module):
+    """The perceptual loss of pix2pixHD and SPADE, in one call for all maps.
+
+    X
+        Args:
+            gpu_ids: not used: the network is where you put it.
+            network: images to a list of at most five feature maps: the codebase's ``Vgg19()``. Its
+            parameters stay as they are.
+
+        Raises:
+            TypeError: if the network is missing.
+    """
+
+    weights = (1.0 / 32, 1.0 / 16, 1.0 / 8, 1.0 / 4, 1.0)
+
+    def __init__(self, gpu_ids: Any = None, *, network: Extractor | None = None) -> None:
+        super().__init__()
+        check_extractor(network)
+        self.vgg: Any = network
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of ``x``, 0-d; no gradient flows to ``y``."""
+        of_x = self.vgg(x)
+        with torch.no_grad():
+            of_y = self.vgg(y)
+        if len(of_x) > len(self.weights):
+            raise ValueError(
+                f"network: expected {len(self.weights)} feature maps at most, got {len(of_x)}."
+            )
+        weights = self.weights[: len(of_x)]
+        return composite_loss(maps=Perceptual(of_x, of_y, layer_weights=weights)).total

@@ -18,7 +18,10 @@ from ganloss_fast.compat._criteria import (
     side_loss,
 )
 from ganloss_fast.compat._lists import last_of_each
+from ganloss_fast.compat.pix2pixhd import VGGLoss
 from ganloss_fast.losses.table import Hinge, Wasserstein
+
+__all__ = ["GANLoss", "VGGLoss"]
 
 
 class GANLoss(ModeCriterion):

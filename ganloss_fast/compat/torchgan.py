@@ -18,6 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganloss_fast.compat._torchgan_auxiliary import (
+    AuxiliaryClassifierDiscriminatorLoss,
+    AuxiliaryClassifierGeneratorLoss,
+    EnergyBasedPullingAwayTerm,
+    FeatureMatchingGeneratorLoss,
+    HistoricalAverageDiscriminatorLoss,
+    HistoricalAverageGeneratorLoss,
+    MutualInformationPenalty,
+)
 from ganloss_fast.compat._torchgan_functional import (
     auxiliary_classification_loss,
     boundary_equilibrium_discriminator_loss,
@@ -38,17 +47,24 @@ from ganloss_fast.compat._torchgan_functional import (
 from ganloss_fast.compat._torchgan_steps import DiscriminatorLoss, GeneratorLoss, PenaltyLoss
 
 __all__ = [
+    "AuxiliaryClassifierDiscriminatorLoss",
+    "AuxiliaryClassifierGeneratorLoss",
     "BoundaryEquilibriumDiscriminatorLoss",
     "BoundaryEquilibriumGeneratorLoss",
     "DiscriminatorLoss",
     "DraganGradientPenalty",
     "EnergyBasedDiscriminatorLoss",
     "EnergyBasedGeneratorLoss",
+    "EnergyBasedPullingAwayTerm",
+    "FeatureMatchingGeneratorLoss",
     "GeneratorLoss",
+    "HistoricalAverageDiscriminatorLoss",
+    "HistoricalAverageGeneratorLoss",
     "LeastSquaresDiscriminatorLoss",
     "LeastSquaresGeneratorLoss",
     "MinimaxDiscriminatorLoss",
     "MinimaxGeneratorLoss",
+    "MutualInformationPenalty",
     "WassersteinDiscriminatorLoss",
     "WassersteinGeneratorLoss",
     "WassersteinGradientPenalty",

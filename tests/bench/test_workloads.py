@@ -83,7 +83,7 @@ STEPS = {
     "taming": lambda: images.taming_step(CPU, size=32, width=4),
     "ESRGAN": lambda: images.esrgan_step(CPU, size=32, width=4),
     "PyTorch-GAN wgan_gp": lambda: penalised.wgan_gp_step(CPU, width=16, batch=8),
-    "CTGAN": lambda: penalised.ctgan_step(CPU, rows=40, columns=8),
+    "CTGAN": lambda: penalised.ctgan_step(CPU, rows=40, spans=(1, 3, 4)),
 }
 
 
@@ -91,7 +91,8 @@ STEPS = {
 def test_the_three_forms_of_a_step_learn_the_same(name):
     torch.manual_seed(0)
     steps = STEPS[name]()
-    assert list(steps) == [EAGER, DROP_IN, HELPERS]
+    assert list(steps)[:3] == [EAGER, DROP_IN, HELPERS]
+    assert all(form.startswith(DROP_IN) for form in list(steps)[3:])
     for _ in range(2):  # the second step starts from the gradients that the first one left
         results = {form: step() for form, step in steps.items()}
         for form, found in results.items():

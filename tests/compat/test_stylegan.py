@@ -10,6 +10,7 @@ import torch
 from image_codebases import assert_near, images, logits, seeded
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganloss_fast.compat import stylegan2_ada, stylegan3
 
@@ -311,3 +312,67 @@ def test_fifty_steps_train_alike(codebase):
         parameters.append([*G.parameters(), *D.parameters()])
     for p, q in zip(*parameters, strict=True):
         assert_near(p, q, 1e-10)
+
+
+# ---- both steps of the discriminator in one backward --------------------------------------------
+
+
+class Calls(TorchDispatchMode):
+    """How many convolutions ran, and the halves of their backwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolutions = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        packet = function.overloadpacket
+        if packet is torch.ops.aten.convolution:
+            self.convolutions += 1
+        elif packet is torch.ops.aten.convolution_backward:
+            self.convolutions += sum(args[-1][:2])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("codebase", CODEBASES)
+@pytest.mark.parametrize("reports", [False, True])
+def test_a_phase_of_both_steps_computes_each_weight_gradient_once(codebase, reports):
+    torch.manual_seed(0)
+    critic = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(8, 8, 3, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.LazyLinear(1),
+    ).double()
+    real = images(batch=4)
+    critic(real)
+    report = (lambda name, values: None) if reports else None
+    module = stylegan2_ada if codebase == "ada" else stylegan3
+    networks = ["cpu", None, None] if codebase == "ada" else ["cpu", None]
+    loss = module.StyleGAN2Loss(*networks, lambda *args, **kwargs: None, r1_gamma=2, report=report)
+    loss.run_discriminator = lambda x, *args: critic(x)
+    parameters = list(critic.parameters())
+
+    def ours(*steps):
+        critic.zero_grad()
+        loss.real_step(real, None, 3.0, True, set(steps), logits(4, 1).detach(), False)
+        return [p.grad.clone() for p in parameters]
+
+    def plain():
+        critic.zero_grad()
+        x = real.detach().requires_grad_()
+        found = critic(x)
+        (gradient,) = torch.autograd.grad(found.sum(), x, create_graph=True)
+        r1 = gradient.square().sum(dim=(1, 2, 3)).mean()
+        (3.0 * (F.softplus(-found).mean() + r1)).backward()
+        return [p.grad.clone() for p in parameters]
+
+    ours("Dmain", "Dreg")  # the first use of a critic looks at its numbers
+    with Calls() as shared:
+        found = ours("Dmain", "Dreg")
+    with Calls() as written:
+        wanted = plain()
+    for p, q in zip(found, wanted, strict=True):
+        assert_near(p, q, 1e-10)
+    assert shared.convolutions < written.convolutions

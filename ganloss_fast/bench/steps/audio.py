@@ -8,6 +8,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from ganloss_fast.bench import hifigan, plain
 from ganloss_fast.bench.steps.training import Training, forms, moved
@@ -15,6 +16,7 @@ from ganloss_fast.bench.workload import Contender
 from ganloss_fast.compat import dac as compat_dac
 from ganloss_fast.compat import hifigan as compat_hifigan
 from ganloss_fast.compat import parallel_wavegan as compat_pwg
+from ganloss_fast.joint_forward import forward_together
 from ganloss_fast.steps import discriminator_backward, generator_backward
 
 Maps = list[list[Tensor]]
@@ -42,11 +44,19 @@ class Periods(nn.Module):
 # ---- HiFi-GAN ----------------------------------------------------------------------------------
 
 
+def _weight_normed(network: nn.Module) -> nn.Module:
+    for part in list(network.modules()):
+        if isinstance(part, (nn.Conv1d, nn.Conv2d)):
+            weight_norm(part)
+    return network
+
+
 def hifigan_step(
     device: torch.device, samples: int = 2048, discriminators: nn.Module | None = None
 ) -> dict[str, Contender]:
-    """The eight discriminators at their published widths, a small generator."""
-    discriminators = discriminators or hifigan.Discriminators()
+    """The eight discriminators at their published widths, a small generator. All are weight-normed;
+    of the first scale the published norm is the spectral one, which moves at every forward."""
+    discriminators = _weight_normed(discriminators or hifigan.Discriminators())
 
     def written(t: Training) -> Sequence[Tensor]:
         audio = t.batch["audio"]
@@ -66,13 +76,15 @@ def hifigan_step(
         (loss + 45 * F.l1_loss(fake, audio)).backward()
         return of_d, moved(t.of_generator, t.generator)
 
-    def with_compat(t: Training, helpers: bool) -> Sequence[Tensor]:
+    def with_compat(t: Training, detach_real: bool, helpers: bool) -> Sequence[Tensor]:
         audio = t.batch["audio"]
         fake = t.generator(t.batch["noise"])
         t.of_discriminator.zero_grad()
-        loss, _, _ = compat_hifigan.discriminator_loss(
-            _logits(t.discriminator(audio)), _logits(t.discriminator(fake.detach()))
-        )
+        if helpers:
+            reals, fakes = forward_together(t.discriminator, audio, fake.detach())
+        else:
+            reals, fakes = t.discriminator(audio), t.discriminator(fake.detach())
+        loss, _, _ = compat_hifigan.discriminator_loss(_logits(reals), _logits(fakes))
         loss.backward()
         of_d = moved(t.of_discriminator, t.discriminator)
         t.of_generator.zero_grad()
@@ -82,7 +94,7 @@ def hifigan_step(
         else:
             real_maps = t.discriminator(audio)
         fake_maps = t.discriminator(fake)
-        matching = compat_hifigan.feature_loss(real_maps, fake_maps, detach_real=helpers)
+        matching = compat_hifigan.feature_loss(real_maps, fake_maps, detach_real=detach_real)
         loss = compat_hifigan.generator_loss(_logits(fake_maps))[0] + matching
         loss = loss + 45 * F.l1_loss(fake, audio)
         if helpers:
@@ -96,8 +108,9 @@ def hifigan_step(
         training,
         device,
         written,
-        partial(with_compat, helpers=False),
-        partial(with_compat, helpers=True),
+        partial(with_compat, detach_real=False, helpers=False),
+        partial(with_compat, detach_real=True, helpers=True),
+        {"detach_real": partial(with_compat, detach_real=True, helpers=False)},
     )
 
 

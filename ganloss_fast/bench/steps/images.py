@@ -39,41 +39,72 @@ def _convolutions(width: int, count: int) -> nn.Sequential:
 # ---- taming-transformers -----------------------------------------------------------------------
 
 
-def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Contender]:
-    """The perceptual network, a stand-in for LPIPS, runs in the discriminator's step as well."""
+class _Distance(nn.Module):
+    """A stand-in for LPIPS: fixed, and a distance [B, 1, 1, 1] for each image."""
 
-    def nll_of(t: Training, fake: Tensor) -> Tensor:
-        assert t.perceptual is not None
-        real = t.batch["real"]
-        apart: Tensor = (t.perceptual(real) - t.perceptual(fake)).square().mean()
-        return F.l1_loss(fake, real) + apart
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.features = _convolutions(width, 4).requires_grad_(False)
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        apart: Tensor = (self.features(one) - self.features(other)).square()
+        return apart.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def _toggle(learns: nn.Module, rests: nn.Module) -> None:
+    """As Lightning does for the optimizer whose turn it is."""
+    learns.requires_grad_(True)
+    rests.requires_grad_(False)
+
+
+def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Contender]:
+    """The loss module of VQGAN in Lightning's two calls, with an adaptive weight. As written, the
+    perceptual network runs in the discriminator's step as well."""
+    weight = 0.8
 
     def last_layer(t: Training) -> Tensor:
-        *_, weight, _ = t.generator.parameters()
-        return weight
+        *_, found, _ = t.generator.parameters()
+        return found
 
-    def step(t: Training, compat: bool) -> Sequence[Tensor]:
-        real = t.batch["real"]
-        fake = t.generator(real)
-        nll, of_fake = nll_of(t, fake), -t.discriminator(fake).mean()
+    def nll_of(t: Training, real: Tensor, fake: Tensor) -> Tensor:
+        assert t.perceptual is not None
+        nll: Tensor = ((real - fake).abs() + t.perceptual(real, fake)).mean()
+        return nll
+
+    def written_loss(t: Training, real: Tensor, fake: Tensor, idx: int) -> Tensor:
+        nll = nll_of(t, real, fake)
+        if idx == 1:
+            logits = t.discriminator(real), t.discriminator(fake.detach())
+            of_both: Tensor = 0.5 * plain.discriminator_hinge(*logits)
+            return of_both
+        of_fake = -t.discriminator(fake).mean()
         last = last_layer(t)
-        if compat:
-            weight = compat_taming.calculate_adaptive_weight(nll, of_fake, last, 0.8)
-        else:
-            (of_nll,) = torch.autograd.grad(nll, last, retain_graph=True)
-            (of_g,) = torch.autograd.grad(of_fake, last, retain_graph=True)
-            weight = torch.norm(of_nll) / (torch.norm(of_g) + 1e-4)
-            weight = torch.clamp(weight, 0.0, 1e4).detach() * 0.8
+        (of_nll,) = torch.autograd.grad(nll, last, retain_graph=True)
+        (of_g,) = torch.autograd.grad(of_fake, last, retain_graph=True)
+        ratio = torch.clamp(torch.norm(of_nll) / (torch.norm(of_g) + 1e-4), 0.0, 1e4)
+        total: Tensor = nll + ratio.detach() * weight * of_fake
+        return total
+
+    def drop_in_loss(t: Training, real: Tensor, fake: Tensor, idx: int) -> Tensor:
+        module = compat_taming.VQLPIPSWithDiscriminator(
+            disc_start=0,
+            disc_weight=weight,
+            perceptual_loss=t.perceptual,
+            discriminator=t.discriminator,
+        )
+        result: tuple[Tensor, object]
+        result = module(real.new_zeros(()), real, fake, idx, 0, last_layer(t))
+        return result[0]
+
+    def step(t: Training, loss_of: Callable[..., Tensor]) -> Sequence[Tensor]:
+        real = t.batch["real"]
+        _toggle(t.generator, t.discriminator)
+        loss = loss_of(t, real, t.generator(real), 0)
         t.of_generator.zero_grad()
-        (nll + weight * of_fake).backward()
+        loss.backward()
         found = moved(t.of_generator, t.generator)
-        fake = t.generator(real)
-        nll_of(t, fake)  # for the log, of a loss that this step does not use
-        logits = t.discriminator(real), t.discriminator(fake.detach())
-        if compat:
-            loss = compat_taming.hinge_d_loss(*logits)
-        else:
-            loss = 0.5 * plain.discriminator_hinge(*logits)
+        _toggle(t.discriminator, t.generator)
+        loss = loss_of(t, real, t.generator(real), 1)
         t.of_discriminator.zero_grad()
         loss.backward()
         return moved(t.of_discriminator, t.discriminator), found
@@ -81,9 +112,9 @@ def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[s
     def balanced(t: Training) -> Sequence[Tensor]:
         real = t.batch["real"]
         fake = t.generator(real)
-        losses = [nll_of(t, fake), generator_loss(t.discriminator(fake), "hinge")]
+        losses = [nll_of(t, real, fake), generator_loss(t.discriminator(fake), "hinge")]
         t.of_generator.zero_grad()
-        balanced_backward(losses, fake, last_layer(t), weights=[1.0, 0.8])
+        balanced_backward(losses, fake, last_layer(t), weights=[1.0, weight])
         found = moved(t.of_generator, t.generator)
         with torch.no_grad():
             fake = t.generator(real)
@@ -92,14 +123,13 @@ def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[s
         discriminator_backward(loss, t.discriminator)
         return moved(t.of_discriminator, t.discriminator), found
 
-    perceptual = _convolutions(width, 4).requires_grad_(False)
     batch = {"real": torch.randn(2, 3, size, size)}
-    training = Training(_convolutions(width, 4), _patchgan(width), batch, perceptual)
+    networks = _convolutions(width, 4), _patchgan(width)
     return forms(
-        training,
+        Training(*networks, batch, _Distance(width)),
         device,
-        lambda t: step(t, compat=False),
-        lambda t: step(t, compat=True),
+        lambda t: step(t, written_loss),
+        lambda t: step(t, drop_in_loss),
         balanced,
     )
 

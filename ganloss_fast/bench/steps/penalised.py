@@ -9,12 +9,13 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganloss_fast.bench import plain
 from ganloss_fast.bench.steps.training import Step, Training, forms, moved
 from ganloss_fast.bench.workload import Contender
-from ganloss_fast.compat.ctgan import Discriminator
+from ganloss_fast.compat import ctgan
 from ganloss_fast.compat.pytorch_gan import compute_gradient_penalty
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
 from ganloss_fast.steps import discriminator_backward, generator_backward
@@ -91,7 +92,46 @@ def wgan_gp_step(device: torch.device, width: int = 512, batch: int = 64) -> dic
     return forms(Training(generator, critic, tensors), device, *steps)
 
 
+# ---- CTGAN -------------------------------------------------------------------------------------
+
 PACK = 10
+
+
+class _Residual(nn.Module):
+    def __init__(self, before: int, width: int) -> None:
+        super().__init__()
+        self.fc, self.bn = nn.Linear(before, width), nn.BatchNorm1d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([F.relu(self.bn(self.fc(x))), x], dim=1)
+
+
+class _Activations(nn.Module):
+    """Of the columns that stand for one column of the table: a number, or which category it is."""
+
+    def __init__(self, spans: Sequence[int]) -> None:
+        super().__init__()
+        self.spans = tuple(spans)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.split(self.spans, dim=1)
+        return torch.cat(
+            [
+                part.tanh() if part.shape[1] == 1 else F.gumbel_softmax(part, tau=0.2)
+                for part in parts
+            ],
+            dim=1,
+        )
+
+
+def _generator_of_ctgan(spans: Sequence[int], noise: int = 128, width: int = 256) -> nn.Module:
+    """The published one at its default widths."""
+    return nn.Sequential(
+        _Residual(noise, width),
+        _Residual(noise + width, width),
+        nn.Linear(noise + 2 * width, sum(spans)),
+        _Activations(spans),
+    )
 
 
 def _penalty_of_ctgan(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
@@ -99,8 +139,6 @@ def _penalty_of_ctgan(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     alpha = torch.rand(real.size(0) // PACK, 1, 1, device=real.device)
     alpha = alpha.repeat(1, PACK, real.size(1)).view(-1, real.size(1))
     mixed = alpha * real + (1 - alpha) * fake
-    if not mixed.requires_grad:
-        mixed.requires_grad_(True)
     logits = critic(mixed)
     (gradient,) = torch.autograd.grad(
         logits, mixed, torch.ones_like(logits), create_graph=True, retain_graph=True
@@ -108,15 +146,61 @@ def _penalty_of_ctgan(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     return 10.0 * plain.penalty(gradient.view(-1, PACK * real.size(1)))
 
 
-def ctgan_step(device: torch.device, rows: int = 500, columns: int = 150) -> dict[str, Contender]:
-    """Tables: ten rows make one sample of the discriminator, which has dropout."""
+# Six numbers, each with the mode that it belongs to, and nine categories, as in the Adult table.
+SPANS = (1, 8) * 6 + (9, 16, 7, 15, 6, 5, 2, 42, 2)
+
+
+def ctgan_step(
+    device: torch.device, rows: int = 500, spans: Sequence[int] = SPANS
+) -> dict[str, Contender]:
+    """Tables: ten rows make one sample of the discriminator, which has dropout. Penalty and loss
+    have a backward each, and both walk through the generator, whose rows are not detached."""
+    columns = sum(spans)
 
     def of_drop_in(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        assert isinstance(critic, Discriminator)
+        assert isinstance(critic, ctgan.Discriminator)
         return critic.calc_gradient_penalty(real, fake, real.device, PACK)
 
-    generator = _perceptron([128, 256, 256, columns], normalised=True)
-    critic = Discriminator(columns, (256, 256), PACK)
+    def generator_step(t: Training) -> Tensor:
+        t.of_generator.zero_grad(set_to_none=False)
+        loss: Tensor = -t.discriminator(t.generator(t.batch["noise"])).mean()
+        return loss
+
+    def step(t: Training, penalty: Penalty) -> Sequence[Tensor]:
+        real, fake = t.batch["real"], t.generator(t.batch["noise"])
+        of_fake, of_real = t.discriminator(fake), t.discriminator(real)
+        of_norms = penalty(t.discriminator, real, fake)
+        loss = -(of_real.mean() - of_fake.mean())
+        t.of_discriminator.zero_grad(set_to_none=False)
+        of_norms.backward(retain_graph=True)
+        loss.backward()
+        of_d = moved(t.of_discriminator, t.discriminator)
+        generator_step(t).backward()
+        return of_d, moved(t.of_generator, t.generator)
+
+    def by_function(t: Training, helpers: bool) -> Sequence[Tensor]:
+        assert isinstance(t.discriminator, ctgan.Discriminator)
+        real = t.batch["real"]
+        with torch.set_grad_enabled(not helpers):
+            fake = t.generator(t.batch["noise"])
+        loss, penalty = ctgan.discriminator_losses(t.discriminator, real, fake, real.device)
+        t.of_discriminator.zero_grad(set_to_none=False)
+        (loss + penalty).backward()
+        of_d = moved(t.of_discriminator, t.discriminator)
+        loss = generator_step(t)
+        if helpers:
+            generator_backward(loss, t.generator)
+        else:
+            loss.backward()
+        return of_d, moved(t.of_generator, t.generator)
+
+    critic = ctgan.Discriminator(columns, (256, 256), PACK)
     tensors = {"real": torch.randn(rows, columns), "noise": torch.randn(rows, 128)}
-    steps = _steps(1, _penalty_of_ctgan, of_drop_in)
-    return forms(Training(generator, critic, tensors), device, *steps)
+    return forms(
+        Training(_generator_of_ctgan(spans), critic, tensors),
+        device,
+        lambda t: step(t, _penalty_of_ctgan),
+        lambda t: step(t, of_drop_in),
+        lambda t: by_function(t, helpers=True),
+        {"discriminator_losses": lambda t: by_function(t, helpers=False)},
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,10 +36,16 @@ def gradients(module: nn.Module) -> Tensor:
 
 
 def forms(
-    training: Training, device: torch.device, written: Step, drop_in: Step, with_helpers: Step
+    training: Training,
+    device: torch.device,
+    written: Step,
+    drop_in: Step,
+    with_helpers: Step,
+    switched: Mapping[str, Step] | None = None,
 ) -> dict[str, Contender]:
     """A step as its codebase writes it, with the drop-in alone, and with the step helpers too: each
-    on a copy of the networks, and all with the same random numbers."""
+    on a copy of the networks, and all with the same random numbers. ``switched``: the drop-in with
+    one of its switches."""
 
     def contender(step: Step) -> Contender:
         own = Training(
@@ -56,6 +62,7 @@ def forms(
         return work
 
     steps = {EAGER: written, DROP_IN: drop_in, HELPERS: with_helpers}
+    steps |= {f"{DROP_IN}, {name}": step for name, step in (switched or {}).items()}
     return {name: contender(step) for name, step in steps.items()}
 
 

@@ -28,6 +28,7 @@ from ganloss_fast.compat.mmagic.loss_comps import (
     GradientPenaltyLossComps,
     R1GradientPenaltyComps,
 )
+from ganloss_fast.compat.mmagic.perceptual_loss import PerceptualLoss
 
 __all__ = [
     "AdvLoss",
@@ -41,6 +42,7 @@ __all__ = [
     "GeneratorPathRegularizerComps",
     "GradientPenaltyLoss",
     "GradientPenaltyLossComps",
+    "PerceptualLoss",
     "R1GradientPenaltyComps",
     "RelativisticDiscLoss",
     "RelativisticDiscLossLS",

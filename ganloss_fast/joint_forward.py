@@ -1,0 +1,172 @@
+"""One forward of a discriminator for real and fake samples, in place of one for each.
+
+The arithmetic is the same. But a network reads its weights once and not twice, normalises them
+once, and its backward writes their gradients once: where there are few samples and many weights,
+as in vocoders, that is most of the time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from ganloss_fast._torch import BatchNorm, FakeTensor, tree_flatten, tree_leaves, tree_unflatten
+from ganloss_fast.checks import check_same_device, check_tensor, describe
+from ganloss_fast.penalties.critic.modules import is_power_iteration
+
+_calls: weakref.WeakKeyDictionary[Module, _Calls] = weakref.WeakKeyDictionary()
+
+
+@dataclass
+class _Calls:
+    """Of one discriminator: how many there were, and at which one to ask whether samples meet."""
+
+    made: int = 0
+    due: int = 1
+
+
+def _check_modules(discriminator: Module) -> bool:
+    """Refuses what makes one forward another one than two; whether it draws random numbers."""
+    draws = False
+    for part in discriminator.modules():
+        if isinstance(part, BatchNorm) and (part.training or part.running_mean is None):
+            raise ValueError(
+                "discriminator: it normalises by its batch, which would be that of real and fake "
+                "samples together. Run it on either of them."
+            )
+        if part.training and is_power_iteration(part):
+            raise ValueError(
+                "discriminator: it has a spectral norm in training mode, whose every forward takes "
+                "a step of the power iteration; one in place of two is another training. Run it on "
+                "either side."
+            )
+        draws = draws or (part.training and "Dropout" in type(part).__name__)
+    return draws
+
+
+def _split(output: object, count: int, whole: int, first: bool) -> Any:
+    """The samples of one side."""
+    if not isinstance(output, Tensor):
+        return output
+    if output.dim() == 0 or output.shape[0] != whole:
+        raise ValueError(
+            f"discriminator: expected outputs with {whole} samples in front, those of real and of "
+            f"fake, got {describe(output)}."
+        )
+    return output[:count] if first else output[count:]
+
+
+def _tensors(outputs: object) -> list[Tensor]:
+    found = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return [tensor for tensor in found if tensor.is_floating_point() and tensor.numel() > 0]
+
+
+def _reach(discriminator: Module, real: Tensor, fake: Tensor, of_real: bool) -> tuple[bool, bool]:
+    """Whether the outputs on one side depend on samples of their own side, and of the other."""
+    samples = torch.cat([real, fake]).detach().requires_grad_()
+    with torch.enable_grad():
+        outputs = [out for out in _tensors(discriminator(samples)) if out.requires_grad]
+        parts = [out[: len(real)] if of_real else out[len(real) :] for out in outputs]
+        # Random weights: a sum over a normalised batch is constant.
+        total = sum((part * (torch.rand_like(part) + 0.5)).sum() for part in parts)
+    if not isinstance(total, Tensor):
+        return False, False
+    (gradient,) = torch.autograd.grad(total, samples)
+    sides = [
+        bool(side.nan_to_num().any()) for side in (gradient[: len(real)], gradient[len(real) :])
+    ]
+    return (sides[0], sides[1]) if of_real else (sides[1], sides[0])
+
+
+def _is_judged_otherwise(discriminator: Module, real: Tensor, together: object) -> bool:
+    """Whether real samples have other outputs alone, by more than rounding explains."""
+    with torch.no_grad():
+        alone = discriminator(real)
+    pairs = list(zip(_tensors(together), _tensors(alone), strict=True))
+    # Batches of other sizes run other kernels, on a GPU in TF32.
+    coarsest = max((torch.finfo(one.dtype).eps for one, _ in pairs), default=0.0)
+    if real.device.type != "cpu":
+        coarsest = max(coarsest, 2.0**-10)
+    return any(
+        bool((one.detach() - other).abs().max() > coarsest**0.5 * other.abs().max())
+        for one, other in pairs
+    )
+
+
+def _refuse_meetings(discriminator: Module, real: Tensor, fake: Tensor, together: object) -> bool:
+    """Raises where samples of one side change what is said of the other; whether there was
+    anything to be seen."""
+    devices = [] if real.device.type == "cpu" else [real.device]
+    device_type = real.device.type if devices else "cuda"
+    with torch.random.fork_rng(devices, device_type=device_type):
+        reach = [_reach(discriminator, real, fake, of_real) for of_real in (True, False)]
+    meet = any(other for _, other in reach)
+    if meet or (together is not None and _is_judged_otherwise(discriminator, real, together)):
+        raise ValueError(
+            "discriminator: real samples are judged otherwise beside fake ones. Its samples meet "
+            "(statistics over the batch), or it draws random numbers. Run it on either of them."
+        )
+    return all(own for own, _ in reach)
+
+
+def forward_together(
+    discriminator: Callable[[Tensor], Any], real: Tensor, fake: Tensor
+) -> tuple[Any, Any]:
+    """What a discriminator says of real and of fake samples, by one forward.
+
+    For discriminators whose samples do not meet: no batch norm in training mode, no statistics
+    over the batch. Outputs and gradients are those of two forwards, to rounding::
+
+        real_logits, fake_logits = gf.forward_together(discriminator, real, fake.detach())
+        loss = gf.discriminator_loss(real_logits, fake_logits, "least_squares")
+
+    Calls 1, 2, 4, 8, ... with a module ask whether its samples meet: whether outputs on one side
+    have a gradient at the other, and are those of real samples alone. That costs two steps and
+    waits for the device; inside of torch.compile nothing is asked. Dropout draws one mask for all
+    samples together; its outputs are not compared.
+
+    Args:
+        discriminator: a module, samples to outputs: a tensor, or lists, tuples and dicts of them,
+            all with the samples in front.
+        real: [B, ...].
+        fake: [B', ...], alike but for their number. Detached in the discriminator's step.
+
+    Returns:
+        (outputs on real, outputs on fake), each structured as the discriminator's.
+
+    Raises:
+        ValueError: if the samples do not fit each other, if an output has another number of
+            samples, or if the discriminator is one whose samples meet.
+        TypeError: if samples are no tensors, or the discriminator is no module.
+    """
+    if not isinstance(discriminator, Module):
+        raise TypeError(
+            f"discriminator: expected a torch.nn.Module, got {describe(discriminator)}."
+        )
+    check_same_device("fake", check_tensor("fake", fake), "real", check_tensor("real", real))
+    if real.dim() == 0 or real.shape[1:] != fake.shape[1:] or real.dtype != fake.dtype:
+        raise ValueError(
+            f"fake: expected samples like real, {describe(real)}, got {describe(fake)}."
+        )
+    draws = _check_modules(discriminator)
+    count, whole = len(real), len(real) + len(fake)
+    outputs = discriminator(torch.cat([real, fake]))
+    leaves, structure = tree_flatten(outputs)
+    sides = [
+        tree_unflatten([_split(leaf, count, whole, first) for leaf in leaves], structure)
+        for first in (True, False)
+    ]
+    has_values = not (real.is_meta or isinstance(real, FakeTensor))
+    if has_values and not torch.compiler.is_compiling():
+        calls = _calls.setdefault(discriminator, _Calls())
+        calls.made += 1
+        if calls.made >= calls.due and count > 0 and whole > count:
+            shown = _refuse_meetings(discriminator, real, fake, None if draws else sides[0])
+            calls.due = 2 * calls.made if shown else calls.made + 1
+    return sides[0], sides[1]

@@ -50,7 +50,7 @@ class Workload:
 
     name: str
     section: str
-    build: Callable[[torch.device], dict[str, Contender]]
+    build: Callable[[torch.device], Mapping[str, Contender]]
     floors: Mapping[str, float] = field(default_factory=dict)  # baseline -> least speed-up
     shapes: str = ""  # of the inputs, as people write them
     dtype: str = "float32"

@@ -75,6 +75,7 @@ class Ledger:
     costs: dict[tuple[str, Place], Cost] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     uncounted: set[str] = field(default_factory=set)
+    differentiated: set[int] = field(default_factory=set)  # calls, with create_graph: of penalties
 
     def total(self) -> Cost:
         return self.where(lambda owner, place: True)
@@ -216,6 +217,7 @@ class Watch(TorchDispatchMode):
             found = original(*args, **kwargs)
             if not kwargs.get("create_graph"):
                 return found
+            self._differentiated(args[1] if len(args) > 1 else kwargs["inputs"])
             tensors = [each for each in found if isinstance(each, Tensor)]
             if self.with_cut:
                 shorter = iter(cut([t for t in tensors if t.requires_grad]).grads)
@@ -227,6 +229,12 @@ class Watch(TorchDispatchMode):
             return found
 
         return watched
+
+    def _differentiated(self, inputs: Any) -> None:
+        points = {_storage(each) for each in tree_leaves(inputs) if isinstance(each, Tensor)}
+        for call in self.ledger.calls:
+            if call.side == D and any(_storage(each) in points for each in call.inputs):
+                self.ledger.differentiated.add(call.number)
 
     # ---- whose step it is ----------------------------------------------------------------------
 

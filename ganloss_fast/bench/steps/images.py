@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ganloss_fast.balancing.backward import balanced_backward
 from ganloss_fast.bench import plain
-from ganloss_fast.bench.steps.training import Training, forms, moved
-from ganloss_fast.bench.workload import Contender
+from ganloss_fast.bench.steps.training import Form, Training, forms, moved
 from ganloss_fast.compat import basicsr as compat_basicsr
 from ganloss_fast.compat import taming as compat_taming
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
@@ -39,7 +38,7 @@ def _convolutions(width: int, count: int) -> nn.Sequential:
 # ---- taming-transformers -----------------------------------------------------------------------
 
 
-def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Contender]:
+def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Form]:
     """The perceptual network, a stand-in for LPIPS, runs in the discriminator's step as well."""
 
     def nll_of(t: Training, fake: Tensor) -> Tensor:
@@ -107,7 +106,7 @@ def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[s
 # ---- ESRGAN ------------------------------------------------------------------------------------
 
 
-def esrgan_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Contender]:
+def esrgan_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Form]:
     """BasicSR's model: five forwards of the discriminator, for two different inputs."""
 
     def written_loss(logits: Tensor, is_real: bool, is_disc: bool = False) -> Tensor:

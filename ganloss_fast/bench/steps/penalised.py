@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganloss_fast.bench import plain
-from ganloss_fast.bench.steps.training import Step, Training, forms, moved
-from ganloss_fast.bench.workload import Contender
+from ganloss_fast.bench.steps.training import Form, Step, Training, forms, moved
 from ganloss_fast.compat.ctgan import Discriminator
 from ganloss_fast.compat.pytorch_gan import compute_gradient_penalty
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
@@ -78,7 +77,7 @@ def _penalty_of_wgan_gp(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor
     return 10.0 * plain.penalty(gradient)
 
 
-def wgan_gp_step(device: torch.device, width: int = 512, batch: int = 64) -> dict[str, Contender]:
+def wgan_gp_step(device: torch.device, width: int = 512, batch: int = 64) -> dict[str, Form]:
     """Fully connected networks on 28x28 images; five critic iterations, one of the generator."""
 
     def of_drop_in(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ def _penalty_of_ctgan(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     return 10.0 * plain.penalty(gradient.view(-1, PACK * real.size(1)))
 
 
-def ctgan_step(device: torch.device, rows: int = 500, columns: int = 150) -> dict[str, Contender]:
+def ctgan_step(device: torch.device, rows: int = 500, columns: int = 150) -> dict[str, Form]:
     """Tables: ten rows make one sample of the discriminator, which has dropout."""
 
     def of_drop_in(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:

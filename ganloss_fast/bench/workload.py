@@ -59,6 +59,10 @@ class Workload:
     source: str = ""  # the codebase, or the paper, whose sizes these are
     quick: bool = False  # small enough for --quick
     curve: Curve | None = None
+    needs: Mapping[str, int] = field(
+        default_factory=dict
+    )  # contender -> bytes, where they are many
+    threads: int | None = None  # of this one alone, whatever --threads says
 
 
 def differentiated(function: Callable[..., Tensor], inputs: Inputs) -> Contender:

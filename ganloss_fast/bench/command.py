@@ -43,7 +43,7 @@ class Misuse(Exception):
     """Something that the caller can put right; the text is one for people."""
 
 
-MISUSES = (Misuse, ResultError, catalogue.NothingChosen, target.TargetError, data.NoData)
+MISUSES = (Misuse, ResultError, catalogue.NothingChosen, target.TargetError, data.BadFolder)
 
 
 # ---- list, run, compare ------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def test_rows_of_another_version_are_refused_by_run_and_by_compare(capsys, tmp_p
     assert "another version" in complaint(capsys, "run", "--out", str(tmp_path))
     (tmp_path / results.JSON_LINES).write_text(json.dumps({"format": 99}) + "\n")
     said = complaint(capsys, "compare", str(tmp_path), str(tmp_path))
-    assert "written in format 99, this version reads 1" in said
+    assert "written in format 99, this version reads 2" in said
 
 
 @pytest.mark.parametrize("text", ["", "workload,ratio\nx,2\n", "[]\n"])

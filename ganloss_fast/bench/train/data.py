@@ -16,8 +16,12 @@ from ganloss_fast.bench.train import speech
 PHOTOGRAPHS, SOUNDS = 512, 64
 
 
-class NoData(ValueError):
-    """The data cannot be had; the text is for people."""
+class NoData(Exception):
+    """A package that holds the data is missing; the text is for people."""
+
+
+class BadFolder(ValueError):
+    """The user's photographs cannot be used; the text is for people."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Source:
         """[PHOTOGRAPHS, 3, size, size] in [-1, 1]: crops.
 
         Raises:
-            NoData: if a package is missing, or the folder holds none.
+            NoData: if a package is missing.
+            BadFolder: if the user's holds no photographs, or too small ones.
         """
         _ask_for("photographs", {"skimage": "scikit-image", "PIL": "pillow"})
         from ganloss_fast.bench.train.photographs import load_crops
@@ -42,7 +47,7 @@ class Source:
         try:
             return load_crops(self.folder, size, PHOTOGRAPHS, seed=0)
         except ValueError as error:
-            raise NoData(str(error)) from None
+            raise BadFolder(str(error)) from None
 
     def digits(self) -> Tensor:
         """[1797, 784] in [-1, 1]: the handwritten digits of scikit-learn, at the size of MNIST's.

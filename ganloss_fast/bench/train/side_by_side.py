@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast.bench import memory, runner, timing
+from ganloss_fast.bench.budget import NOT_MEASURED
 from ganloss_fast.bench.profile import findings
 from ganloss_fast.bench.profile.target import Target
 from ganloss_fast.bench.results import FAILED, Row
@@ -262,19 +263,19 @@ def train_all(
 
     A training whose data cannot be had is a row that says so. When one is interrupted, its rows
     come first and then the KeyboardInterrupt.
+
+    Raises:
+        BadFolder: at once, if the user's photographs cannot be used.
     """
+    loaded = [_load(run, source) for run in runs]
     clock = timing.clock_of(plan.device)
     bandwidth = runner.copy_bandwidth(plan.device, clock)
     facts = runner.environment(runner.Plan(plan.device, seed=plan.seed), clock, bandwidth)
-    for number, run in enumerate(runs, 1):
+    for number, (run, samples) in enumerate(zip(runs, loaded), 1):
         left = math.ceil((len(runs) - number + 1) * plan.most_seconds / 60)
         say(f"{number} of {len(runs)}, at most about {left} min left: {run.name}")
-        try:
-            samples = run.load(source)
-        except NoData as error:
-            if source.folder is not None:
-                raise
-            yield [_without_data(run, str(error), facts)]
+        if isinstance(samples, NoData):
+            yield [_without_data(run, samples, facts)]
             continue
         course = start(run, plan)
         try:
@@ -285,7 +286,14 @@ def train_all(
         yield rows(course, facts)
 
 
-def _without_data(run: Run, why: str, facts: dict[str, Any]) -> Row:
+def _load(run: Run, source: Source) -> Tensor | NoData:
+    try:
+        return run.load(source)
+    except NoData as error:
+        return error
+
+
+def _without_data(run: Run, why: NoData, facts: dict[str, Any]) -> Row:
     workload = Workload(run.name, SECTION, run.build, shapes=run.shapes, source=run.source)
-    (row,) = runner.rows(workload, {runner.ALL: runner.Measured(f"not measured: {why}")}, facts)
+    (row,) = runner.rows(workload, {runner.ALL: runner.Measured(f"{NOT_MEASURED}{why}")}, facts)
     return row

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ganloss_fast._torch import tree_leaves
+from ganloss_fast.backends import use_backend
+
 OURS = "ganloss_fast"
 EAGER = "eager"  # as people write it
 COMPILE = "torch.compile"
@@ -57,3 +60,56 @@ class Workload:
     quick: bool = False  # small enough for --quick
     curve: Curve | None = None
     needs: Mapping[str, int] = field(default_factory=dict)  # contender -> bytes, if that is much
+    threads: int | None = None  # of this one alone, whatever --threads says
+
+
+def differentiated(function: Callable[..., Tensor], inputs: Inputs) -> Contender:
+    """The forward pass, and the backward pass to the inputs that require a gradient."""
+    leaves = [tensor for tensor in tree_leaves(list(inputs)) if tensor.requires_grad]
+
+    def work() -> Sequence[Tensor]:
+        value = function(*inputs)
+        if not leaves:
+            return [value]
+        return [value, *torch.autograd.grad(value, leaves)]
+
+    return work
+
+
+def on_reference(work: Contender) -> Contender:
+    """The same without any kernel of ours."""
+
+    def reference() -> Sequence[Tensor]:
+        with use_backend("reference"):
+            return work()
+
+    return reference
+
+
+def contenders(
+    inputs: Inputs,
+    ours: Callable[..., Tensor],
+    eager: Callable[..., Tensor],
+    compilable: Callable[..., Tensor] | None = None,
+    built_in: Callable[..., Tensor] | None = None,
+) -> dict[str, Contender]:
+    """The same inputs for everybody. ``compilable`` is eager where compile would break it."""
+    compiled = torch.compile(compilable or eager, dynamic=False)
+    functions = {OURS: ours, EAGER: eager, COMPILE: compiled}
+    if built_in is not None:
+        functions[BUILT_IN] = built_in
+    found = {name: differentiated(function, inputs) for name, function in functions.items()}
+    found[REFERENCE] = on_reference(found[OURS])
+    return found
+
+
+def sizes(shapes: Sequence[Sequence[int]]) -> str:
+    """[(8, 1), (3, 5)] as 8x1, 3x5; a long list by its first and its number."""
+    texts = ["x".join(map(str, shape)) for shape in shapes]
+    if len(texts) > 8:
+        return f"{len(texts)} tensors: {texts[0]} ... {texts[-1]}"
+    return ", ".join(texts)
+
+
+def elements(shapes: Sequence[Sequence[int]]) -> int:
+    return sum(torch.Size(shape).numel() for shape in shapes)

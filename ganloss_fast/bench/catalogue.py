@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ganloss_fast.bench import curves, losses, real
+from ganloss_fast.bench import curves, large, losses, real
 from ganloss_fast.bench.steps import catalogue as steps
 from ganloss_fast.bench.workload import Workload
 
@@ -12,6 +12,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *losses.WORKLOADS,
     *real.WORKLOADS,
     *steps.WORKLOADS,
+    *large.WORKLOADS,
     *curves.WORKLOADS,
 )
 

@@ -32,7 +32,6 @@ from ganloss_fast.bench.workload import (
     Workload,
 )
 
-TOLERANCE = 1e-4  # of values and gradients, relative; the eager norm of long rows errs by 1e-5
 COPIED = 1 << 24  # elements of the copy whose speed is measured
 ALL = "every contender"  # of a workload that was not even built
 
@@ -188,7 +187,7 @@ def measure(
     differences = _differences(results)
     told_by = OURS if OURS in results else EAGER
     for name, apart in differences.items():
-        if not apart <= TOLERANCE:
+        if not apart <= workload.tolerance:
             found[name] = Measured(f"{FAILED}differs from {told_by} by {apart:.1e}", None, apart)
     works = {name: contenders[name] for name in results if name not in found}
     del results

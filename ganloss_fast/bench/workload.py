@@ -60,6 +60,7 @@ class Workload:
     quick: bool = False  # small enough for --quick
     curve: Curve | None = None
     needs: Mapping[str, int] = field(default_factory=dict)  # contender -> bytes, if that is much
+    tolerance: float = 1e-4  # of values and gradients; the eager norm of long rows errs by 1e-5
     threads: int | None = None  # of this one alone, whatever --threads says
 
 

@@ -33,6 +33,7 @@ SECTION = "training on real data"
 TWIN = "as written, one rounding apart"
 BLOCK = 4  # steps of one form before the next takes its turn
 HELD_OUT = 16  # samples that are never trained on
+TOLERANCE = 1e-4  # of gradients at equal weights, relative
 LEAST_BLOCKS = 2  # that are timed; the first one warms up
 
 
@@ -221,7 +222,7 @@ def rows(course: Course, facts: dict[str, Any]) -> list[Row]:
         if name == TWIN:
             continue
         status, apart = course.failed.get(name), course.apart.get(name)
-        if status is None and apart is not None and not apart <= runner.TOLERANCE:
+        if status is None and apart is not None and not apart <= TOLERANCE:
             status = f"{FAILED}gradients differ from those as written by {apart:.1e}"
         if status is not None:
             found[name] = runner.Measured(status)

@@ -94,8 +94,8 @@ def train(options: argparse.Namespace, workloads: Sequence[Workload], console: C
     )
     asked = [run for run in RUNS if not options.only or any(x in run.name for x in options.only)]
     if not asked:
-        names = "\n  ".join(run.name for run in RUNS)
-        raise Misuse(f"--only: no training has that in its name; there are\n  {names}")
+        wanted, names = " or ".join(map(repr, options.only)), "\n  ".join(r.name for r in RUNS)
+        raise Misuse(f"--only: nothing has {wanted} in its name; there are\n  {names}")
     found = side_by_side.train_all(asked, plan, data.Source(options.data), console.print)
     return _kept(found, options.out, trained_table, console)
 

@@ -16,7 +16,7 @@ from ganloss_fast.bench.train import speech
 from ganloss_fast.bench.train.data import Source
 
 Batch = dict[str, Tensor]
-SECONDS = 2048  # samples of a clip, a quarter of a second
+SAMPLES = 2048  # of a clip, a quarter of a second
 CROP = 64
 
 
@@ -98,11 +98,11 @@ RUNS = (
         "jik876/hifi-gan",
         unit="clips",
         samples=4,
-        shapes=f"4x1x{SECONDS}",
+        shapes=f"4x1x{SAMPLES}",
         rate=2e-4,
-        load=lambda source: source.speech(SECONDS),
+        load=lambda source: source.speech(SAMPLES),
         build=lambda device: audio.hifigan_step(
-            device, SECONDS, audio.Periods(16), speech.build_generator()
+            device, SAMPLES, audio.Periods(16), speech.build_generator()
         ),
         batch=_spoken,
         losses=_hifigan_losses,

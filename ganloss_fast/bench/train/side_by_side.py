@@ -156,7 +156,10 @@ def _compare(course: Course, batch: dict[str, Tensor]) -> None:
         there.learn(0.0)
         there.batch = batch
         torch.manual_seed(0)
-        found[name] = form.step(there)
+        try:
+            found[name] = form.step(there)
+        except Exception as error:
+            course.failed[name] = runner.reason(error)
     for name, gradients in found.items():
         if name != EAGER and EAGER in found:
             apart = runner.distance(gradients, found[EAGER])

@@ -27,7 +27,7 @@ class Budget:
 
     minutes: float = math.inf
     workloads: int = 1
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
     taken: list[float] = field(default_factory=list)  # seconds of each workload so far
     compiling: list[float] = field(default_factory=list)  # seconds of each compilation so far
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from ganloss_fast.bench import command, report, results, roofline
+from ganloss_fast.bench import command, figures, report, results, roofline
 from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, OURS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -94,6 +95,49 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path, folder, c
     rows = str(tmp_path / "rows")
     assert command.main(["report", rows, "--out", str(tmp_path / "file" / "deep")]) == 2
     assert "--out: cannot write to" in capsys.readouterr().err
+
+
+def test_bars_stand_beside_their_label_also_where_a_contender_is_missing():
+    stands = figures.places([["a", "b", "c"], ["b"], ["a", "c"]])
+    assert [len(at) for at in stands] == [3, 1, 2]
+    flat = [place for at in stands for place in at]
+    assert flat == sorted(flat)
+    for at, after in itertools.pairwise(stands):
+        assert all(b - a == 1 for a, b in itertools.pairwise(at))  # a group has no holes
+        assert after[0] - at[-1] > 1.5  # and is apart from the next
+
+
+def of_curve(contender: str, at: int, **more) -> results.Row:
+    row = measured(f"size {at}", contender, 10.0 * at, curve="size", curve_axis="n", curve_at=at)
+    return replace(row, copy_GB_per_s=24.0, **more)
+
+
+def axes_of(monkeypatch, draw, rows):
+    seen = []
+    drawing = figures._drawing
+    monkeypatch.setattr(
+        figures, "_drawing", lambda *given: (seen.append(given[2]), drawing(*given))[1]
+    )
+    draw(rows)
+    return [axes for figure in seen for axes in figure.axes]
+
+
+def test_a_curve_holds_eager_every_point_and_the_floor_of_a_copy(monkeypatch):
+    rows = [of_curve(name, at) for name in (EAGER, OURS) for at in (1, 2, 4)]
+    (axes,) = axes_of(monkeypatch, figures.curves, rows[:-1])
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == [EAGER, OURS, "a copy of the least bytes"]
+    assert list(lines[EAGER].get_xdata()) == [1, 2, 4]
+    assert list(lines[OURS].get_xdata()) == [1, 2]
+    assert list(lines[OURS].get_ydata()) == pytest.approx([1e-5, 2e-5])
+    assert list(lines["a copy of the least bytes"].get_ydata()) == pytest.approx(3 * [2e-3])
+
+
+def test_memory_is_drawn_along_the_curves_of_whole_penalties(monkeypatch):
+    rows = [of_curve(OURS, at, peak_bytes=1000 * at, bytes=None) for at in (1, 2)]
+    (axes,) = axes_of(monkeypatch, figures.memory, rows)
+    assert list(axes.lines[0].get_ydata()) == [1000, 2000]
+    assert not figures.memory([of_curve(OURS, 1, peak_bytes=1000)])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")

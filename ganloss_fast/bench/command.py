@@ -18,6 +18,7 @@ from ganloss_fast.bench import arguments as options_of
 from ganloss_fast.bench import catalogue, runner, timing
 from ganloss_fast.bench import compare as comparing
 from ganloss_fast.bench import gate as gating
+from ganloss_fast.bench.large import CHUNKED
 from ganloss_fast.bench.profile import findings, shown, target
 from ganloss_fast.bench.results import ResultError, ResultFiles, Row, read_rows
 from ganloss_fast.bench.tables import listing, measured_table, minutes_text, trained_table
@@ -36,14 +37,22 @@ from ganloss_fast.bench.workload import (
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 QUICK_ROUNDS, QUICK_SECONDS = 9, 0.5
-CONTENDERS = (OURS, REFERENCE, EAGER, COMPILE, BUILT_IN, DROP_IN, HELPERS)
+CONTENDERS = (OURS, REFERENCE, CHUNKED, EAGER, COMPILE, BUILT_IN, DROP_IN, HELPERS)
+ON_A_GPU = (*(f"{OURS}, {name}" for name in ("native", "triton")), *runner.CAPTURED)
 
 
 class Misuse(Exception):
     """Something that the caller can put right; the text is one for people."""
 
 
-MISUSES = (Misuse, ResultError, catalogue.NothingChosen, target.TargetError, data.BadFolder)
+MISUSES = (
+    Misuse,
+    ResultError,
+    catalogue.NothingChosen,
+    catalogue.NothingQuick,
+    target.TargetError,
+    data.BadFolder,
+)
 
 
 # ---- list, run, compare ------------------------------------------------------------------------
@@ -53,7 +62,7 @@ def list_workloads(
     options: argparse.Namespace, workloads: Sequence[Workload], console: Console
 ) -> int:
     console.print(listing(catalogue.choose(workloads, options.only, options.quick)))
-    console.print(f"Contenders: {', '.join(CONTENDERS)}")
+    console.print(f"Contenders: {'; '.join(CONTENDERS)}; on a GPU also {'; '.join(ON_A_GPU)}")
     return OK
 
 
@@ -62,8 +71,9 @@ def plan_of(options: argparse.Namespace) -> runner.Plan:
     rounds = options.rounds or (QUICK_ROUNDS if quick else timing.ROUNDS)
     asked = tuple(getattr(options, "contender", ()))
     for name in asked:
-        if not any(name.startswith(known) for known in CONTENDERS):
-            raise Misuse(f"--contender: expected one of {', '.join(CONTENDERS)}, got {name!r}")
+        if name not in (*CONTENDERS, *ON_A_GPU):
+            known = "; ".join((*CONTENDERS, *ON_A_GPU))
+            raise Misuse(f"--contender: expected one of {known}; got {name!r}")
     return runner.Plan(
         device=options.device,
         rounds=rounds,
@@ -94,8 +104,7 @@ def train(options: argparse.Namespace, workloads: Sequence[Workload], console: C
     )
     asked = [run for run in RUNS if not options.only or any(x in run.name for x in options.only)]
     if not asked:
-        wanted, names = " or ".join(map(repr, options.only)), "\n  ".join(r.name for r in RUNS)
-        raise Misuse(f"--only: nothing has {wanted} in its name; there are\n  {names}")
+        raise catalogue.NothingChosen(options.only, [run.name for run in RUNS])
     found = side_by_side.train_all(asked, plan, data.Source(options.data), console.print)
     return _kept(found, options.out, trained_table, console)
 

@@ -107,17 +107,25 @@ class ResultFiles:
             self._table: TextIO = (folder / CSV).open("a", newline="")
         except OSError as error:
             raise ResultError(f"--out: cannot write to {folder}: {error.strerror}") from None
+        self._folder = folder
         self._writer = csv.DictWriter(self._table, fieldnames=FIELDS)
         if self._table.tell() == 0:
             self._writer.writeheader()
 
     def write(self, rows: Iterable[Row]) -> None:
-        """On disk when it returns."""
-        for values in map(dataclasses.asdict, rows):
-            self._lines.write(json.dumps(values) + "\n")
-            self._writer.writerow(values)
-        self._lines.flush()
-        self._table.flush()
+        """On disk when it returns.
+
+        Raises:
+            ResultError: if the disk is full.
+        """
+        try:
+            for values in map(dataclasses.asdict, rows):
+                self._lines.write(json.dumps(values) + "\n")
+                self._writer.writerow(values)
+            self._lines.flush()
+            self._table.flush()
+        except OSError as error:
+            raise ResultError(f"--out: cannot write to {self._folder}: {error.strerror}") from None
 
     def close(self) -> None:
         self._lines.close()

@@ -246,8 +246,9 @@ def test_a_folder_without_photographs_is_said_at_once(monkeypatch, tmp_path, cap
 def test_an_unknown_training_names_the_known_ones(capsys):
     assert command.main(["train", "--only", "nonsense"]) == 2
     said = capsys.readouterr().err
-    assert "nothing has 'nonsense' in its name" in said
-    assert ESRGAN.name in said
+    assert "nothing of 4 has 'nonsense' in its name" in said
+    assert any(run.name in said for run in runs.RUNS)
+    assert said.count("\n") == 1
 
 
 # ---- the data ----------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="small workloads, few rounds: under a minute"
     )
     command.add_argument("--rounds", type=_positive, help=f"of each contender ({timing.ROUNDS})")
-    command.add_argument("--seconds", type=_above_0, default=3.0, help="most for one workload (3)")
+    command.add_argument("--seconds", type=_above_0, default=2.0, help="most for one workload (2)")
     command.add_argument(
         "--most-minutes",
         type=_above_0,

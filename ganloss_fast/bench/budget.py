@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from statistics import mean
 
 NOT_MEASURED = "not measured: "
+RESERVE = 2.0  # times what went before
 FIRST_GUESS = 5.0  # seconds of a workload, and of a compilation, before any was seen
 
 
@@ -54,9 +55,10 @@ class Budget:
         return max(0.0, self.left) / self.to_come
 
     def may_compile(self) -> bool:
-        """Whether a compilation as long as the longest would leave time for all that is to come."""
+        """Whether a compilation as long as the longest would leave time for all that is to come,
+        also if that is slower than what went before."""
         longest = max(self.compiling, default=FIRST_GUESS)
-        return self.left - longest >= self.to_come * self._without_compiling()
+        return self.left - longest >= RESERVE * self.to_come * self._without_compiling()
 
     def _without_compiling(self) -> float:
         """Seconds of a workload without its compilation: the mean of those so far."""

@@ -18,6 +18,7 @@ from ganloss_fast.bench import command, figures, report, results, roofline
 from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, OURS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FIGURES = 4  # a curve, bars of two sections, the losses of a training
 CHECK = """<script>
 const images = [...document.images];
 const width = i => i.complete && i.naturalWidth && i.getBoundingClientRect().width;
@@ -55,9 +56,31 @@ def example() -> list[results.Row]:
         for name, time in ((EAGER, 100.0), (DROP_IN, 80.0), (HELPERS, 50.0))
     ]
     for at in (1, 8, 512):
-        point = {"curve": "length", "curve_axis": "outputs", "curve_at": at}
+        point = {"curve": "length", "curve_axis": "outputs", "curve_at": at, "copy_GB_per_s": 20.0}
         rows += [measured(f"list {at}", name, at * 10.0, **point) for name in (OURS, EAGER)]
-    return [*rows, replace(rows[0], contender="torch.compile", status="failed: <out of memory>")]
+    rows += [trained(name, time) for name, time in ((EAGER, 100.0), (DROP_IN, 80.0))]
+    rows.append(replace(trained(HELPERS, 50.0), status="failed: <its losses are not finite>"))
+    late = replace(rows[0], contender="ganloss_fast, reference", status="not measured: no <time>")
+    return [
+        *rows,
+        late,
+        replace(rows[0], contender="torch.compile", status="failed: <out of memory>"),
+    ]
+
+
+def trained(form: str, time: float) -> results.Row:
+    return replace(
+        measured("digits: a training", form, time, samples_per_s=1e6 * 64 / time, unit="images"),
+        section="training on real data",
+        bytes=None,
+        seconds_per_1000=time / 64e3,
+        steps=40,
+        loss_share=0.2,
+        discarded_share=0.5,
+        losses=[[0, 1.0, 2.0], [40, 0.5, 3.0]],
+        drift=0.003,
+        drift_of_rounding=0.002,
+    )
 
 
 @pytest.fixture
@@ -72,10 +95,15 @@ def folder(tmp_path):
 def test_the_page_holds_tables_figures_failures_and_the_environment(folder):
     text = (folder / report.PAGE).read_text()
     figures = re.findall(r'<img alt="[^"]+" src="data:image/png;base64,', text)
-    assert len(figures) == len(list(folder.glob("*.png"))) == 2
+    assert len(figures) == len(list(folder.glob("*.png"))) == FIGURES
     assert "4.00x (3.60-4.40)" in text
     assert "<td>1.25x (1.12-1.38)</td><td>2.00x (1.80-2.20)</td>" in re.sub(r"\n", "", text)
     assert "failed: &lt;out of memory&gt;" in text
+    assert "not measured: no &lt;time&gt;" in text
+    assert "failed: &lt;its losses are not finite&gt;" in text
+    assert "loss and penalty are 20.0% of the time (if they took none: 1.25x)" in text
+    assert "50.0% is thrown away or done twice (2.00x)" in text
+    assert "<td>0.3% (0.2%)</td>" in text
     assert "one &amp; two" in text
     assert "A processor" in text
     assert "Modelled, not measured" in text
@@ -153,5 +181,5 @@ def test_a_browser_shows_every_figure_without_an_error(folder, tmp_path, width):
         ],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert f"checked: 2 of 2, {width}, wide false" in result.stdout
+    assert f"checked: {FIGURES} of {FIGURES}, {width}, wide false" in result.stdout
     assert "CONSOLE" not in result.stderr

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ TWIN = "as written, one rounding apart"
 BLOCK = 4  # steps of one form before the next takes its turn
 HELD_OUT = 16  # samples that are never trained on
 TOLERANCE = 1e-4  # of gradients at equal weights, relative
+PROFILES = 3  # of which the median counts
 LEAST_BLOCKS = 2  # that are timed; the first one warms up
 
 
@@ -186,10 +188,15 @@ def shares(course: Course) -> tuple[float, float]:
     # the network of a perceptual loss is no arithmetic of the loss
     networks = [training.generator, *filter(None, [training.perceptual])]
     target = Target(course.run.name, form, [training.discriminator], networks)
-    found = findings.profile(target)
-    whole = found.ledger.total().seconds
-    discarded = sum(finding.cost.seconds for finding in found.findings)
-    return findings.loss_and_penalty(found.ledger).seconds / whole, discarded / whole
+    found = [_shares_of(findings.profile(target)) for _ in range(PROFILES)]
+    loss, discarded = (median(side) for side in zip(*found))
+    return loss, discarded
+
+
+def _shares_of(profile: findings.Profile) -> tuple[float, float]:
+    whole = profile.ledger.total().seconds
+    discarded = sum(finding.cost.seconds for finding in profile.findings)
+    return findings.loss_and_penalty(profile.ledger).seconds / whole, discarded / whole
 
 
 # ---- a whole training --------------------------------------------------------------------------
@@ -218,8 +225,10 @@ def train(course: Course, samples: Tensor, plan: Plan, clock: Clock) -> None:
 
 
 def rows(course: Course, facts: dict[str, Any]) -> list[Row]:
-    """Of each form; none before there is anything to say."""
+    """Of each form."""
     run = course.run
+    least = (1 + LEAST_BLOCKS) * BLOCK
+    too_few = f"{NOT_MEASURED}{course.steps} steps are too few to time, {least} are the least"
     found: dict[str, runner.Measured] = {}
     for name, form in course.forms.items():
         if name == TWIN:
@@ -227,9 +236,11 @@ def rows(course: Course, facts: dict[str, Any]) -> list[Row]:
         status, apart = course.failed.get(name), course.apart.get(name)
         if status is None and apart is not None and not apart <= TOLERANCE:
             status = f"{FAILED}gradients differ from those as written by {apart:.1e}"
+        if status is None and course.blocks < LEAST_BLOCKS:
+            status = too_few
         if status is not None:
             found[name] = runner.Measured(status)
-        elif course.blocks >= LEAST_BLOCKS:
+        else:
             taken = Timing(course.seconds[name][1 : course.blocks + 1])
             observed = memory.observe(form, torch.device(facts["device"]))
             found[name] = runner.Measured("measured", taken, apart, observed)
@@ -241,7 +252,7 @@ def rows(course: Course, facts: dict[str, Any]) -> list[Row]:
         direction="training step",
         source=run.source,
     )
-    loss, discarded = shares(course) if found and EAGER not in course.failed else (None, None)
+    loss, discarded = (None, None) if EAGER in course.failed else shares(course)
     return [
         replace(row, loss_share=loss, discarded_share=discarded, **_of_training(course, row))
         for row in runner.rows(workload, found, facts)

@@ -4,6 +4,7 @@ checkout, which adds the workloads that need one."""
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,10 +15,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ganloss_fast.bench import arguments as options_of
 from ganloss_fast.bench import catalogue, runner, timing
 from ganloss_fast.bench import compare as comparing
 from ganloss_fast.bench import gate as gating
+from ganloss_fast.bench.arguments import (
+    MOST_MINUTES,
+    QUICK_MINUTES,
+    QUICK_TRAIN_SECONDS,
+    TRAIN_SECONDS,
+    parser,
+)
 from ganloss_fast.bench.large import CHUNKED
 from ganloss_fast.bench.profile import findings, shown, target
 from ganloss_fast.bench.results import ResultError, ResultFiles, Row, read_rows
@@ -78,8 +85,7 @@ def plan_of(options: argparse.Namespace) -> runner.Plan:
         device=options.device,
         rounds=rounds,
         most_seconds=QUICK_SECONDS if quick else options.seconds,
-        most_minutes=options.most_minutes
-        or (options_of.QUICK_MINUTES if quick else options_of.MOST_MINUTES),
+        most_minutes=options.most_minutes or (QUICK_MINUTES if quick else MOST_MINUTES),
         with_compile=not (quick or getattr(options, "no_compile", False)),
         with_reference=not quick,
         only_contenders=asked,
@@ -95,7 +101,7 @@ def run(options: argparse.Namespace, workloads: Sequence[Workload], console: Con
 
 def train(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     quick = options.quick
-    seconds = options_of.QUICK_TRAIN_SECONDS if quick else options_of.TRAIN_SECONDS
+    seconds = QUICK_TRAIN_SECONDS if quick else TRAIN_SECONDS
     plan = side_by_side.Plan(
         options.device,
         seed=options.seed,
@@ -150,7 +156,7 @@ def _with_progress(
     )
     with Progress(*columns, console=console, transient=True) as progress:
         first = "measuring the speed of a copy"
-        task = progress.add_task(first, total=len(asked), left="some time")
+        task = progress.add_task(first, total=len(asked), left=minutes_text(math.inf))
 
         def say(done: int, workload: Workload, seconds: float) -> None:
             left = minutes_text(seconds)
@@ -261,7 +267,7 @@ def main(
 ) -> int:
     """Returns the exit status: 1 for a failed contender or a regression, 2 for misuse, 130 when
     interrupted."""
-    options = options_of.parser(prog).parse_args(arguments)
+    options = parser(prog).parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140)
     before = torch.get_num_threads()
     torch.set_num_threads(getattr(options, "threads", before))

@@ -171,11 +171,32 @@ def measure(
         contenders = chosen(workload, plan)
     except Exception as error:
         return {ALL: Measured(reason(error))}
+    works = {name: work for name, work in contenders.items() if name not in found}
+    results, once = _first_results(works, found, budget)
+    if timing.LEAST_ROUNDS * once > budget.left:
+        found |= {name: Measured(budget.no_time()) for name in results}
+        return {name: found[name] for name in contenders}
+    differences = _differences(results)
+    told_by = OURS if OURS in results else EAGER
+    for name, apart in differences.items():
+        if not apart <= workload.tolerance:
+            found[name] = Measured(f"{FAILED}differs from {told_by} by {apart:.1e}", None, apart)
+    works = {name: contenders[name] for name in results if name not in found}
+    del results
+    gc.collect()
+    shorter = replace(plan, most_seconds=min(plan.most_seconds, budget.share()))
+    found |= _in_turns(works, differences, shorter, clock)
+    return {name: found[name] for name in contenders}
+
+
+def _first_results(
+    works: Mapping[str, Contender], found: dict[str, Measured], budget: Budget
+) -> tuple[dict[str, Sequence[Tensor]], float]:
+    """Calls each once: what they return, and the seconds of it all without compiling. Whatever
+    fails, or has no time, goes to ``found``."""
     results: dict[str, Sequence[Tensor]] = {}
-    once = 0.0  # seconds of one call of each
-    for name, work in contenders.items():
-        if name in found:
-            continue
+    seconds = 0.0
+    for name, work in works.items():
         if budget.over:
             found[name] = Measured(budget.no_time())
             continue
@@ -187,25 +208,21 @@ def measure(
             results[name] = [result.detach().clone() for result in work()]
         except Exception as error:
             found[name] = Measured(reason(error))
+        taken = time.monotonic() - began
         if name == COMPILE:
-            budget.compiling.append(time.monotonic() - began)
+            budget.compiling.append(taken)
         else:
-            once += time.monotonic() - began
-    if timing.LEAST_ROUNDS * once > budget.left:
-        late = {name: Measured(budget.no_time()) for name in results}
-        return {name: (found | late)[name] for name in contenders}
-    differences = _differences(results)
-    told_by = OURS if OURS in results else EAGER
-    for name, apart in differences.items():
-        if not apart <= workload.tolerance:
-            found[name] = Measured(f"{FAILED}differs from {told_by} by {apart:.1e}", None, apart)
-    works = {name: contenders[name] for name in results if name not in found}
-    del results
-    gc.collect()
-    most_seconds = min(plan.most_seconds, budget.share())
+            seconds += taken
+    return results, seconds
+
+
+def _in_turns(
+    works: dict[str, Contender], differences: Mapping[str, float], plan: Plan, clock: Clock
+) -> dict[str, Measured]:
+    found: dict[str, Measured] = {}
     while works:
         try:
-            timings = timing.interleave(works, clock, plan.rounds, most_seconds)
+            timings = timing.interleave(works, clock, plan.rounds, plan.most_seconds)
             observed = {name: memory.observe(work, plan.device) for name, work in works.items()}
         except timing.ContenderFailed as failure:  # the others take their turns again
             found[failure.name] = Measured(reason(failure.error))
@@ -214,7 +231,7 @@ def measure(
         for name in works:
             found[name] = Measured("measured", timings[name], differences.get(name), observed[name])
         break
-    return {name: found[name] for name in contenders}
+    return found
 
 
 def _differences(results: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:

@@ -23,6 +23,8 @@ def time_text(microseconds: float | None) -> str:
 
 def minutes_text(seconds: float) -> str:
     """less than a minute; 12 min."""
+    if math.isinf(seconds):
+        return "some time"
     minutes = math.ceil(seconds / 60)
     return "less than a minute" if minutes <= 1 else f"{minutes} min"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from statistics import mean
+from statistics import mean, median
 
 NOT_MEASURED = "not measured: "
 RESERVE = 2.0  # times what went before
@@ -55,10 +55,15 @@ class Budget:
         return max(0.0, self.left) / self.to_come
 
     def may_compile(self) -> bool:
-        """Whether a compilation as long as the longest would leave time for all that is to come,
-        also if that is slower than what went before."""
-        longest = max(self.compiling, default=FIRST_GUESS)
-        return self.left - longest >= RESERVE * self.to_come * self._without_compiling()
+        """Whether a compilation would leave time for all that is to come, also where that is slower
+        than what went before."""
+        return self.left - self._of_compiling() >= (
+            RESERVE * self.to_come * self._without_compiling()
+        )
+
+    def _of_compiling(self) -> float:
+        """Seconds of a compilation: the first, which starts the compiler, is longer than most."""
+        return median(self.compiling) if self.compiling else FIRST_GUESS
 
     def _without_compiling(self) -> float:
         """Seconds of a workload without its compilation: the mean of those so far."""
@@ -76,8 +81,7 @@ class Budget:
         return f"{NOT_MEASURED}the {self.minutes:g} minutes of --most-minutes were over"
 
     def no_time_to_compile(self) -> str:
-        longest = max(self.compiling, default=FIRST_GUESS)
         return (
-            f"{NOT_MEASURED}compiling takes up to {longest:.0f} s, which --most-minutes "
+            f"{NOT_MEASURED}compiling takes about {self._of_compiling():.0f} s, which --most-minutes "
             f"{self.minutes:g} did not leave"
         )

@@ -80,7 +80,7 @@ def test_compilations_give_way_first_and_the_rest_still_comes(clock):
     assert compiled == [True, True, True, False, False, True, False, False]
     status = found["7", COMPILE].status
     assert status == (
-        "not measured: compiling takes up to 30 s, which --most-minutes 3 did not leave"
+        "not measured: compiling takes about 30 s, which --most-minutes 3 did not leave"
     )
     assert not found["7", COMPILE].failed
 

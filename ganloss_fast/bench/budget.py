@@ -81,7 +81,8 @@ class Budget:
         return f"{NOT_MEASURED}the {self.minutes:g} minutes of --most-minutes were over"
 
     def no_time_to_compile(self) -> str:
+        seconds = self._of_compiling()
         return (
-            f"{NOT_MEASURED}compiling takes about {self._of_compiling():.0f} s, which --most-minutes "
+            f"{NOT_MEASURED}compiling takes about {seconds:.0f} s, which --most-minutes "
             f"{self.minutes:g} did not leave"
         )

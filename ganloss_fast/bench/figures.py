@@ -80,14 +80,14 @@ def _shortened(names: Sequence[str]) -> list[str]:
     ends = {name.partition(":")[2] for name in names}
     if len(ends) == 1 and len(names) > 1:
         names = [name.partition(":")[0] for name in names]
-    return [textwrap.fill(name, 30) for name in names]
+    return [textwrap.fill(name, 40) for name in names]
 
 
 # ---- curves ------------------------------------------------------------------------------------
 
 
 def _lines(
-    rows: Sequence[Row], axes: Axes, unit: str, middle: Callable[[Row], float], with_band: bool
+    rows: Sequence[Row], axes: Axes, middle: Callable[[Row], float], with_band: bool
 ) -> None:
     """One line for each contender over the axis of the curve; where points are missing, none."""
     contenders = _contenders(rows)
@@ -103,9 +103,6 @@ def _lines(
             axes.fill_between(at, low, high, alpha=0.2, color=colour)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=30))
-    axes.yaxis.set_major_formatter(EngFormatter(unit))  # 200 ms
-    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(rows[0].curve_axis or "")
     axes.grid(alpha=0.3)
 
@@ -114,8 +111,13 @@ def _at(row: Row) -> int:
     return row.curve_at or 0
 
 
-def _mark_points(axes: Axes, rows: Sequence[Row]) -> None:
-    """Every point by its number where they are few: 1, 2 on a logarithmic axis has no label."""
+def _mark(axes: Axes, rows: Sequence[Row], unit: str) -> None:
+    """Times and bytes as people write them, 200 ms; every point by its number where they are few."""
+    low, high = axes.get_ylim()
+    steps = (1, 2, 5) if high < 1000 * low else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=30))
+    axes.yaxis.set_major_formatter(EngFormatter(unit))
+    axes.yaxis.set_minor_locator(NullLocator())
     points = sorted({_at(row) for row in rows})
     if len(points) <= 7 and points[-1] < 10_000:
         axes.set_xticks(points, list(map(str, points)))
@@ -133,11 +135,11 @@ def curves(rows: Sequence[Row]) -> list[Drawing]:
     drawings = []
     for name, points in _named_curves(rows).items():
         figure, (axes,) = _canvas(3.6)
-        _lines(points, axes, "s", lambda row: 1e-6 * (row.p50_us or 0.0), with_band=True)
+        _lines(points, axes, lambda row: 1e-6 * (row.p50_us or 0.0), with_band=True)
         floor = sorted({(_at(row), least) for row in points if (least := _least_seconds(row))})
         if floor:
             axes.plot(*zip(*floor), "--", linewidth=1, color=INK, label="a copy of the least bytes")
-        _mark_points(axes, points)
+        _mark(axes, points, "s")
         axes.set_ylabel("p50; band p20 to p80")
         _legend_above(axes)
         caption = f"Time by {name}: {points[0].direction}, logarithmic on both axes."
@@ -160,8 +162,8 @@ def memory(rows: Sequence[Row]) -> list[Drawing]:
         if not points:
             continue
         figure, (axes,) = _canvas(3.6)
-        _lines(points, axes, "B", lambda row: row.peak_bytes or 0, with_band=False)
-        _mark_points(axes, points)
+        _lines(points, axes, lambda row: row.peak_bytes or 0, with_band=False)
+        _mark(axes, points, "B")
         axes.set_ylabel("peak memory")
         _legend_above(axes)
         caption = f"Peak memory by {name}, above what was held before, logarithmic on both axes."

@@ -112,7 +112,7 @@ def _at(row: Row) -> int:
 
 
 def _mark(axes: Axes, rows: Sequence[Row], unit: str) -> None:
-    """Times and bytes as people write them, 200 ms; every point by its number where they are few."""
+    """Times and bytes as people write them, 200 ms; each point by its number where they are few."""
     low, high = axes.get_ylim()
     steps = (1, 2, 5) if high < 1000 * low else (1,)
     axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=30))

@@ -156,7 +156,7 @@ WORKLOADS = (
         _many,
         shapes=f"{MANY}",
         dtype="bfloat16",
-        bytes=3 * 2 * MANY,
+        bytes=2 * 2 * MANY,
         tolerance=1e-2,
         # bytes: the logits and their gradient; as written, six more of that size at once
         needs={OURS: 5 * MANY, EAGER: 13 * MANY},

@@ -86,6 +86,7 @@ def page(rows: Sequence[Row], drawings: Sequence[figures.Drawing]) -> str:
         modelled=_modelled(rows),
         launch=roofline.LAUNCH_MICROSECONDS,
         launches=roofline.LAUNCHES,
+        again=roofline.AGAIN,
         passes=roofline.PASSES,
         environment=_environment(rows),
     )

@@ -25,8 +25,8 @@ HELPERS = "compat and step helpers"
 BASELINES = (EAGER, COMPILE, BUILT_IN)
 
 # How often a forward and a backward must go over their inputs, at the least.
-LOSS_PASSES = 3  # over both sides: read; read again, and gradients written
-MATCHING_PASSES = 5  # over one side: both read, both read again, the gradient of one written
+LOSS_PASSES = 2  # over both sides: read, and gradients written along the way
+MATCHING_PASSES = 3  # over one side: both read, the gradient of one written along the way
 
 FORWARD = "forward"
 BOTH = "forward + backward"

@@ -115,7 +115,7 @@ def test_the_model_is_the_greater_of_launches_and_bytes():
     assert roofline.floor_us(gpu, moved=48e6, launches=2) == 48
     assert roofline.floor_us(gpu, moved=100, launches=20) == 20 * roofline.LAUNCH_MICROSECONDS
     (found,) = roofline.model(example()[:2], [gpu])
-    assert (found.ours_us, found.written_us, found.bound) == (48, 96, "memory")
+    assert (found.ours_us, found.written_us, found.bound) == (72, 144, "memory")
 
 
 def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path, folder, capsys):

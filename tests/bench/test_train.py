@@ -146,6 +146,27 @@ def test_a_form_that_raises_costs_its_own_row():
     assert rows[DROP_IN].measured
 
 
+def test_a_form_that_fails_on_the_way_ends_no_training_and_holds_none_up():
+    def failing_later(step):
+        calls = []
+
+        def fails(training):
+            calls.append(1)
+            if len(calls) > 4:
+                raise torch.OutOfMemoryError("out of memory")
+            return step(training)
+
+        return fails
+
+    run = with_helpers(RUNS["ESRGAN"], failing_later)
+    plan = side_by_side.Plan(CPU, most_seconds=0.1)  # and no number of steps
+    course = side_by_side.start(run, plan)
+    side_by_side.train(course, run.load(data.Source()), plan, CLOCK)
+    rows = rows_of(course)
+    assert rows[HELPERS].status == "failed: out of memory"
+    assert rows[DROP_IN].measured
+
+
 def test_rows_say_how_much_is_trained_on_in_a_second_and_where_a_gain_can_come_from():
     rows = rows_of(trained(RUNS["digits"], steps=8))
     assert list(rows) == [EAGER, DROP_IN, HELPERS]

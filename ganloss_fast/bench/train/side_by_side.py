@@ -63,8 +63,9 @@ class Course:
 
     @property
     def blocks(self) -> int:
-        """That count: the first one warmed up."""
-        return min((len(taken) for taken in self.seconds.values()), default=0) - 1
+        """That count, of all that still run: the first one warmed up."""
+        running = (taken for name, taken in self.seconds.items() if name not in self.failed)
+        return min(map(len, running), default=0) - 1
 
 
 # ---- the steps ---------------------------------------------------------------------------------
@@ -136,7 +137,8 @@ def _block(course: Course, samples: Tensor, plan: Plan, clock: Clock, count: int
 def _judge(course: Course, held_out: dict[str, Tensor]) -> None:
     """The losses of every form on the samples held out, by the same code for all."""
     for name, form in course.forms.items():
-        if name in course.failed:
+        judged_at = [step for step, *_ in course.losses.get(name, ())]
+        if name in course.failed or course.steps in judged_at:
             continue
         judged = copy.deepcopy(form.training)  # batch norm moves its buffers
         judged.batch = held_out

@@ -117,6 +117,8 @@ class Watch(TorchDispatchMode):
         self.made: set[int] = set()  # storages that the generator wrote
         modules = (*discriminators, *generators)
         parameters = [parameter for module in modules for parameter in module.parameters()]
+        alone = torch.get_num_threads() == 1 and not any(p.is_cuda for p in parameters)
+        self.now = time.process_time if alone else time.perf_counter  # as timing.HostClock
         self.shapes = {tuple(parameter.shape) for parameter in parameters}
         self.weights = set(map(_storage, parameters))
 
@@ -129,12 +131,12 @@ class Watch(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        started = time.perf_counter()
+        started = self.now()
         result = func(*args, **(kwargs or {}))
         tensors = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
         if any(each.is_cuda for each in tensors):
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
+        seconds = self.now() - started
         formula = self.formulas.get(func.overloadpacket)
         flops = 0 if formula is None else formula(*args, **(kwargs or {}), out_val=result)
         place = self.stack[-1] if self.stack else Place(REST)

@@ -24,7 +24,6 @@ from demo import pictures, summary
 from demo.memory import measure_peaks
 from demo.networks import SIZES, draw_latents
 from demo.objectives import LOSSES, OBJECTIVES, has_penalty
-from demo.photographs import load_crops
 from demo.steplog import StepLog
 from demo.training import (
     Settings,
@@ -35,6 +34,7 @@ from demo.training import (
 )
 from ganloss_fast.bench import machine
 from ganloss_fast.bench.recording import write_json
+from ganloss_fast.bench.train.photographs import load_crops
 
 CROPS = 4096
 SAMPLES = 48

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from demo.photographs import load_crops
 from demo.tiles import show
+from ganloss_fast.bench.train.photographs import load_crops
 
 WIDTH, HEIGHT, DOTS_PER_INCH = 1210, 440, 110  # of the picture
 CROPS = 640

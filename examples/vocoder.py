@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 import ganloss_fast as gf
-from examples import setting, speech
+from examples import setting
+from ganloss_fast.bench.train import speech
 
 PERIODS = (1, 2, 3, 5, 7)
 MATCHING, MEL = 2.0, 45.0
@@ -43,16 +44,6 @@ class Critic(nn.Module):
             maps.append(layer(x))
             x = F.leaky_relu(maps[-1], 0.1)
         return maps
-
-
-def build_generator(width: int = 64) -> nn.Sequential:
-    """Log mel [B, BANDS, T / 64] to sound [B, 1, T]."""
-    return nn.Sequential(
-        *[nn.Conv1d(speech.BANDS, width, 7, 1, 3), nn.LeakyReLU(0.1)],
-        *[nn.ConvTranspose1d(width, width // 2, 16, 8, 4), nn.LeakyReLU(0.1)],
-        *[nn.ConvTranspose1d(width // 2, width // 4, 16, 8, 4), nn.LeakyReLU(0.1)],
-        *[nn.Conv1d(width // 4, 1, 7, 1, 3), nn.Tanh()],
-    )
 
 
 class Reference:
@@ -117,7 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> setting.Log:
     options = setting.start(setting.parser(__doc__, steps=200, batch=8, size=2048), arguments)
     losses = {"reference": Reference, "fast": Fast}[options.losses]()
     sounds = speech.synthesise(64, 2 * options.size)
-    critics, generator = nn.ModuleList(Critic(period) for period in PERIODS), build_generator()
+    critics, generator = (
+        nn.ModuleList(Critic(period) for period in PERIODS),
+        speech.build_generator(),
+    )
     to_critics = torch.optim.AdamW(critics.parameters(), 2e-4, betas=(0.8, 0.99))
     to_generator = torch.optim.AdamW(generator.parameters(), 1e-3, betas=(0.8, 0.99))
     log = setting.Log(options.steps)

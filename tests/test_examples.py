@@ -24,7 +24,7 @@ from examples import setting
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 SCRIPTS = {"wgan_gp": 200, "lazy_r1": 50, "vocoder_lists": 10}  # one file each, with their steps
-SHARED = {"__init__", "networks", "photographs", "setting", "speech"}
+SHARED = {"__init__", "networks", "photographs", "setting"}
 
 PIXELS = "--size 16 --batch 2"
 TINY = [

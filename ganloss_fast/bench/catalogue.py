@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
-from ganloss_fast.bench import curves, losses, real
+from ganloss_fast.bench import curves, large, losses, real
 from ganloss_fast.bench.steps import catalogue as steps
 from ganloss_fast.bench.workload import Workload
 
@@ -13,11 +14,23 @@ WORKLOADS: tuple[Workload, ...] = (
     *real.WORKLOADS,
     *steps.WORKLOADS,
     *curves.WORKLOADS,
+    *large.WORKLOADS,
 )
 
 
 class NothingChosen(ValueError):
-    """No workload has the text in its name; the message names them all."""
+    """Nothing has the text in its name; the message is one line, and names what is close."""
+
+    def __init__(self, asked: Sequence[str], names: Sequence[str]) -> None:
+        wanted = " or ".join(map(repr, asked))
+        close = difflib.get_close_matches(asked[0], names, n=3, cutoff=0.0)
+        super().__init__(
+            f"--only: nothing of {len(names)} has {wanted} in its name; closest: {'; '.join(close)}"
+        )
+
+
+class NothingQuick(ValueError):
+    """None of the workloads that are asked for is small enough for --quick."""
 
 
 def choose(workloads: Sequence[Workload], only: Sequence[str], quick: bool) -> list[Workload]:
@@ -25,6 +38,7 @@ def choose(workloads: Sequence[Workload], only: Sequence[str], quick: bool) -> l
 
     Raises:
         NothingChosen: if there is none.
+        NothingQuick: if there is none among the quick ones.
     """
     asked = [
         each
@@ -32,13 +46,10 @@ def choose(workloads: Sequence[Workload], only: Sequence[str], quick: bool) -> l
         if not only or any(text in each.name or text in each.section for text in only)
     ]
     if not asked:
-        wanted = " or ".join(map(repr, only))
-        names = "\n  ".join(each.name for each in workloads)
-        raise NothingChosen(f"--only: nothing has {wanted} in its name; there are\n  {names}")
-    quickly = [each for each in asked if each.quick]
+        raise NothingChosen(only, [each.name for each in workloads])
     if not quick:
         return asked
+    quickly = [each for each in asked if each.quick]
     if not quickly:
-        names = ", ".join(each.name for each in asked)
-        raise NothingChosen(f"--quick: none of these is small enough for it: {names}")
+        raise NothingQuick(f"--quick: {asked[0].name}, and all else of that name, takes too long")
     return quickly

@@ -4,6 +4,7 @@ checkout, which adds the workloads that need one."""
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,13 +13,24 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from ganloss_fast.bench import catalogue, runner, timing
 from ganloss_fast.bench import compare as comparing
 from ganloss_fast.bench import gate as gating
+from ganloss_fast.bench.arguments import (
+    MOST_MINUTES,
+    QUICK_MINUTES,
+    QUICK_TRAIN_SECONDS,
+    TRAIN_SECONDS,
+    parser,
+)
+from ganloss_fast.bench.large import CHUNKED
 from ganloss_fast.bench.profile import findings, shown, target
 from ganloss_fast.bench.results import ResultError, ResultFiles, Row, read_rows
-from ganloss_fast.bench.tables import listing, measured_table
+from ganloss_fast.bench.tables import listing, measured_table, minutes_text, trained_table
+from ganloss_fast.bench.train import data, side_by_side
+from ganloss_fast.bench.train.runs import RUNS
 from ganloss_fast.bench.workload import (
     BUILT_IN,
     COMPILE,
@@ -32,138 +44,22 @@ from ganloss_fast.bench.workload import (
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 QUICK_ROUNDS, QUICK_SECONDS = 9, 0.5
-CONTENDERS = (OURS, REFERENCE, EAGER, COMPILE, BUILT_IN, DROP_IN, HELPERS)
+CONTENDERS = (OURS, REFERENCE, CHUNKED, EAGER, COMPILE, BUILT_IN, DROP_IN, HELPERS)
+ON_A_GPU = (*(f"{OURS}, {name}" for name in ("native", "triton")), *runner.CAPTURED)
 
 
 class Misuse(Exception):
     """Something that the caller can put right; the text is one for people."""
 
 
-# ---- arguments ---------------------------------------------------------------------------------
-
-
-def parser(prog: str) -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog=prog, description="What ganloss_fast gains on this machine.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_list(commands.add_parser("list", help="every workload: shapes, dtypes, bytes, source"))
-    _add_run(commands.add_parser("run", help="measure"))
-    _add_profile(commands.add_parser("profile", help="your own discriminator, or training step"))
-    _add_compare(commands.add_parser("compare", help="two result files: what got slower?"))
-    _add_report(commands.add_parser("report", help="one HTML page and figures from result files"))
-    _add_gate(
-        commands.add_parser("gate", help="measure quickly: are the ratios still as they were?")
-    )
-    return top
-
-
-def _add_list(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--only", action="append", default=[], metavar="TEXT")
-    command.add_argument("--quick", action="store_true", help="what run --quick measures")
-    command.set_defaults(work=list_workloads)
-
-
-def _add_measuring(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="workloads with this in their name or section; may be given several times",
-    )
-    command.add_argument(
-        "--quick", action="store_true", help="small workloads, few rounds: under a minute"
-    )
-    command.add_argument("--rounds", type=_positive, help=f"of each contender ({timing.ROUNDS})")
-    command.add_argument("--seconds", type=float, default=3.0, help="most for one workload (3)")
-    command.add_argument("--threads", type=_positive, default=1)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--device", type=_device, default=torch.device("cpu"))
-
-
-def _add_run(command: argparse.ArgumentParser) -> None:
-    _add_measuring(command)
-    command.add_argument(
-        "--contender",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help=f"besides {OURS} and {EAGER} measure only this; may be given several times",
-    )
-    command.add_argument("--no-compile", action="store_true", help=f"leave {COMPILE} out")
-    command.add_argument("--out", type=Path, help="folder of rows.jsonl and rows.csv; appended to")
-    command.set_defaults(work=run)
-
-
-def _add_profile(command: argparse.ArgumentParser) -> None:
-    what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--factory", metavar="MODULE:FUNCTION", help="a function that makes the discriminator"
-    )
-    what.add_argument(
-        "--step",
-        metavar="MODULE:FUNCTION",
-        help="a function that returns a dict: step, a function that trains once with the "
-        "optimizers; discriminator and generator, the modules",
-    )
-    command.add_argument("--input", default="4x3x64x64", help="of --factory: a batch, 8x3x256x256")
-    command.add_argument("--loss", choices=target.LOSS_NAMES, default="hinge", help="of --factory")
-    command.add_argument(
-        "--penalty", choices=target.PENALTY_NAMES, default="none", help="of --factory"
-    )
-    command.add_argument("--threads", type=_positive, default=1)
-    command.set_defaults(work=profile)
-
-
-def _add_compare(command: argparse.ArgumentParser) -> None:
-    command.add_argument("base", type=Path, help="rows.jsonl, or its folder, held to be right")
-    command.add_argument("new", type=Path, help="the same of the run in question")
-    command.add_argument("--tolerance", type=_share, default=comparing.TOLERANCE)
-    command.add_argument("--all", action="store_true", help=f"{COMPILE} and {BUILT_IN} too")
-    command.set_defaults(work=compare)
-
-
-def _add_report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("files", type=Path, nargs="+", help="rows.jsonl, or their folders")
-    command.add_argument("--out", type=Path, default=Path("ganloss-report"), help="folder")
-    command.set_defaults(work=report)
-
-
-def _add_gate(command: argparse.ArgumentParser) -> None:
-    _add_measuring(command)
-    command.add_argument(
-        "--base", type=Path, required=True, help="of an earlier run, or benchmarks/results/cpu.json"
-    )
-    command.add_argument("--tolerance", type=_share, default=gating.TOLERANCE)
-    command.set_defaults(work=gate, quick=True)
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return value
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 up to 1, got {text!r}")
-    return value
-
-
-def _device(text: str) -> torch.device:
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise argparse.ArgumentTypeError(f"expected cpu or cuda, got {text!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError("torch finds no GPU: torch.cuda.is_available() is False")
-    return device
+MISUSES = (
+    Misuse,
+    ResultError,
+    catalogue.NothingChosen,
+    catalogue.NothingQuick,
+    target.TargetError,
+    data.BadFolder,
+)
 
 
 # ---- list, run, compare ------------------------------------------------------------------------
@@ -173,7 +69,7 @@ def list_workloads(
     options: argparse.Namespace, workloads: Sequence[Workload], console: Console
 ) -> int:
     console.print(listing(catalogue.choose(workloads, options.only, options.quick)))
-    console.print(f"Contenders: {', '.join(CONTENDERS)}")
+    console.print(f"Contenders: {'; '.join(CONTENDERS)}; on a GPU also {'; '.join(ON_A_GPU)}")
     return OK
 
 
@@ -182,12 +78,14 @@ def plan_of(options: argparse.Namespace) -> runner.Plan:
     rounds = options.rounds or (QUICK_ROUNDS if quick else timing.ROUNDS)
     asked = tuple(getattr(options, "contender", ()))
     for name in asked:
-        if not any(name.startswith(known) for known in CONTENDERS):
-            raise Misuse(f"--contender: expected one of {', '.join(CONTENDERS)}, got {name!r}")
+        if name not in (*CONTENDERS, *ON_A_GPU):
+            known = "; ".join((*CONTENDERS, *ON_A_GPU))
+            raise Misuse(f"--contender: expected one of {known}; got {name!r}")
     return runner.Plan(
         device=options.device,
         rounds=rounds,
         most_seconds=QUICK_SECONDS if quick else options.seconds,
+        most_minutes=options.most_minutes or (QUICK_MINUTES if quick else MOST_MINUTES),
         with_compile=not (quick or getattr(options, "no_compile", False)),
         with_reference=not quick,
         only_contenders=asked,
@@ -198,11 +96,37 @@ def plan_of(options: argparse.Namespace) -> runner.Plan:
 def run(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     plan = plan_of(options)
     asked = catalogue.choose(workloads, options.only, options.quick)
-    files = ResultFiles(options.out) if options.out is not None else None
+    return _kept(_with_progress(asked, plan, console), options.out, measured_table, console)
+
+
+def train(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
+    quick = options.quick
+    seconds = QUICK_TRAIN_SECONDS if quick else TRAIN_SECONDS
+    plan = side_by_side.Plan(
+        options.device,
+        seed=options.seed,
+        steps=options.steps,
+        most_seconds=options.seconds or seconds,
+    )
+    asked = [run for run in RUNS if not options.only or any(x in run.name for x in options.only)]
+    if not asked:
+        raise catalogue.NothingChosen(options.only, [run.name for run in RUNS])
+    found = side_by_side.train_all(asked, plan, data.Source(options.data), console.print)
+    return _kept(found, options.out, trained_table, console)
+
+
+def _kept(
+    measured: Iterator[list[Row]],
+    out: Path | None,
+    table: Callable[[Sequence[Row]], Table],
+    console: Console,
+) -> int:
+    """Writes rows as they come, and shows them all at the end, also when interrupted."""
+    files = ResultFiles(out) if out is not None else None
     rows: list[Row] = []
     status = OK
     try:
-        for found in _with_progress(asked, plan, console):
+        for found in measured:
             rows += found
             if files is not None:
                 files.write(found)
@@ -211,9 +135,8 @@ def run(options: argparse.Namespace, workloads: Sequence[Workload], console: Con
     finally:
         if files is not None:
             files.close()
-    _report(rows, status, options.out, console)
-    failed = any(not row.measured for row in rows)
-    return FAILED if failed and status == OK else status
+    _report(rows, status, out, table, console)
+    return FAILED if status == OK and any(row.failed for row in rows) else status
 
 
 def measure(asked: Sequence[Workload], plan: runner.Plan, console: Console) -> list[Row]:
@@ -228,33 +151,42 @@ def _with_progress(
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]} left"),
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("measuring the speed of a copy", total=len(asked))
+        first = "measuring the speed of a copy"
+        task = progress.add_task(first, total=len(asked), left=minutes_text(math.inf))
 
-        def say(done: int, workload: Workload) -> None:
-            progress.update(task, completed=done, description=workload.name)
+        def say(done: int, workload: Workload, seconds: float) -> None:
+            left = minutes_text(seconds)
+            progress.update(task, completed=done, description=workload.name, left=left)
             if not console.is_terminal:
-                console.print(f"{done + 1} of {len(asked)}: {workload.name}")
+                console.print(f"{done + 1} of {len(asked)}, {left} left: {workload.name}")
 
         yield from runner.run(asked, plan, say)
 
 
-def _report(rows: Sequence[Row], status: int, out: Path | None, console: Console) -> None:
+def _report(
+    rows: Sequence[Row],
+    status: int,
+    out: Path | None,
+    table: Callable[[Sequence[Row]], Table],
+    console: Console,
+) -> None:
     if status == INTERRUPTED:
         console.print("Interrupted: what was measured so far follows.")
     if rows:
-        console.print(measured_table(rows))
+        console.print(table(rows))
         first = rows[0]
         where = first.gpu or first.cpu
         console.print(
             f"{where}, {first.threads} thread(s), torch {first.torch}, {first.clock}; "
             f"a copy runs at {first.copy_GB_per_s} GB/s."
         )
-    failed = [row for row in rows if not row.measured]
-    for row in failed:
-        console.print(f"{row.workload}, {row.contender}: {row.status}")
+    for row in rows:
+        if not row.measured:
+            console.print(f"{row.workload}, {row.contender}: {row.status}")
     if out is not None and rows:
         console.print(f"{len(rows)} rows appended to {out}")
 
@@ -314,6 +246,17 @@ def gate(options: argparse.Namespace, workloads: Sequence[Workload], console: Co
     return FAILED if slower else OK
 
 
+COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[Workload], Console], int]] = {
+    "list": list_workloads,
+    "run": run,
+    "train": train,
+    "profile": profile,
+    "compare": compare,
+    "report": report,
+    "gate": gate,
+}
+
+
 # ---- the command -------------------------------------------------------------------------------
 
 
@@ -328,10 +271,9 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else 140)
     before = torch.get_num_threads()
     torch.set_num_threads(getattr(options, "threads", before))
-    work: Callable[[argparse.Namespace, Sequence[Workload], Console], int] = options.work
     try:
-        return work(options, workloads, console)
-    except (Misuse, ResultError, catalogue.NothingChosen, target.TargetError) as error:
+        return COMMANDS[options.command](options, workloads, console)
+    except MISUSES as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return MISUSED
     except KeyboardInterrupt:

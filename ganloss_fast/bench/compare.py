@@ -41,7 +41,7 @@ class Change:
 
 
 def _verdict(old: Row | None, new: Row | None, tolerance: float) -> Verdict:
-    if new is None:
+    if new is None or not (new.measured or new.failed):
         return "missing"
     if not new.measured:
         return "as before" if old is not None and not old.measured else "failed"

@@ -1,7 +1,8 @@
-"""How time grows: with the length of a list of outputs, and with the number of logits."""
+"""How time grows: with the length of a list of outputs, with the number of logits, with threads."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,10 @@ import torch
 from ganloss_fast.bench import plain
 from ganloss_fast.bench.workload import (
     COMPILE,
+    EAGER,
     LOSS_PASSES,
+    OURS,
+    REFERENCE,
     Contender,
     Curve,
     Workload,
@@ -20,9 +24,12 @@ from ganloss_fast.losses.adversarial import discriminator_loss
 
 SECTION = "curves"
 LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-LOGITS = (64, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+LOGITS = (64, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 OF_EACH = 1024  # logits of one output of a list
 LONGEST_COMPILED = 64  # one of 512 takes minutes to compile
+LARGE = 10_000_000  # from here on only the reference is left out, and memory is asked for
+MOST_THREADS = os.cpu_count() or 1
+THREADS = tuple(2**k for k in range(MOST_THREADS.bit_length()) if 2**k <= MOST_THREADS)
 QUICK = (1, 16, 128, 64, 10_000)
 
 
@@ -39,12 +46,21 @@ def _build(shape: tuple[int, ...], count: int) -> Callable[[torch.device], dict[
         )
         if count > LONGEST_COMPILED:
             del found[COMPILE]
+        if shape[0] > LARGE:
+            del found[REFERENCE]
         return found
 
     return build
 
 
-def _point(name: str, curve: Curve, size: int, count: int) -> Workload:
+def _needs(elements: int) -> dict[str, int]:
+    """Bytes: both sides and their gradients; and as written what autograd keeps besides."""
+    if elements <= LARGE:
+        return {}
+    return {OURS: 5 * 4 * elements, EAGER: 10 * 4 * elements, COMPILE: 10 * 4 * elements}
+
+
+def _point(name: str, curve: Curve, size: int, count: int, threads: int | None = None) -> Workload:
     shape = (size,)
     return Workload(
         name,
@@ -53,8 +69,10 @@ def _point(name: str, curve: Curve, size: int, count: int) -> Workload:
         shapes=f"{count} of {size}, each side" if count > 1 else sizes([shape, shape]),
         bytes=LOSS_PASSES * 2 * 4 * size * count,
         source="jik876/hifi-gan",
-        quick=curve.at in QUICK,
+        quick=curve.at in QUICK and threads is None,
         curve=curve,
+        needs=_needs(size),
+        threads=threads,
     )
 
 
@@ -66,5 +84,15 @@ WORKLOADS = (
     *(
         _point(f"{n} logits in one", Curve("number of logits", "logits of one output", n), n, 1)
         for n in LOGITS
+    ),
+    *(
+        _point(
+            f"10000000 logits on {n} thread{'s' if n > 1 else ''}",
+            Curve("threads", "threads, for 10000000 logits", n),
+            10_000_000,
+            1,
+            threads=n,
+        )
+        for n in THREADS
     ),
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from ganloss_fast.bench.results import Row, by_workload
 from ganloss_fast.bench.workload import COMPILE, DROP_IN, EAGER, HELPERS, OURS, REFERENCE
@@ -21,6 +23,8 @@ COLOURS = {
     DROP_IN: "#58a6a6",
     HELPERS: "#1f6f8b",
 }
+OTHERS = ("#7a5195", "#3f7d20", "#a05195", "#5b6c7d")  # of contenders without a colour of their own
+INK = "#24292f"
 matplotlib.rcParams["svg.hashsalt"] = "ganloss"
 
 
@@ -33,95 +37,224 @@ class Drawing:
     png: bytes
 
 
-def _png(figure: Figure) -> bytes:
+def draw(rows: Sequence[Row]) -> list[Drawing]:
+    """Everything that the rows hold: trainings, times and memory along curves, ratios as bars."""
+    shown = [row for row in rows if row.measured]
+    return [*trainings(shown), *curves(shown), *memory(shown), *bars(shown)]
+
+
+# ---- what the figures share --------------------------------------------------------------------
+
+
+def _drawing(name: str, caption: str, figure: Figure) -> Drawing:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
-    return buffer.getvalue()
+    file = "".join(c if c.isalnum() else "-" for c in name)
+    return Drawing(file, caption, buffer.getvalue())
 
 
-def _canvas(height: float) -> tuple[Figure, Axes]:
+def _canvas(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(5.2, height))  # without pyplot, which would keep it
-    return figure, figure.subplots()
+    if columns > 1:
+        figure.set_layout_engine("constrained")
+    axes = figure.subplots(1, columns, squeeze=False)
+    return figure, list(axes[0])
 
 
 def _legend_above(axes: Axes) -> None:
     axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
 
 
+def _colours(contenders: Sequence[str]) -> dict[str, str]:
+    """One for each, the same in every figure where it has one of its own."""
+    spare = iter(OTHERS * (1 + len(contenders) // len(OTHERS)))
+    return {name: COLOURS.get(name) or next(spare) for name in contenders}
+
+
+def _contenders(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.contender for row in rows))
+
+
 def _shortened(names: Sequence[str]) -> list[str]:
-    """Without the words that all of them end with: ": discriminator loss"."""
+    """Without the words that all of them end with, ": discriminator loss", in lines of a width."""
     ends = {name.partition(":")[2] for name in names}
     if len(ends) == 1 and len(names) > 1:
-        return [name.partition(":")[0] for name in names]
-    return list(names)
+        names = [name.partition(":")[0] for name in names]
+    return [textwrap.fill(name, 40) for name in names]
+
+
+# ---- curves ------------------------------------------------------------------------------------
+
+
+def _lines(
+    rows: Sequence[Row], axes: Axes, middle: Callable[[Row], float], with_band: bool
+) -> None:
+    """One line for each contender over the axis of the curve; where points are missing, none."""
+    contenders = _contenders(rows)
+    colours = _colours(contenders)
+    for contender in contenders:
+        line = sorted((row for row in rows if row.contender == contender), key=_at)
+        at = [_at(row) for row in line]
+        values = list(map(middle, line))
+        colour = colours[contender]
+        axes.plot(at, values, marker="o", markersize=3, label=contender, color=colour)
+        if with_band:
+            low, high = ([1e-6 * getattr(r, p) for r in line] for p in ("p20_us", "p80_us"))
+            axes.fill_between(at, low, high, alpha=0.2, color=colour)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(rows[0].curve_axis or "")
+    axes.grid(alpha=0.3)
+
+
+def _at(row: Row) -> int:
+    return row.curve_at or 0
+
+
+def _mark(axes: Axes, rows: Sequence[Row], unit: str) -> None:
+    """Times and bytes as people write them, 200 ms; each point by its number where they are few."""
+    low, high = axes.get_ylim()
+    steps = (1, 2, 5) if high < 1000 * low else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=30))
+    axes.yaxis.set_major_formatter(EngFormatter(unit))
+    axes.yaxis.set_minor_locator(NullLocator())
+    points = sorted({_at(row) for row in rows})
+    if len(points) <= 7 and points[-1] < 10_000:
+        axes.set_xticks(points, list(map(str, points)))
+        axes.set_xticks([], minor=True)
+
+
+def _named_curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    names = dict.fromkeys(row.curve for row in rows if row.curve)
+    return {name: [row for row in rows if row.curve == name] for name in names if name}
 
 
 def curves(rows: Sequence[Row]) -> list[Drawing]:
-    """Each curve: p50 of every contender over its axis, with the band from p20 to p80."""
+    """p50 of every contender, with the band from p20 to p80; dashed, what a copy of the least bytes
+    would take on as many threads as the copy was measured on."""
     drawings = []
-    for name in dict.fromkeys(row.curve for row in rows if row.curve and row.measured):
-        points = [row for row in rows if row.curve == name and row.measured]
-        figure, axes = _canvas(3.6)
-        for contender in dict.fromkeys(row.contender for row in points):
-            line = sorted(
-                (row for row in points if row.contender == contender),
-                key=lambda row: row.curve_at or 0,
-            )
-            at = [row.curve_at or 0 for row in line]
-            colour = COLOURS.get(contender)
-            middle = [row.p50_us or 0.0 for row in line]
-            axes.plot(at, middle, marker="o", markersize=3, label=contender, color=colour)
-            low, high = ([getattr(row, p) for row in line] for p in ("p20_us", "p80_us"))
-            axes.fill_between(at, low, high, alpha=0.2, color=colour)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel(points[0].curve_axis or "")
-        axes.set_ylabel("microseconds, p50; band p20 to p80")
-        axes.grid(alpha=0.3)
+    for name, points in _named_curves(rows).items():
+        figure, (axes,) = _canvas(3.6)
+        _lines(points, axes, lambda row: 1e-6 * (row.p50_us or 0.0), with_band=True)
+        floor = sorted({(_at(row), least) for row in points if (least := _least_seconds(row))})
+        if floor:
+            axes.plot(*zip(*floor), "--", linewidth=1, color=INK, label="a copy of the least bytes")
+        _mark(axes, points, "s")
+        axes.set_ylabel("p50; band p20 to p80")
         _legend_above(axes)
-        caption = f"Time by {name}: forward and backward, logarithmic on both axes."
-        drawings.append(Drawing(f"curve {name}".replace(" ", "-"), caption, _png(figure)))
+        caption = f"Time by {name}: {points[0].direction}, logarithmic on both axes."
+        drawings.append(_drawing(f"curve {name}", caption, figure))
     return drawings
+
+
+def _least_seconds(row: Row) -> float | None:
+    """A copy of the least bytes."""
+    if row.bytes is None or not row.copy_GB_per_s:
+        return None
+    return row.bytes / row.copy_GB_per_s / 1e9
+
+
+def memory(rows: Sequence[Row]) -> list[Drawing]:
+    """Peak memory of every contender along the curves of whole penalties."""
+    drawings = []
+    for name, points in _named_curves(rows).items():
+        points = [row for row in points if row.peak_bytes and row.bytes is None]
+        if not points:
+            continue
+        figure, (axes,) = _canvas(3.6)
+        _lines(points, axes, lambda row: row.peak_bytes or 0, with_band=False)
+        _mark(axes, points, "B")
+        axes.set_ylabel("peak memory")
+        _legend_above(axes)
+        caption = f"Peak memory by {name}, above what was held before, logarithmic on both axes."
+        drawings.append(_drawing(f"memory {name}", caption, figure))
+    return drawings
+
+
+# ---- bars --------------------------------------------------------------------------------------
 
 
 def bars(rows: Sequence[Row]) -> list[Drawing]:
     """Each section: how many times faster than the code as written, with its 95 % interval."""
-    shown = [row for row in rows if row.measured and row.ratio and not row.curve]
-    shown = [row for row in shown if row.contender != EAGER]
+    shown = [row for row in rows if row.ratio and not row.curve and row.contender != EAGER]
     drawings = []
     for section in dict.fromkeys(row.section for row in shown):
-        groups = by_workload(row for row in shown if row.section == section)
-        contenders = list(dict.fromkeys(c for group in groups.values() for c in group))
-        figure, axes = _canvas(0.7 + len(groups) * (0.25 + 0.14 * len(contenders)))
-        thick = 0.8 / len(contenders)
-        for k, contender in enumerate(contenders):
-            found = [
-                (y, group[contender])
-                for y, group in enumerate(groups.values())
-                if contender in group
-            ]
-            at = [y + (k - (len(contenders) - 1) / 2) * thick for y, _ in found]
-            ratios = [row.ratio or 0.0 for _, row in found]
-            below = [(r.ratio or 0.0) - (r.ratio_low or 0.0) for _, r in found]
-            above = [(r.ratio_high or 0.0) - (r.ratio or 0.0) for _, r in found]
-            axes.barh(
-                at,
-                ratios,
-                thick * 0.9,
-                xerr=[below, above],
-                label=contender,
-                color=COLOURS.get(contender),
-                error_kw={"linewidth": 0.8},
-            )
-        axes.axvline(1, color="#24292f", linewidth=0.8)
-        axes.set_yticks(range(len(groups)), _shortened(list(groups)), fontsize="small")
-        axes.invert_yaxis()
-        axes.set_xlabel(f"times faster than {EAGER}")
-        _legend_above(axes)
-        caption = (
-            f"{section[0].upper()}{section[1:]}: times faster than the code as written, "
-            "with 95 % intervals."
+        found = [row for row in shown if row.section == section]
+        figure = _bars_of(found)
+        title = f"{section[0].upper()}{section[1:]}"
+        caption = f"{title}: times faster than the code as written, with 95 % intervals."
+        drawings.append(_drawing(f"bars {section}", caption, figure))
+    return drawings
+
+
+def places(groups: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Where the bars of each group stand: one unit apart, the next group after a gap; a contender
+    that a group lacks takes no room in it."""
+    found, top = [], 0.0
+    for group in groups:
+        found.append([top + k for k in range(len(group))])
+        top += len(group) + 0.7
+    return found
+
+
+def _bars_of(rows: Sequence[Row]) -> Figure:
+    groups = by_workload(rows)
+    contenders = _contenders(rows)
+    colours = _colours(contenders)
+    stands = places([list(group) for group in groups.values()])
+    figure, (axes,) = _canvas(0.9 + 0.15 * (len(rows) + 0.7 * len(groups)))
+    for contender in contenders:
+        pairs = [
+            (place, row)
+            for at, group in zip(stands, groups.values())
+            for place, row in zip(at, group.values())
+            if row.contender == contender
+        ]
+        ratios = [row.ratio or 0.0 for _, row in pairs]
+        below = [(r.ratio or 0.0) - (r.ratio_low or 0.0) for _, r in pairs]
+        above = [(r.ratio_high or 0.0) - (r.ratio or 0.0) for _, r in pairs]
+        axes.barh(
+            [place for place, _ in pairs],
+            ratios,
+            0.85,
+            xerr=[below, above],
+            label=contender,
+            color=colours[contender],
+            error_kw={"linewidth": 0.8},
         )
-        name = "".join(c if c.isalnum() else "-" for c in section)
-        drawings.append(Drawing(f"bars-{name}", caption, _png(figure)))
+    axes.axvline(1, color=INK, linewidth=0.8)
+    middles = [sum(at) / len(at) for at in stands]
+    axes.set_yticks(middles, _shortened(list(groups)), fontsize="small")
+    axes.invert_yaxis()
+    axes.margins(y=0.02)
+    axes.set_xlabel(f"times faster than {EAGER}")
+    _legend_above(axes)
+    return figure
+
+
+# ---- trainings ---------------------------------------------------------------------------------
+
+
+def trainings(rows: Sequence[Row]) -> list[Drawing]:
+    """Each training: both losses of every form, on the samples held out."""
+    drawings = []
+    for name, forms in by_workload(row for row in rows if row.losses).items():
+        figure, panels = _canvas(2.8, columns=2)
+        colours = _colours(list(forms))
+        for k, (axes, side) in enumerate(zip(panels, ("discriminator", "generator")), 1):
+            for width, style, row in zip((2.6, 1.4, 1.0), ("-", "--", ":"), forms.values()):
+                steps = [point[0] for point in row.losses or ()]
+                values = [point[k] for point in row.losses or ()]
+                colour = colours[row.contender] if width > 1 else INK
+                axes.plot(steps, values, style, linewidth=width, color=colour, label=row.contender)
+            axes.set_title(f"{side}'s loss", fontsize="small")
+            axes.set_xlabel("step", fontsize="small")
+            axes.tick_params(labelsize="small")
+            axes.grid(alpha=0.3)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=3, fontsize="small", frameon=False
+        )
+        caption = f"{name[0].upper()}{name[1:]}: losses on samples held out, as it is written."
+        drawings.append(_drawing(f"training {name}", caption, figure))
     return drawings

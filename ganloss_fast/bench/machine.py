@@ -51,6 +51,32 @@ def backend(device: torch.device | str) -> str:
     return "triton" if backends.is_triton(tensor) else "reference"
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can be allocated; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = [_available(), *_left_of_the_group()]
+    known = [each for each in found if each is not None]
+    return min(known, default=None)
+
+
+def _available() -> int | None:
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    lines = meminfo.read_text().splitlines()
+    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable")), None)
+
+
+def _left_of_the_group() -> list[int]:
+    """Of the control group that a container is held to; what it caches of files can go."""
+    most, now = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.stat"))
+    if not most.exists() or not now.exists() or not most.read_text().strip().isdigit():
+        return []
+    held = (int(x.split()[1]) for x in now.read_text().splitlines() if x.startswith("anon "))
+    return [int(most.read_text()) - next(held, 0)]
+
+
 def facts(device: torch.device | str = "cpu") -> dict[str, str | int]:
     """Versions, processor, revision and date, for the JSON next to every result."""
     found: dict[str, str | int] = {

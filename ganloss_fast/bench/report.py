@@ -11,7 +11,7 @@ import jinja2
 
 from ganloss_fast.bench import figures, roofline
 from ganloss_fast.bench.results import ResultError, Row, by_workload
-from ganloss_fast.bench.tables import bytes_text, ratio_text, time_text
+from ganloss_fast.bench.tables import DRIFT, bytes_text, ratio_text, shares_text, time_text
 from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS
 
 PAGE = "report.html"
@@ -48,6 +48,10 @@ def _modelled(rows: Sequence[Row]) -> dict[str, dict[str, roofline.Modelled]]:
     return found
 
 
+def _is_training(forms: dict[str, Row]) -> bool:
+    return any(row.samples_per_s for row in forms.values())
+
+
 def page(rows: Sequence[Row], drawings: Sequence[figures.Drawing]) -> str:
     """The HTML."""
     templates = jinja2.Environment(
@@ -60,25 +64,29 @@ def page(rows: Sequence[Row], drawings: Sequence[figures.Drawing]) -> str:
         time=time_text,
         bytes=bytes_text,
         ratio=ratio_text,
+        shares=shares_text,
         base64=lambda png: base64.b64encode(png).decode(),
     )
     workloads = by_workload(rows)
     steps = {
         name: group
         for name, group in workloads.items()
-        if EAGER in group and (DROP_IN in group or HELPERS in group)
+        if EAGER in group and (DROP_IN in group or HELPERS in group) and not _is_training(group)
     }
     return templates.get_template("report.html").render(
         rows=rows,
         workloads=workloads,
         steps=steps,
+        trainings={name: group for name, group in workloads.items() if _is_training(group)},
         forms=(DROP_IN, HELPERS),
+        drift=DRIFT,
         eager=EAGER,
         drawings=drawings,
         gpus=roofline.GPUS,
         modelled=_modelled(rows),
         launch=roofline.LAUNCH_MICROSECONDS,
         launches=roofline.LAUNCHES,
+        again=roofline.AGAIN,
         passes=roofline.PASSES,
         environment=_environment(rows),
     )
@@ -90,7 +98,7 @@ def write(rows: Sequence[Row], folder: Path) -> Path:
     Raises:
         ResultError: if the folder cannot be written.
     """
-    drawings = [*figures.curves(rows), *figures.bars(rows)]
+    drawings = figures.draw(rows)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for drawing in drawings:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-FORMAT = 1
+FORMAT = 2
+FAILED = "failed: "
 JSON_LINES, CSV = "rows.jsonl", "rows.csv"
 
 
@@ -53,6 +54,17 @@ class Row:
     curve: str | None = None
     curve_axis: str | None = None
     curve_at: int | None = None
+    # of a training on real data, whose times are of one step
+    steps: int | None = None
+    samples: int | None = None  # of one step
+    unit: str | None = None  # images, or clips
+    samples_per_s: float | None = None
+    seconds_per_1000: float | None = None  # samples
+    loss_share: float | None = None  # of loss and penalty, in the step as written
+    discarded_share: float | None = None  # of what the step as written throws away or does twice
+    losses: list[list[float]] | None = None  # [step, discriminator's, generator's], held-out data
+    drift: float | None = None  # of those curves from the ones as written
+    drift_of_rounding: float | None = None  # of two trainings as written, one rounding apart
     seed: int = 0
     device: str = "cpu"
     clock: str = ""
@@ -70,6 +82,11 @@ class Row:
     @property
     def measured(self) -> bool:
         return self.status == "measured"
+
+    @property
+    def failed(self) -> bool:
+        """Tried in vain; what there was no time or no memory to try has not failed."""
+        return self.status.startswith(FAILED)
 
 
 FIELDS = [field.name for field in dataclasses.fields(Row)]
@@ -90,17 +107,25 @@ class ResultFiles:
             self._table: TextIO = (folder / CSV).open("a", newline="")
         except OSError as error:
             raise ResultError(f"--out: cannot write to {folder}: {error.strerror}") from None
+        self._folder = folder
         self._writer = csv.DictWriter(self._table, fieldnames=FIELDS)
         if self._table.tell() == 0:
             self._writer.writeheader()
 
     def write(self, rows: Iterable[Row]) -> None:
-        """On disk when it returns."""
-        for values in map(dataclasses.asdict, rows):
-            self._lines.write(json.dumps(values) + "\n")
-            self._writer.writerow(values)
-        self._lines.flush()
-        self._table.flush()
+        """On disk when it returns.
+
+        Raises:
+            ResultError: if the disk is full.
+        """
+        try:
+            for values in map(dataclasses.asdict, rows):
+                self._lines.write(json.dumps(values) + "\n")
+                self._writer.writerow(values)
+            self._lines.flush()
+            self._table.flush()
+        except OSError as error:
+            raise ResultError(f"--out: cannot write to {self._folder}: {error.strerror}") from None
 
     def close(self) -> None:
         self._lines.close()

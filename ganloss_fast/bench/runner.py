@@ -5,7 +5,10 @@ A contender that fails, or runs out of memory, costs its own row and no other.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +18,9 @@ from torch import Tensor
 
 from ganloss_fast import backends
 from ganloss_fast.bench import machine, memory, timing
+from ganloss_fast.bench.budget import NOT_MEASURED, Budget
 from ganloss_fast.bench.cuda_graph import capture
-from ganloss_fast.bench.results import Row
+from ganloss_fast.bench.results import FAILED, Row
 from ganloss_fast.bench.timing import Clock, Timing
 from ganloss_fast.bench.workload import (
     BUILT_IN,
@@ -28,9 +32,9 @@ from ganloss_fast.bench.workload import (
     Workload,
 )
 
-TOLERANCE = 1e-4  # of values and gradients, relative; the eager norm of long rows errs by 1e-5
+CAPTURED = (f"{OURS}, CUDA graph", f"{EAGER}, CUDA graph")
 COPIED = 1 << 24  # elements of the copy whose speed is measured
-FAILED = "failed: "
+ALL = "every contender"  # of a workload that was not even built
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Plan:
     device: torch.device
     rounds: int = timing.ROUNDS
     most_seconds: float = 10.0  # of one workload
+    most_minutes: float = math.inf  # of the run
     with_compile: bool = True
     with_reference: bool = True
     only_contenders: tuple[str, ...] = ()
@@ -75,7 +80,7 @@ def reason(error: BaseException) -> str:
 
 def chosen(workload: Workload, plan: Plan) -> dict[str, Contender]:
     """The contenders of a workload that the plan asks for, and what a GPU adds."""
-    torch.compiler.reset()  # each workload compiles afresh, none meets the recompile limit
+    torch.compiler.reset()  # none meets the recompile limit; what is on disk is not compiled again
     torch.manual_seed(plan.seed)
     found = dict(workload.build(plan.device))
     if not plan.with_compile:
@@ -96,9 +101,9 @@ def _of_a_gpu(found: Mapping[str, Contender]) -> dict[str, Contender]:
     for name in ("native", "triton"):
         if backends.why_not(name, "cuda") is None:
             more[f"{OURS}, {name}"] = _on_backend(name, found[OURS])
-    for name in (OURS, EAGER):
+    for name, captured in zip((OURS, EAGER), CAPTURED):
         if name in found:
-            more[f"{name}, CUDA graph"] = _captured(found[name])
+            more[captured] = _captured(found[name])
     return more
 
 
@@ -139,27 +144,82 @@ def _relative(a: Tensor, b: Tensor) -> Tensor:
     return apart / size.clamp_min(1e-30)
 
 
-def measure(workload: Workload, plan: Plan, clock: Clock) -> dict[str, Measured]:
-    """Every contender of the workload, by name."""
+def without_memory(workload: Workload, device: torch.device) -> dict[str, Measured]:
+    """The contenders that need more than there is: where memory is overcommitted, to try is to be
+    killed."""
+    free = machine.free_memory(device)
+    if free is None:
+        return {}
+    return {
+        name: Measured(
+            f"{NOT_MEASURED}needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+        )
+        for name, needed in workload.needs.items()
+        if needed > free
+    }
+
+
+def measure(
+    workload: Workload, plan: Plan, clock: Clock, budget: Budget | None = None
+) -> dict[str, Measured]:
+    """Every contender of the workload, by name; without a budget, however long it takes."""
+    budget = budget or Budget()
+    found = without_memory(workload, plan.device)
+    if workload.needs and len(found) == len(workload.needs):
+        return found
     try:
         contenders = chosen(workload, plan)
     except Exception as error:
-        return {OURS: Measured(reason(error))}
-    results: dict[str, Sequence[Tensor]] = {}
-    found: dict[str, Measured] = {}
-    for name, work in contenders.items():
-        try:
-            results[name] = [result.detach().clone() for result in work()]
-        except Exception as error:
-            found[name] = Measured(reason(error))
+        return {ALL: Measured(reason(error))}
+    works = {name: work for name, work in contenders.items() if name not in found}
+    results, once = _first_results(works, found, budget)
+    if timing.LEAST_ROUNDS * once > budget.left:
+        found |= {name: Measured(budget.no_time()) for name in results}
+        return {name: found[name] for name in contenders}
     differences = _differences(results)
     told_by = OURS if OURS in results else EAGER
     for name, apart in differences.items():
-        if not apart <= TOLERANCE:
+        if not apart <= workload.tolerance:
             found[name] = Measured(f"{FAILED}differs from {told_by} by {apart:.1e}", None, apart)
     works = {name: contenders[name] for name in results if name not in found}
     del results
     gc.collect()
+    shorter = replace(plan, most_seconds=min(plan.most_seconds, budget.share()))
+    found |= _in_turns(works, differences, shorter, clock)
+    return {name: found[name] for name in contenders}
+
+
+def _first_results(
+    works: Mapping[str, Contender], found: dict[str, Measured], budget: Budget
+) -> tuple[dict[str, Sequence[Tensor]], float]:
+    """Calls each once: what they return, and the seconds of it all without compiling. Whatever
+    fails, or has no time, goes to ``found``."""
+    results: dict[str, Sequence[Tensor]] = {}
+    seconds = 0.0
+    for name, work in works.items():
+        if budget.over:
+            found[name] = Measured(budget.no_time())
+            continue
+        if name == COMPILE and not budget.may_compile():
+            found[name] = Measured(budget.no_time_to_compile())
+            continue
+        began = time.monotonic()
+        try:
+            results[name] = [result.detach().clone() for result in work()]
+        except Exception as error:
+            found[name] = Measured(reason(error))
+        taken = time.monotonic() - began
+        if name == COMPILE:
+            budget.compiling.append(taken)
+        else:
+            seconds += taken
+    return results, seconds
+
+
+def _in_turns(
+    works: dict[str, Contender], differences: Mapping[str, float], plan: Plan, clock: Clock
+) -> dict[str, Measured]:
+    found: dict[str, Measured] = {}
     while works:
         try:
             timings = timing.interleave(works, clock, plan.rounds, plan.most_seconds)
@@ -171,7 +231,7 @@ def measure(workload: Workload, plan: Plan, clock: Clock) -> dict[str, Measured]
         for name in works:
             found[name] = Measured("measured", timings[name], differences.get(name), observed[name])
         break
-    return {name: found[name] for name in contenders}
+    return found
 
 
 def _differences(results: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
@@ -211,12 +271,14 @@ def copy_bandwidth(device: torch.device, clock: Clock, elements: int = COPIED) -
 
 
 def _served_by(contender: str, device: torch.device) -> str:
+    if contender in (EAGER, COMPILE, BUILT_IN, ALL):
+        return ""
     if contender == REFERENCE:
         return "reference"
     for name in ("native", "triton"):
         if contender == f"{OURS}, {name}":
             return name
-    return "" if contender in (EAGER, COMPILE, BUILT_IN) else machine.backend(device)
+    return machine.backend(device)
 
 
 def rows(workload: Workload, found: Mapping[str, Measured], facts: Mapping[str, Any]) -> list[Row]:
@@ -279,11 +341,35 @@ def _times(
 def run(
     workloads: Sequence[Workload],
     plan: Plan,
-    before_each: Callable[[int, Workload], None] = lambda done, workload: None,
+    before_each: Callable[[int, Workload, float], None] = lambda done, workload, seconds: None,
 ) -> Iterator[list[Row]]:
-    """Measures one workload after the other, and gives the rows of each as soon as it is done."""
+    """Measures one workload after the other, and gives the rows of each as soon as it is done.
+
+    ``before_each`` is told how many are done, which one comes, and the seconds that are left."""
+    budget = Budget(plan.most_minutes, len(workloads))
     clock = timing.clock_of(plan.device)
     facts = environment(plan, clock, copy_bandwidth(plan.device, clock))
     for done, workload in enumerate(workloads):
-        before_each(done, workload)
-        yield rows(workload, measure(workload, plan, clock), facts)
+        before_each(done, workload, budget.expected())
+        began = time.monotonic()
+        if budget.over:
+            found = {ALL: Measured(budget.no_time())}
+            yield rows(workload, found, facts)
+            continue
+        with on_threads(workload.threads):
+            own = clock if workload.threads is None else timing.clock_of(plan.device, wall=True)
+            found = measure(workload, plan, own, budget)
+        budget.taken.append(time.monotonic() - began)
+        threads = workload.threads or facts["threads"]
+        yield rows(workload, found, {**facts, "clock": own.name, "threads": threads})
+
+
+@contextlib.contextmanager
+def on_threads(count: int | None) -> Iterator[None]:
+    """As many threads, and then as many as before; None for those that there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -18,6 +19,14 @@ def time_text(microseconds: float | None) -> str:
     if microseconds < 1e6:
         return f"{microseconds / 1e3:.2f} ms"
     return f"{microseconds / 1e6:.2f} s"
+
+
+def minutes_text(seconds: float) -> str:
+    """less than a minute; 12 min."""
+    if math.isinf(seconds):
+        return "some time"
+    minutes = math.ceil(seconds / 60)
+    return "less than a minute" if minutes <= 1 else f"{minutes} min"
 
 
 def bytes_text(count: int | None) -> str:
@@ -70,6 +79,59 @@ def measured_table(rows: Sequence[Row]) -> Table:
             else:
                 table.add_row(f"  {row.contender}: [red]{row.status}[/]")
     return table
+
+
+DRIFT = (
+    "drift: of the loss curves from those as written, in parts of how far these move; in brackets "
+    "that of the same code started one rounding apart"
+)
+
+
+def trained_table(rows: Sequence[Row]) -> Table:
+    """The rows of trainings."""
+    table = Table(
+        title=f"Trainings on real data: times faster than {EAGER} (95 % interval)",
+        title_justify="left",
+    )
+    columns = ("training, form", "a second", "a step", "s per 1000", "peak", "faster", "drift")
+    for column in columns:
+        table.add_column(column, justify="left" if "," in column else "right", overflow="fold")
+    for name, forms in by_workload(rows).items():
+        table.add_section()
+        table.add_row(f"[bold]{name}[/]")
+        for row in forms.values():
+            if row.measured:
+                table.add_row(f"  {row.contender}", *_trained_cells(row))
+            else:
+                table.add_row(f"  {row.contender}: [red]{row.status}[/]")
+        table.add_row(f"[dim]{shares_text(next(iter(forms.values())))}[/]")
+    table.caption = DRIFT
+    table.caption_justify = "left"
+    return table
+
+
+def shares_text(row: Row) -> str:
+    """What a gain can come from at most, by Amdahl's law."""
+    if row.loss_share is None or row.discarded_share is None:
+        return ""
+    loss, discarded = row.loss_share, row.discarded_share
+    return (
+        f"Of the step as written, loss and penalty are {loss:.1%} of the time (if they took none: "
+        f"{1 / (1 - loss):.2f}x), and {discarded:.1%} is thrown away or done twice "
+        f"({1 / (1 - discarded):.2f}x)."
+    )
+
+
+def _trained_cells(row: Row) -> tuple[str, ...]:
+    drift = "" if row.drift is None else f"{row.drift:.1%} ({row.drift_of_rounding:.1%})"
+    return (
+        f"{row.samples_per_s:.1f} {row.unit}",
+        time_text(row.p50_us),
+        f"{row.seconds_per_1000:.1f}",
+        bytes_text(row.peak_bytes),
+        ratio_text(row),
+        drift,
+    )
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -43,8 +43,8 @@ class HostClock:
 
     turn_seconds = 0.004  # long against the clock, short against the machine's drift
 
-    def __init__(self) -> None:
-        alone = torch.get_num_threads() == 1
+    def __init__(self, wall: bool = False) -> None:
+        alone = torch.get_num_threads() == 1 and not wall
         self.name = "processor time" if alone else "wall time"
         self._now = time.process_time if alone else time.perf_counter
 
@@ -82,9 +82,9 @@ class EventClock:
         return milliseconds / 1e3 / calls
 
 
-def clock_of(device: torch.device) -> Clock:
-    """The clock for work on a device."""
-    return EventClock(device) if device.type == "cuda" else HostClock()
+def clock_of(device: torch.device, wall: bool = False) -> Clock:
+    """The clock for work on a device; ``wall`` for work that is compared across threads."""
+    return EventClock(device) if device.type == "cuda" else HostClock(wall)
 
 
 # ---- the engine --------------------------------------------------------------------------------
@@ -140,6 +140,16 @@ def _turn(name: str, work: Work, clock: Clock, calls: int) -> float:
         raise ContenderFailed(name, error) from error
 
 
+def _warm_up(name: str, work: Work, clock: Clock, most_seconds: float) -> float:
+    """The shortest of a few calls; where calls are long, of one."""
+    shortest = float("inf")
+    for _ in range(WARM_UP_CALLS):
+        shortest = min(shortest, _turn(name, work, clock, 1))
+        if shortest > most_seconds / 20:
+            break
+    return shortest
+
+
 def raise_trim_threshold() -> None:
     """Frees one block of 30 MB, after which glibc keeps freed memory instead of returning it.
 
@@ -162,7 +172,8 @@ def interleave(
         clock: what takes the time.
         rounds: turns of each contender, at least five; fewer if they would take
             ``most_seconds``.
-        most_seconds: rough limit for the whole.
+        most_seconds: rough limit for the whole, by the clock and, where the machine is busy, on the
+            wall.
 
     Raises:
         ContenderFailed: if one raises an error, with its name.
@@ -171,14 +182,17 @@ def interleave(
     calls = {}
     expected = 0.0
     for name, work in contenders.items():
-        once = min(_turn(name, work, clock, 1) for _ in range(WARM_UP_CALLS))
+        once = _warm_up(name, work, clock, most_seconds)
         calls[name] = max(1, round(clock.turn_seconds / max(once, 1e-9)))
         expected += calls[name] * once
     rounds = max(LEAST_ROUNDS, int(min(rounds, most_seconds / expected)))
 
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
+    ends = time.perf_counter() + most_seconds
     for turn in range(rounds):
+        if turn >= LEAST_ROUNDS and time.perf_counter() > ends:
+            break
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             taken[name].append(_turn(name, contenders[name], clock, calls[name]))

@@ -25,8 +25,8 @@ HELPERS = "compat and step helpers"
 BASELINES = (EAGER, COMPILE, BUILT_IN)
 
 # How often a forward and a backward must go over their inputs, at the least.
-LOSS_PASSES = 3  # over both sides: read; read again, and gradients written
-MATCHING_PASSES = 5  # over one side: both read, both read again, the gradient of one written
+LOSS_PASSES = 2  # over both sides: read, and gradients written along the way
+MATCHING_PASSES = 3  # over one side: both read, the gradient of one written along the way
 
 FORWARD = "forward"
 BOTH = "forward + backward"
@@ -50,7 +50,7 @@ class Workload:
 
     name: str
     section: str
-    build: Callable[[torch.device], dict[str, Contender]]
+    build: Callable[[torch.device], Mapping[str, Contender]]
     floors: Mapping[str, float] = field(default_factory=dict)  # baseline -> least speed-up
     shapes: str = ""  # of the inputs, as people write them
     dtype: str = "float32"
@@ -59,6 +59,9 @@ class Workload:
     source: str = ""  # the codebase, or the paper, whose sizes these are
     quick: bool = False  # small enough for --quick
     curve: Curve | None = None
+    needs: Mapping[str, int] = field(default_factory=dict)  # contender -> bytes, if that is much
+    tolerance: float = 1e-4  # of values and gradients; the eager norm of long rows errs by 1e-5
+    threads: int | None = None  # of this one alone, whatever --threads says
 
 
 def differentiated(function: Callable[..., Tensor], inputs: Inputs) -> Contender:

@@ -164,8 +164,32 @@ def complaint(capsys, *arguments: str) -> str:
 
 def test_an_unknown_workload_names_the_known_ones(capsys):
     said = complaint(capsys, "run", "--only", "nonsense")
-    assert "nothing has 'nonsense' in its name" in said
+    assert "nothing of 2 has 'nonsense' in its name" in said
     assert "good" in said
+    assert said.count("\n") == 1
+
+
+def test_a_workload_that_is_not_quick_is_refused_for_quick(capsys):
+    slow = Workload("slow", "tests", sum_of())
+    assert command.main(["run", "--quick"], (slow,)) == 2
+    said = capsys.readouterr().err
+    assert "--quick: slow" in said
+    assert said.count("\n") == 1
+
+
+def test_a_disk_that_is_full_is_said_in_one_line(capsys, tmp_path, monkeypatch):
+    def full(self, values):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(csv.DictWriter, "writerow", full)
+    monkeypatch.setattr(csv.DictWriter, "writeheader", lambda self: None)
+    said = complaint(capsys, *ARGUMENTS, "--out", str(tmp_path))
+    assert f"--out: cannot write to {tmp_path}: No space left on device" in said
+
+
+@pytest.mark.parametrize("name", ["eagerly", "jax", "ganloss_fast, tpu"])
+def test_a_contender_is_known_by_its_whole_name(capsys, name):
+    assert f"got '{name}'" in complaint(capsys, "run", "--contender", name)
 
 
 def test_an_unknown_contender_names_the_known_ones(capsys):
@@ -186,7 +210,7 @@ def test_rows_of_another_version_are_refused_by_run_and_by_compare(capsys, tmp_p
     assert "another version" in complaint(capsys, "run", "--out", str(tmp_path))
     (tmp_path / results.JSON_LINES).write_text(json.dumps({"format": 99}) + "\n")
     said = complaint(capsys, "compare", str(tmp_path), str(tmp_path))
-    assert "written in format 99, this version reads 1" in said
+    assert "written in format 99, this version reads 2" in said
 
 
 @pytest.mark.parametrize("text", ["", "workload,ratio\nx,2\n", "[]\n"])

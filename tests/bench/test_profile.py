@@ -69,6 +69,25 @@ def found(step, critic=None) -> dict[str, int]:
     return {finding.what: finding.cost.flops for finding in result.findings}
 
 
+def penalised(generator, critic, of_g, of_d, real, noise):
+    of_d.zero_grad()
+    fake = generator(noise).detach()
+    loss = critic(fake).mean() - critic(real).mean()
+    points = real.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
+    (loss + gradient.square().sum(1).mean()).backward()
+    of_d.step()
+
+
+@pytest.mark.parametrize(("step", "flops"), [(careful, 0), (penalised, 9 * LAYER)])
+def test_loss_and_penalty_are_told_from_what_the_networks_do(step, flops):
+    """Of a penalty on two layers: its forward (2), the inner gradient (2), and in the backward of
+    that gradient the weights (2), what passes between the layers (1), and the zeros that go into
+    the first layer again (2)."""
+    ledger = findings.profile(training(step)).ledger
+    assert findings.loss_and_penalty(ledger).flops == flops
+
+
 def test_every_waste_is_found_with_its_flops():
     assert found(wasteful) == {
         WEIGHTS: 2 * LAYER,

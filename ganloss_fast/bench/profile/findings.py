@@ -17,6 +17,7 @@ from ganloss_fast.bench.profile.watch import (
     OF_INPUT,
     OF_WEIGHTS,
     REST,
+    SECOND,
     Call,
     Cost,
     D,
@@ -176,6 +177,14 @@ def _repeated(
 def loss_arithmetic(ledger: Ledger) -> Cost:
     """What is neither network's nor an optimizer's."""
     return ledger.where(lambda owner, place: place.part == REST)
+
+
+def loss_and_penalty(ledger: Ledger) -> Cost:
+    """The loss arithmetic, the second order, and the forwards that a penalty differentiates: what
+    fused losses and penalties can make faster, and what Amdahl's law therefore speaks of."""
+    return ledger.where(
+        lambda owner, place: place.part in (REST, SECOND) or place.call in ledger.differentiated
+    )
 
 
 def peak_bytes(target: Target) -> int:

@@ -75,6 +75,7 @@ class Ledger:
     costs: dict[tuple[str, Place], Cost] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     uncounted: set[str] = field(default_factory=set)
+    differentiated: set[int] = field(default_factory=set)  # calls, with create_graph: of penalties
 
     def total(self) -> Cost:
         return self.where(lambda owner, place: True)
@@ -116,6 +117,8 @@ class Watch(TorchDispatchMode):
         self.made: set[int] = set()  # storages that the generator wrote
         modules = (*discriminators, *generators)
         parameters = [parameter for module in modules for parameter in module.parameters()]
+        alone = torch.get_num_threads() == 1 and not any(p.is_cuda for p in parameters)
+        self.now = time.process_time if alone else time.perf_counter  # as timing.HostClock
         self.shapes = {tuple(parameter.shape) for parameter in parameters}
         self.weights = set(map(_storage, parameters))
 
@@ -128,12 +131,12 @@ class Watch(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        started = time.perf_counter()
+        started = self.now()
         result = func(*args, **(kwargs or {}))
         tensors = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
         if any(each.is_cuda for each in tensors):
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
+        seconds = self.now() - started
         formula = self.formulas.get(func.overloadpacket)
         flops = 0 if formula is None else formula(*args, **(kwargs or {}), out_val=result)
         place = self.stack[-1] if self.stack else Place(REST)
@@ -216,6 +219,7 @@ class Watch(TorchDispatchMode):
             found = original(*args, **kwargs)
             if not kwargs.get("create_graph"):
                 return found
+            self._differentiated(args[1] if len(args) > 1 else kwargs["inputs"])
             tensors = [each for each in found if isinstance(each, Tensor)]
             if self.with_cut:
                 shorter = iter(cut([t for t in tensors if t.requires_grad]).grads)
@@ -227,6 +231,12 @@ class Watch(TorchDispatchMode):
             return found
 
         return watched
+
+    def _differentiated(self, inputs: Any) -> None:
+        points = {_storage(each) for each in tree_leaves(inputs) if isinstance(each, Tensor)}
+        for call in self.ledger.calls:
+            if call.side == D and any(_storage(each) in points for each in call.inputs):
+                self.ledger.differentiated.add(call.number)
 
     # ---- whose step it is ----------------------------------------------------------------------
 

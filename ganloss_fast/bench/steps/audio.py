@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from ganloss_fast.bench import hifigan, plain
-from ganloss_fast.bench.steps.training import Training, forms, moved
-from ganloss_fast.bench.workload import Contender
+from ganloss_fast.bench.steps.training import Form, Training, forms, moved
 from ganloss_fast.compat import dac as compat_dac
 from ganloss_fast.compat import hifigan as compat_hifigan
 from ganloss_fast.compat import parallel_wavegan as compat_pwg
@@ -52,11 +51,15 @@ def _weight_normed(network: nn.Module) -> nn.Module:
 
 
 def hifigan_step(
-    device: torch.device, samples: int = 2048, discriminators: nn.Module | None = None
-) -> dict[str, Contender]:
+    device: torch.device,
+    samples: int = 2048,
+    discriminators: nn.Module | None = None,
+    generator: nn.Module | None = None,
+) -> dict[str, Form]:
     """The eight discriminators at their published widths, a small generator. All are weight-normed;
     of the first scale the published norm is the spectral one, which moves at every forward."""
     discriminators = _weight_normed(discriminators or hifigan.Discriminators())
+    generator = generator or hifigan.build_generator()
 
     def written(t: Training) -> Sequence[Tensor]:
         audio = t.batch["audio"]
@@ -103,7 +106,7 @@ def hifigan_step(
             loss.backward()
         return of_d, moved(t.of_generator, t.generator)
 
-    training = Training(hifigan.build_generator(), discriminators, _batch(samples))
+    training = Training(generator, discriminators, _batch(samples))
     return forms(
         training,
         device,
@@ -136,7 +139,7 @@ def _mean_matching(real_maps: Maps, fake_maps: Maps) -> Tensor:
 
 def parallel_wavegan_step(
     device: torch.device, samples: int = 4096, width: int = 16
-) -> dict[str, Contender]:
+) -> dict[str, Form]:
     """The generator first; the discriminator does not move before its own step."""
 
     def written(t: Training) -> Sequence[Tensor]:
@@ -200,7 +203,7 @@ def parallel_wavegan_step(
 # ---- DAC ---------------------------------------------------------------------------------------
 
 
-def dac_step(device: torch.device, samples: int = 4096, width: int = 16) -> dict[str, Contender]:
+def dac_step(device: torch.device, samples: int = 4096, width: int = 16) -> dict[str, Form]:
     """The discriminator first; real maps are detached as published."""
 
     def written(t: Training) -> Sequence[Tensor]:

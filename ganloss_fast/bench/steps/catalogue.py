@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 
 from ganloss_fast.bench.steps import audio, images, penalised
-from ganloss_fast.bench.workload import Contender, Workload
+from ganloss_fast.bench.steps.training import Form
+from ganloss_fast.bench.workload import Workload
 
 SECTION = "whole steps"
-Build = Callable[[torch.device], dict[str, Contender]]
+Build = Callable[[torch.device], dict[str, Form]]
 
 
 def _step(name: str, shapes: str, source: str, build: Build, quick: bool = False) -> Workload:

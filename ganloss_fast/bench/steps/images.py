@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,7 @@ from torch import Tensor, nn
 
 from ganloss_fast.balancing.backward import balanced_backward
 from ganloss_fast.bench import plain
-from ganloss_fast.bench.steps.training import Training, forms, moved
-from ganloss_fast.bench.workload import Contender
+from ganloss_fast.bench.steps.training import Form, Training, forms, moved
 from ganloss_fast.compat import basicsr as compat_basicsr
 from ganloss_fast.compat import taming as compat_taming
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
@@ -51,13 +51,17 @@ class _Distance(nn.Module):
         return apart.mean(dim=(1, 2, 3), keepdim=True)
 
 
-def _toggle(learns: nn.Module, rests: nn.Module) -> None:
-    """As Lightning does for the optimizer whose turn it is."""
-    learns.requires_grad_(True)
-    rests.requires_grad_(False)
+@contextlib.contextmanager
+def _resting(module: nn.Module) -> Iterator[None]:
+    """As Lightning toggles the parameters of the optimizers whose turn it is not."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
 
 
-def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Contender]:
+def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Form]:
     """The loss module of VQGAN in Lightning's two calls, with an adaptive weight. As written, the
     perceptual network runs in the discriminator's step as well."""
     weight = 0.8
@@ -98,15 +102,15 @@ def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[s
 
     def step(t: Training, loss_of: Callable[..., Tensor]) -> Sequence[Tensor]:
         real = t.batch["real"]
-        _toggle(t.generator, t.discriminator)
-        loss = loss_of(t, real, t.generator(real), 0)
-        t.of_generator.zero_grad()
-        loss.backward()
+        with _resting(t.discriminator):
+            loss = loss_of(t, real, t.generator(real), 0)
+            t.of_generator.zero_grad()
+            loss.backward()
         found = moved(t.of_generator, t.generator)
-        _toggle(t.discriminator, t.generator)
-        loss = loss_of(t, real, t.generator(real), 1)
-        t.of_discriminator.zero_grad()
-        loss.backward()
+        with _resting(t.generator):
+            loss = loss_of(t, real, t.generator(real), 1)
+            t.of_discriminator.zero_grad()
+            loss.backward()
         return moved(t.of_discriminator, t.discriminator), found
 
     def balanced(t: Training) -> Sequence[Tensor]:
@@ -137,7 +141,7 @@ def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[s
 # ---- ESRGAN ------------------------------------------------------------------------------------
 
 
-def esrgan_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Contender]:
+def esrgan_step(device: torch.device, size: int = 64, width: int = 32) -> dict[str, Form]:
     """BasicSR's model: five forwards of the discriminator, for two different inputs."""
 
     def written_loss(logits: Tensor, is_real: bool, is_disc: bool = False) -> Tensor:

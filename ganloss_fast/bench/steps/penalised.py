@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganloss_fast.bench import plain
-from ganloss_fast.bench.steps.training import Step, Training, forms, moved
-from ganloss_fast.bench.workload import Contender
+from ganloss_fast.bench.steps.training import Form, Step, Training, forms, moved
 from ganloss_fast.compat import ctgan
 from ganloss_fast.compat.pytorch_gan import compute_gradient_penalty
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
@@ -79,7 +78,7 @@ def _penalty_of_wgan_gp(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor
     return 10.0 * plain.penalty(gradient)
 
 
-def wgan_gp_step(device: torch.device, width: int = 512, batch: int = 64) -> dict[str, Contender]:
+def wgan_gp_step(device: torch.device, width: int = 512, batch: int = 64) -> dict[str, Form]:
     """Fully connected networks on 28x28 images; five critic iterations, one of the generator."""
 
     def of_drop_in(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
@@ -152,7 +151,7 @@ SPANS = (1, 8) * 6 + (9, 16, 7, 15, 6, 5, 2, 42, 2)
 
 def ctgan_step(
     device: torch.device, rows: int = 500, spans: Sequence[int] = SPANS
-) -> dict[str, Contender]:
+) -> dict[str, Form]:
     """Tables: ten rows make one sample of the discriminator, which has dropout. Penalty and loss
     have a backward each, and both walk through the generator, whose rows are not detached."""
     columns = sum(spans)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, Contender
+from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS
 
 
 @dataclass
@@ -25,6 +25,12 @@ class Training:
         self.of_generator = torch.optim.Adam(self.generator.parameters(), lr=0.0)
         self.of_discriminator = torch.optim.Adam(self.discriminator.parameters(), lr=0.0)
 
+    def learn(self, rate: float) -> None:
+        """From here on the weights move; with a rate of 0 they stay again."""
+        for optimizer in (self.of_generator, self.of_discriminator):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
 
 Step = Callable[[Training], Sequence[Tensor]]
 
@@ -35,6 +41,19 @@ def gradients(module: nn.Module) -> Tensor:
     return torch.cat(found)
 
 
+class Form:
+    """One way to write a step, with networks of its own: a contender of the benchmark, which always
+    starts from the same weights, and a training that goes on (bench/train)."""
+
+    def __init__(self, step: Step, training: Training) -> None:
+        self.step = step
+        self.training = training
+
+    def __call__(self) -> Sequence[Tensor]:
+        torch.manual_seed(0)
+        return self.step(self.training)
+
+
 def forms(
     training: Training,
     device: torch.device,
@@ -42,28 +61,23 @@ def forms(
     drop_in: Step,
     with_helpers: Step,
     switched: Mapping[str, Step] | None = None,
-) -> dict[str, Contender]:
+) -> dict[str, Form]:
     """A step as its codebase writes it, with the drop-in alone, and with the step helpers too: each
     on a copy of the networks, and all with the same random numbers. ``switched``: the drop-in with
     one of its switches."""
 
-    def contender(step: Step) -> Contender:
+    def form(step: Step) -> Form:
         own = Training(
             copy.deepcopy(training.generator).to(device),
             copy.deepcopy(training.discriminator).to(device),
             {name: tensor.to(device) for name, tensor in training.batch.items()},
             None if training.perceptual is None else training.perceptual.to(device),
         )
-
-        def work() -> Sequence[Tensor]:
-            torch.manual_seed(0)
-            return step(own)
-
-        return work
+        return Form(step, own)
 
     steps = {EAGER: written, DROP_IN: drop_in, HELPERS: with_helpers}
     steps |= {f"{DROP_IN}, {name}": step for name, step in (switched or {}).items()}
-    return {name: contender(step) for name, step in steps.items()}
+    return {name: form(step) for name, step in steps.items()}
 
 
 def moved(optimizer: torch.optim.Optimizer, module: nn.Module) -> Tensor:

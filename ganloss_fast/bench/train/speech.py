@@ -1,6 +1,7 @@
 """A speech-like signal, synthesised: a gliding voice through two moving formants, in syllables.
 
-It has what a vocoder has to learn, pitch, formants and loudness, and needs no recording.
+It has what a vocoder has to learn, pitch, formants and loudness, and needs no recording. Here are
+the signal, its log mel spectrogram, and a small network from the one back to the other.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 RATE = 8000  # samples a second
 WINDOW, HOP, BANDS = 256, 64, 32
@@ -53,3 +54,13 @@ def log_mel(wave: Tensor) -> Tensor:
     spectrum = torch.stft(wave[:, 0], WINDOW, HOP, window=window, return_complex=True)
     magnitude = (spectrum.real**2 + spectrum.imag**2 + 1e-9).sqrt()[..., :-1]
     return (_mel_filters() @ magnitude).clamp(min=1e-5).log()
+
+
+def build_generator(width: int = 64) -> nn.Sequential:
+    """Log mel [B, BANDS, T / 64] to sound [B, 1, T]."""
+    return nn.Sequential(
+        *[nn.Conv1d(BANDS, width, 7, 1, 3), nn.LeakyReLU(0.1)],
+        *[nn.ConvTranspose1d(width, width // 2, 16, 8, 4), nn.LeakyReLU(0.1)],
+        *[nn.ConvTranspose1d(width // 2, width // 4, 16, 8, 4), nn.LeakyReLU(0.1)],
+        *[nn.Conv1d(width // 4, 1, 7, 1, 3), nn.Tanh()],
+    )

@@ -197,7 +197,7 @@ def test_bitwise_repeatable(device, loss):
 
 
 def test_streams_do_not_disturb_each_other(device):
-    """Many losses in flight on two streams: no workspace is shared."""
+    """Many losses in flight on two streams: neither workspace nor ticket is shared."""
     logits = [tensor(300_000, dtype=torch.float32, device=device) for _ in range(2)]
     expected = [ganloss_fast.generator_loss(x, "bce") for x in logits]
     streams = [torch.cuda.Stream(device) for _ in range(2)]

@@ -28,7 +28,9 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
   const auto with_workspace = [&](auto&& launch) {
     const Buffer workspace = dirty_workspace(cuda::batch_workspace_bytes(call));
     call.workspace = workspace.data();
+    call.ticket = &ticket;
     launch();
+    expect_close("ticket", 0, ticket, 0, 0, 0);
   };
   with_workspace(
       [&] { cuda::norm_penalty(call, penalty, gradient.data(), result.data(), norms.data()); });

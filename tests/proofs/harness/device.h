@@ -1,7 +1,7 @@
 // A CUDA device of the imagination: runs the blocks and threads of a launch on the CPU.
 //
 // Every CUDA thread is a fiber. A thread runs until it waits (at a barrier or a warp operation) or
-// reaches an atomic or a fence; then the scheduler takes another one. GANLOSS_HARNESS_SEED picks
+// reaches an atomic; then the scheduler takes another one. GANLOSS_HARNESS_SEED picks
 // the schedule: without it threads and blocks take turns in order, with it both are drawn at
 // random. The harness stops with a message where a GPU would hang or be undefined: a barrier that
 // some threads left out, a shuffle with a lane that has exited, too much shared memory.
@@ -58,11 +58,6 @@ struct Thread {
   uint64_t exchange[2];
   unsigned turn;
   unsigned barrier_turn;
-
-  // Memory order: whether it has fenced since its last atomic, and the atomic it read since its
-  // last fence.
-  bool has_fenced;
-  void* atomic_read;
 
   unsigned lane() const { return index % kWarpSize; }
 };
@@ -238,8 +233,6 @@ class Device {
       thread.position = {i, 0, 0};
       thread.state = State::kReady;
       thread.turn = thread.barrier_turn = 0;
-      thread.has_fenced = false;
-      thread.atomic_read = nullptr;
       thread.fiber.prepare(&Device::run_thread, &thread);
     }
     release(&launch_order_);  // what the host did so far comes before what the block does

@@ -44,13 +44,7 @@ inline void* mutable_pointer(const at::Tensor& tensor) {
 // A call over `batch`, whose samples are blocks of memory, as `rows` rows. Workspace and ticket are
 // left to the ops that need them.
 inline BatchCall batch_call(const at::Tensor& batch, int64_t rows) {
-  return {rows,
-          row_length(batch, rows),
-          dtype_of(batch),
-          multiprocessors(),
-          current_stream(),
-          nullptr,
-          nullptr};
+  return {rows, row_length(batch, rows), dtype_of(batch), multiprocessors(), current_stream()};
 }
 
 }  // namespace ganloss::cuda

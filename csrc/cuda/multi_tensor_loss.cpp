@@ -84,14 +84,8 @@ class Call {
     c10::SmallVector<SegmentArguments, 8> arguments;
     for (size_t s = 0; s < resolved_.size(); ++s)
       arguments.push_back(resolved_[s].arguments(segments_.scale[s], outputs_[s], directions_[s]));
-    LossCall call{arguments.data(),
-                  static_cast<int>(size()),
-                  loss_dtype_ == at::kDouble,
-                  multiprocessors(),
-                  current_stream(),
-                  {},
-                  nullptr,
-                  nullptr};
+    LossCall call{arguments.data(), static_cast<int>(size()), loss_dtype_ == at::kDouble,
+                  multiprocessors(), current_stream()};
     call.cut = cut_of(call);
     const at::Tensor& like = segments_.a[0];
     at::Tensor workspace;

@@ -1,6 +1,8 @@
 // The launchers of the CUDA kernels: all that a caller needs who has device memory and a stream.
-// The ATen side is one; nothing here knows torch. nvcc takes seconds for the .cu files, and the
-// same files run on the CPU under tests/proofs/harness.
+//
+// Nothing here knows torch. The ATen side is one caller; the programs of tests/proofs/harness,
+// which run the same files on the CPU, are others. A tool of its own compiles the .cu files beside
+// this one with  nvcc -std=c++20  and includes no other header:
 //
 //   LossCall call{segments, size, /*is_double=*/false, multiprocessors, stream};
 //   call.cut = cut_of(call);
@@ -73,10 +75,10 @@ struct LossCall {
   bool is_double;       // compute and loss type: double, else float
   int multiprocessors;  // of the device: blocks are sized to fill it
   cudaStream_t stream;
-  LossCut cut;  // cut_of(call)
+  LossCut cut = {};  // cut_of(call)
   // Both may be null in a backward without a gradient of a scalar b, which sums nothing.
-  void* workspace;   // cut.workspace_bytes
-  unsigned* ticket;  // []
+  void* workspace = nullptr;   // cut.workspace_bytes
+  unsigned* ticket = nullptr;  // []
 };
 
 // Reads the fields above `cut`, and of the segments their counts.
@@ -109,8 +111,8 @@ struct BatchCall {
   int multiprocessors;
   cudaStream_t stream;
   // For norm_penalty and its double backward; the others take neither.
-  void* workspace;   // batch_workspace_bytes(call)
-  unsigned* ticket;  // []
+  void* workspace = nullptr;   // batch_workspace_bytes(call)
+  unsigned* ticket = nullptr;  // []
 };
 
 // Reads the fields above `stream`.

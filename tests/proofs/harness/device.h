@@ -171,6 +171,7 @@ class Device {
     acquire(&completion_);
     current = nullptr;
     ++launches;
+    last_grid = blocks;
   }
 
   // The schedule: negative for turns in order, else a seed.
@@ -180,6 +181,7 @@ class Device {
   }
 
   long launches = 0;
+  unsigned last_grid = 0;  // blocks of the last launch, whether they ran or not
   long memsets = 0;
   long only_block = -1;  // for tests of offsets that would take all day in full
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ganloss_fast._torch import TorchDispatchMode, without_onednn
 from ganloss_fast.graph_cut import second_order
 from ganloss_fast.graph_cut.hooks import Gradients, row_of
 from ganloss_fast.graph_cut.rows import Node, walk
+from ganloss_fast.graph_cut.second_order import GRAPH_CUT_CHOICES, GraphCut
 from ganloss_fast.penalties.critic.call import (
     Critic,
     CriticArgs,
@@ -34,8 +35,8 @@ from ganloss_fast.penalties.shared_backward import shared_gradients
 
 
 class CountFlops(TorchDispatchMode):
-    """FLOPs of convolutions and matrix products. (torch's FlopCounterMode refuses an inner
-    autograd.grad with a leaf input.)"""
+    """FLOPs of convolutions and matrix products, and how many convolutions there were. (torch's
+    FlopCounterMode refuses an inner autograd.grad with a leaf input.)"""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -43,6 +44,7 @@ class CountFlops(TorchDispatchMode):
 
         self.formulas = flop_registry
         self.total = 0
+        self.convolutions = 0
         self.uncounted: set[str] = set()
 
     def __torch_dispatch__(
@@ -53,6 +55,7 @@ class CountFlops(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.convolutions += func.overloadpacket in _CONVOLUTIONS
         formula = self.formulas.get(func.overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
@@ -67,6 +70,7 @@ def _fused(*names: str) -> set[Any]:
     return {getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)}
 
 
+_CONVOLUTIONS = _fused("convolution", "convolution_backward")
 _RECURRENT = _fused("mkldnn_rnn_layer", "_cudnn_rnn")
 
 
@@ -107,6 +111,7 @@ class Diagnosis:
     ``stock`` and ``cut`` are FLOPs of a penalty step in units of one forward pass; ``uncounted``
     are operations in that forward pass of which torch does not know the FLOPs. ``why_not_shared``
     says why :func:`logits_and_penalty` is no cheaper for this critic; it is empty where it is.
+    ``convolutions`` are the calls in a step with ``graph_cut="auto"``, and with ``"fast"``.
     """
 
     edges_cut: int
@@ -117,6 +122,7 @@ class Diagnosis:
     genuine: tuple[GenuineLayer, ...]
     uncounted: tuple[str, ...] = ()
     why_not_shared: str = ""
+    convolutions: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         lines = [
@@ -132,6 +138,12 @@ class Diagnosis:
             lines.append(f"logits_and_penalty is right and no cheaper: {self.why_not_shared}.")
         else:
             lines.append("logits_and_penalty takes a third off a step that shares its logits.")
+        auto, fast = self.convolutions
+        if auto > 1.25 * fast:  # a weight gradient in groups is one convolution for each
+            lines.append(
+                f'graph_cut="fast" needs {fast} convolutions a step where "auto" needs {auto}: the '
+                "weight gradients of its groups, equal to rounding."
+            )
         if self.uncounted:
             names = ", ".join(self.uncounted)
             lines.append(f"Not in these numbers, as torch has no FLOP formula for it: {names}.")
@@ -144,18 +156,25 @@ def _inner_gradient(call: CriticCall, points: Sequence[Tensor]) -> tuple[CriticR
     return run, gradients_of(call, *run).gradients
 
 
-def _penalty_step(
-    call: CriticCall, points: Sequence[Tensor], with_cut: bool
-) -> tuple[int, int, int]:
-    """FLOPs of one step; edges cut and nodes seen."""
+class _Step(NamedTuple):
+    """What a penalty step took: counts, edges cut and nodes seen."""
+
+    counter: CountFlops
+    edges: int
+    nodes: int
+
+
+def _penalty_step(call: CriticCall, points: Sequence[Tensor], graph_cut: GraphCut) -> _Step:
     edges = nodes = 0
     with torch.enable_grad(), CountFlops() as counter:
         run, grads = _inner_gradient(call, points)
-        if with_cut:
-            grads, edges, nodes, _ = second_order.cut(grads, "stock", (), run.inputs)
+        if graph_cut != "off":
+            grads, edges, nodes, _ = second_order.cut(
+                grads, "stock", (), run.inputs, fast_weights=graph_cut == "fast"
+            )
         penalty = torch.stack([g.float().square().sum() for g in grads]).sum()
         _discarding_backward(penalty)
-    return counter.total, edges, nodes
+    return _Step(counter, edges, nodes)
 
 
 def _discarding_backward(penalty: Tensor) -> None:
@@ -257,17 +276,17 @@ def _genuine_layers(call: CriticCall, points: Sequence[Tensor]) -> tuple[Genuine
     return tuple(found)
 
 
-def _counted(call: CriticCall, points: Sequence[Tensor]) -> tuple[CountFlops, int, int, int, int]:
-    """The forward pass; FLOPs of a stock step and of a cut one, its edges cut and nodes seen."""
+def _counted(
+    call: CriticCall, points: Sequence[Tensor]
+) -> tuple[CountFlops, dict[GraphCut, _Step]]:
+    """The forward pass; steps by graph cut."""
     # Without oneDNN, whose recurrent layers are one kernel, computed again in their backward: the
     # same arithmetic in float32 and float64. With gradients on, as it trains: without, layers take
     # fused kernels that count as nothing.
     with without_onednn():
-        with torch.enable_grad(), CountFlops() as counter:
+        with torch.enable_grad(), CountFlops() as forward:
             run_critic(call, [point.detach() for point in points])
-        stock, _, _ = _penalty_step(call, points, with_cut=False)
-        cut, edges, nodes = _penalty_step(call, points, with_cut=True)
-    return counter, stock, cut, edges, nodes
+        return forward, {how: _penalty_step(call, points, how) for how in GRAPH_CUT_CHOICES}
 
 
 def _why_not_shared(call: CriticCall, points: Sequence[Tensor]) -> str:
@@ -285,7 +304,7 @@ def diagnose(
 ) -> Diagnosis:
     """Prints what the graph cut saves for a critic, and which layers stand in its way.
 
-    Runs the critic five times; its buffers are put back and no ``.grad`` is touched. A layer
+    Runs the critic six times; its buffers are put back and no ``.grad`` is touched. A layer
     with a genuine second-order branch (normalisation, GELU, mini-batch standard deviation)
     keeps that branch for everything before it, so one near the output leaves no gain::
 
@@ -312,21 +331,22 @@ def diagnose(
     try:
         with before_first_run(call.critic, states.see):
             genuine = _genuine_layers(call, points)
-        counter, stock, cut, edges, nodes = _counted(call, points)
+        counter, steps = _counted(call, points)
         why_not_shared = _why_not_shared(replace(call, how=Differentiation()), points)
     finally:
         states.restore()
     forward = max(counter.total, 1)
-    uncounted = tuple(sorted(counter.uncounted))
+    stock, cut, fast = (steps[how] for how in ("off", "auto", "fast"))
     diagnosis = Diagnosis(
-        edges,
-        nodes,
-        forward,
-        stock / forward,
-        cut / forward,
-        genuine,
-        uncounted,
-        why_not_shared,
+        edges_cut=cut.edges,
+        nodes=cut.nodes,
+        forward_flops=forward,
+        stock=stock.counter.total / forward,
+        cut=cut.counter.total / forward,
+        genuine=genuine,
+        uncounted=tuple(sorted(counter.uncounted)),
+        why_not_shared=why_not_shared,
+        convolutions=(cut.counter.convolutions, fast.counter.convolutions),
     )
     if not quiet:
         print(diagnosis)

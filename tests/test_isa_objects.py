@@ -18,6 +18,7 @@ KERNELS = Path(__file__).parent.parent / "csrc" / "cpu" / "kernels"
 ISA_FILES = sorted(KERNELS.glob("*.cpp"))
 COMPILER = shutil.which("g++")
 NM = shutil.which("nm")
+OBJDUMP = shutil.which("objdump")
 
 pytestmark = pytest.mark.skipif(not ISA_FILES, reason="the sources are not beside the tests")
 
@@ -42,16 +43,33 @@ def test_kernels_include_no_torch_and_no_cpp_library(source):
         assert headers <= allowed, f"{path.name} includes {headers - allowed}"
 
 
-@pytest.mark.skipif(COMPILER is None or NM is None, reason="needs g++ and nm")
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the ISA files are for x86-64")
-@pytest.mark.parametrize("source", ISA_FILES, ids=lambda path: path.stem)
-def test_kernels_define_no_weak_symbols(source, tmp_path):
-    objects = tmp_path / "kernels.o"
+@pytest.fixture(scope="module", params=ISA_FILES, ids=lambda path: path.stem)
+def compiled(request, tmp_path_factory) -> tuple[str, Path]:
+    """The name of an instruction set, and its object."""
+    source = request.param
+    objects = tmp_path_factory.mktemp(source.stem) / "kernels.o"
     flags = ["-O1", "-std=c++20", "-fPIC", "-Wno-psabi"]
     subprocess.run([COMPILER, *flags, "-c", str(source), "-o", str(objects)], check=True)
-    symbols = subprocess.run(
-        [NM, "-C", str(objects)], check=True, capture_output=True, text=True
-    ).stdout.splitlines()
+    return source.stem, objects
+
+
+def printed(*command: object) -> str:
+    return subprocess.run(map(str, command), check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.skipif(COMPILER is None or NM is None, reason="needs g++ and nm")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the ISA files are for x86-64")
+def test_kernels_define_no_weak_symbols(compiled):
+    symbols = printed(NM, "-C", compiled[1]).splitlines()
     assert any("Kernels" in line for line in symbols)
     weak = [line for line in symbols if re.search(r" [WVu] ", line)]
     assert not weak
+
+
+@pytest.mark.skipif(COMPILER is None or OBJDUMP is None, reason="needs g++ and objdump")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the ISA files are for x86-64")
+def test_half_precision_is_converted_by_the_processor(compiled):
+    isa, objects = compiled
+    instructions = printed(OBJDUMP, "-d", "--no-show-raw-insn", objects)
+    for conversion in ("vcvtph2ps", "vcvtps2ph"):
+        assert (conversion in instructions) == (isa != "base")

@@ -18,7 +18,7 @@ from ganloss_fast.graph_cut.stand_ins import proven_stand_in
 GraphCut = Literal["auto", "fast", "off"]
 ZeroGrads = Literal["stock", "all", "none"]
 
-GRAPH_CUT_CHOICES = ("auto", "fast", "off")
+GRAPH_CUT_CHOICES: tuple[GraphCut, ...] = ("auto", "fast", "off")
 ZERO_GRADS_CHOICES = ("stock", "all", "none")  # in the order of csrc/graph_cut/graph_cut.h
 
 if backends.HAS_NATIVE:

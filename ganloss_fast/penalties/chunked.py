@@ -175,6 +175,8 @@ def _add_gradients(
 ) -> None:
     stand_ins = {id(stand_in.leaf) for stand_in in piece.detached}.union(map(id, hidden))
     leaves = [leaf for leaf in leaves_of([penalty]) if id(leaf) not in stand_ins]
+    if not leaves and not piece.detached:  # a function without parameters
+        return
     scale, inverse = scales(piece.call.inv_scale, piece.points[0])
     with explaining_missing_derivatives():
         found = gradients_aside(

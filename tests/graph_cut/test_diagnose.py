@@ -115,6 +115,18 @@ def test_a_recurrent_forward_counts_its_matrices(dtype):
     assert found.uncounted == ()
 
 
+@pytest.mark.skipif(not backends.HAS_NATIVE, reason="needs the native extension")
+@pytest.mark.parametrize("groups", [1, 8])
+def test_fast_is_recommended_where_groups_take_a_convolution_each(groups, capsys):
+    """Forward, inner gradient, its way back and three weight gradients; with groups, two of the
+    latter are one for each group."""
+    critic = nn.Sequential(nn.Conv2d(8, 8, 3, groups=groups), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 6))
+    found = gf.diagnose(critic, torch.randn(2, 8, 8, 8))
+    auto, fast = found.convolutions
+    assert (auto - fast >= 7) == (groups == 8)
+    assert ('graph_cut="fast"' in capsys.readouterr().out) == (groups == 8)
+
+
 def test_operations_without_a_formula_are_named(capsys):
     vector = nn.Parameter(torch.randn(4))
     head = nn.Linear(4, 1)

@@ -30,7 +30,7 @@ def engine(request, monkeypatch):
         monkeypatch.setattr(
             second_order,
             "cut",
-            lambda grads, zero_grads="stock", parameters=(), hidden=(), fast=False: (
+            lambda grads, zero_grads="stock", parameters=(), hidden=(), fast_weights=False: (
                 second_order.CutResult(
                     *hooks.cut_second_order(grads, zero_grads, parameters, hidden)
                 )

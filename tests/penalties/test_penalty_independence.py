@@ -37,6 +37,7 @@ INTERACTIONS = {
     "attention": lambda h: (h @ h.T).softmax(1) @ h,
     "batch size": lambda h: h / len(h),
     "maximum": lambda h: h.amax(0).expand_as(h),
+    "place": lambda h: h * torch.arange(1.0, 9.0, dtype=h.dtype)[: len(h), None],
 }
 
 
@@ -83,6 +84,28 @@ def test_a_module_that_was_swapped_is_asked_again(wrap):
     critic[1].first, critic[1].head = nn.Identity(), nn.Identity()
     with pytest.raises(ValueError, match="samples of this critic interact"):
         gf.r1_penalty(run, x, how=gf.Differentiation(chunk_size=4))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3])
+def test_labels_that_a_closure_takes_by_place_are_refused(chunk_size):
+    table, labels = nn.Embedding(5, 4).double(), torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+    critic = lambda x: (table(labels[: len(x)]) * x).sum(1)  # noqa: E731
+    x = torch.randn(8, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="pass them as critic_args"):
+        gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=chunk_size))
+    given = lambda x, labels: (table(labels) * x).sum(1)  # noqa: E731
+    actual = gf.r1_penalty(
+        given, x, critic_args=(labels,), how=gf.Differentiation(chunk_size=chunk_size)
+    )
+    assert_penalty(actual, gf.r1_penalty(critic, x), table, 1e-12)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_critic_without_parameters(requires_grad):
+    x = torch.randn(8, 4, dtype=torch.float64, requires_grad=requires_grad)
+    critic = lambda z: z.square().sum(1)  # noqa: E731
+    actual = gf.r1_penalty(critic, x, how=gf.Differentiation(chunk_size=3))
+    torch.testing.assert_close(actual.detach(), 20 * x.detach().square().sum(1).mean())
 
 
 TAKEN = {

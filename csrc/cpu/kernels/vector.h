@@ -2,7 +2,9 @@
 //
 // Built on the compiler's vector extension, so one text serves SSE2, AVX2, AVX-512 and NEON: an
 // ISA file sets kVectorBytes and a target pragma, then includes this. Only the conversions of
-// half precision use intrinsics, where the ISA has them.
+// half precision use intrinsics, where the ISA file says that it has them (GANLOSS_F16C,
+// GANLOSS_AVX512): g++ before 13 reads a whole file before it heeds the pragma, so that __F16C__ is
+// never defined there.
 //
 // Everything is in an unnamed namespace and nothing of torch or the C++ library is included: an
 // inline function compiled here for AVX-512 must never be the copy that the linker keeps for
@@ -13,7 +15,7 @@
 
 #include "../../math/functions.h"
 
-#if defined(__F16C__)
+#if defined(GANLOSS_F16C)
 #include <immintrin.h>
 #endif
 
@@ -173,14 +175,17 @@ HOST_DEVICE void store(BFloat16* to, Vector<float> value) {
   __builtin_memcpy(to, &result, sizeof result);
 }
 
-#if defined(__AVX512F__)
+#if defined(GANLOSS_AVX512)
+// Masked: without a mask they read an undefined register in g++ 12, which warns of it.
+constexpr __mmask16 kAllLanes = 0xffff;
 HOST_DEVICE Vector<float> load(const Half* from) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+  return _mm512_maskz_cvtph_ps(kAllLanes, _mm256_loadu_si256((const __m256i*)from));
 }
 HOST_DEVICE void store(Half* to, Vector<float> value) {
-  _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph(value.native, _MM_FROUND_TO_NEAREST_INT));
+  _mm256_storeu_si256((__m256i*)to,
+                      _mm512_maskz_cvtps_ph(kAllLanes, value.native, _MM_FROUND_TO_NEAREST_INT));
 }
-#elif defined(__F16C__)
+#elif defined(GANLOSS_F16C)
 HOST_DEVICE Vector<float> load(const Half* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
 }

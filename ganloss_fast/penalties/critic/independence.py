@@ -5,9 +5,9 @@ Asked of some rows drawn from the batch, with a random weight for every logit:
 1. Is the gradient of half the rows' logits zero at the other half, and the reverse? To the bit.
 2. Does it stay zero, to first order, as parameters and samples move? A layer that starts at zero
    and a gate at zero hide an interaction from question 1, and not from this one.
-3. Do the same rows, run alone, have the same logits? Up to rounding, and only of a critic that
-   draws no random numbers. Statistics that are detached show here, and a division by the batch
-   size.
+3. Do the same rows, run alone and in other places, have the same logits? Up to rounding, and only
+   of a critic that draws no random numbers. Statistics that are detached show here, a division by
+   the batch size, and what a closure takes by place, as in ``labels[:len(x)]``.
 
 A critic that was compiled is asked question 3 alone: its graph has no second order.
 
@@ -150,7 +150,7 @@ class _Question:
                     shown = self._refuse_gradients(logits, inputs, half)
                     shown |= self._refuse_gradients(logits, inputs, rest)
                 if not is_random:
-                    self._refuse_other_logits(logits, half)
+                    self._refuse_other_logits(logits, rest if 0 in half else half)
                 return shown
             finally:
                 states.unfreeze()
@@ -204,6 +204,8 @@ class _Question:
         return any(_has_nonzero(g[own]) for g in gradients[:count] if g is not None)
 
     def _refuse_other_logits(self, logits: Sequence[Tensor], half: list[int]) -> None:
+        """``half`` is without the first row: alone, each of its rows has another place."""
+
         def alone() -> list[Tensor]:
             piece = self._slice([self._rows[k] for k in half])
             return run_alone(piece, self._arguments, self._run).logits

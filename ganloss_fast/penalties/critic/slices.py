@@ -25,7 +25,8 @@ Runner = Callable[[CriticCall, Sequence[Tensor]], CriticRun]
 
 INTERACTING = (
     "chunk_size: the samples of this critic interact (batch normalisation, mini-batch standard "
-    "deviation, a mean over the batch), so slices of the batch would give another penalty. "
+    "deviation, a mean over the batch) or depend on their place in it (labels[:len(x)] inside of "
+    "the critic: pass them as critic_args), so slices of the batch would give another penalty. "
     "Compute it in one piece."
 )
 

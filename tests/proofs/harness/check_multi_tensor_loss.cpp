@@ -279,6 +279,34 @@ void check_waves() {
   }
 }
 
+// The smallest list that holds the segments is the one that is passed. No block runs.
+void check_argument_bytes() {
+  harness::Device& device = harness::Device::instance();
+  device.only_block = 1 << 30;
+  float incoming = 0, gradient = 0;
+  for (const auto& [count, forward, backward] : {std::tuple<int, size_t, size_t>{2, 1024, 1024},
+                                                 {12, 1024, 4096},
+                                                 {54, 4096, 8192},
+                                                 {120, 8192, 32764},
+                                                 {400, 32764, 32764}}) {
+    SegmentArguments segment{};
+    segment.count = 1;
+    segment.grad_a = &gradient;
+    const std::vector<SegmentArguments> segments(count, segment);
+    cuda::LossCall call{segments.data(), count, false, 132};
+    call.cut = cuda::cut_of(call);
+    const auto expect = [&](const char* what, size_t most) {
+      const auto bytes = static_cast<double>(device.last_argument_bytes);
+      if (bytes > most || bytes < most / 8) expect_close(what, count, bytes, most, 0.0, 0.0);
+    };
+    cuda::multi_tensor_loss(call, nullptr, nullptr, nullptr);
+    expect("bytes of arguments forward", forward);
+    cuda::multi_tensor_loss_backward(call, &incoming, nullptr);
+    expect("bytes of arguments backward", backward);
+  }
+  device.only_block = -1;
+}
+
 // Every dtype, and every way in which blocks and launches meet, in few blocks.
 void check_small() {
   // Several blocks of one segment, and several segments, at one ticket.
@@ -309,6 +337,7 @@ int main(int count, char** arguments) {
     return report();
   }
   check_waves();
+  check_argument_bytes();
   for (Dtype dtype : {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16, Dtype::kDouble}) {
     check_sizes(dtype, {0, 1, 2, 7, 8, 127, 2047}, 0, true, 2);
     check_sizes(dtype, {2048, 2049, 4099, 5000, 9001, 1024}, 0, true, 2);

@@ -36,7 +36,7 @@
   type* const name =                        \
       static_cast<type*>(harness::shared_array(&name##_declaration, sizeof(type) * (count)))
 #define GANLOSS_LAUNCH(kernel, blocks, threads, stream, ...) \
-  harness::launch(blocks, threads, [&] { kernel(__VA_ARGS__); })
+  harness::launch(blocks, threads, [&] { kernel(__VA_ARGS__); }, __VA_ARGS__)
 
 #define threadIdx (harness::thread_position())
 #define blockIdx (harness::block_position())

@@ -181,7 +181,9 @@ class Device {
   }
 
   long launches = 0;
-  unsigned last_grid = 0;  // blocks of the last launch, whether they ran or not
+  // Of the last launch, whether its blocks ran or not.
+  unsigned last_grid = 0;
+  size_t last_argument_bytes = 0;
   long memsets = 0;
   long only_block = -1;  // for tests of offsets that would take all day in full
 
@@ -313,8 +315,9 @@ class Device {
   char launch_order_, completion_;  // names for ThreadSanitizer
 };
 
-template <typename Body>
-void launch(unsigned blocks, unsigned threads, Body body) {
+template <typename Body, typename... Arguments>
+void launch(unsigned blocks, unsigned threads, Body body, const Arguments&...) {
+  Device::instance().last_argument_bytes = (0 + ... + sizeof(Arguments));
   Device::instance().launch(
       dim3(blocks), dim3(threads), [](void* argument) { (*static_cast<Body*>(argument))(); },
       &body);

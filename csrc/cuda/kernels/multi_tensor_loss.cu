@@ -29,16 +29,11 @@ LossCut cut_in(const LossCall& call) {
   };
   const int64_t wave = int64_t(kBlocksPerMultiprocessor) * std::max(1, call.multiprocessors);
   const int64_t waves = std::max<int64_t>(1, divide_up(blocks_with(kMostTilesOfChunk), wave));
-  int64_t shortest = 1, longest = kMostTilesOfChunk;
-  while (shortest < longest) {
-    const int64_t middle = (shortest + longest) / 2;
-    if (blocks_with(middle) <= waves * wave)
-      longest = middle;
-    else
-      shortest = middle + 1;
-  }
-  const int64_t blocks = blocks_with(longest);
-  return {longest * kTile, blocks, kMostSums * std::max<int64_t>(1, blocks) * int64_t(sizeof(T))};
+  // All tiles in chunks without a remainder, and a little longer for the last chunks of segments.
+  int64_t tiles = std::max<int64_t>(1, divide_up(blocks_with(1), waves * wave));
+  while (blocks_with(tiles) > waves * wave) ++tiles;
+  const int64_t blocks = std::max<int64_t>(1, blocks_with(tiles));
+  return {tiles * kTile, blocks, kMostSums * blocks * static_cast<int64_t>(sizeof(T))};
 }
 
 // Elements of size `element_bytes` before the first 16-byte boundary.

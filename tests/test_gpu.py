@@ -197,7 +197,7 @@ def test_bitwise_repeatable(device, loss):
 
 
 def test_streams_do_not_disturb_each_other(device):
-    """Many losses in flight on two streams: no workspace is shared."""
+    """Many losses in flight on two streams: neither workspace nor ticket is shared."""
     logits = [tensor(300_000, dtype=torch.float32, device=device) for _ in range(2)]
     expected = [ganloss_fast.generator_loss(x, "bce") for x in logits]
     streams = [torch.cuda.Stream(device) for _ in range(2)]
@@ -209,6 +209,24 @@ def test_streams_do_not_disturb_each_other(device):
                 results[k].append(ganloss_fast.generator_loss(logits[k], "bce"))
     torch.cuda.synchronize(device)
     assert all(torch.equal(x, expected[k]) for k in range(2) for x in results[k])
+
+
+def test_a_replay_disturbs_no_eager_call_beside_it(device):
+    """They run on two streams at once: the ticket of a graph is its own."""
+    with torch.cuda.device(device):
+        logits = tensor(300_000, dtype=torch.float32, device=device).detach()
+        expected = ganloss_fast.generator_loss(logits, "bce")
+        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        with torch.cuda.graph(graph):
+            captured = ganloss_fast.generator_loss(logits, "bce")
+        side.wait_stream(torch.cuda.current_stream())
+        results = []
+        for _ in range(50):
+            with torch.cuda.stream(side):
+                graph.replay()
+            results.append(ganloss_fast.generator_loss(logits, "bce"))
+        torch.cuda.synchronize(device)
+        assert all(torch.equal(x, expected) for x in [*results, captured])
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -24,8 +24,8 @@ inline cudaStream_t current_stream() {
   return c10::cuda::getCurrentCUDAStream().stream();
 }
 
-// Per call, from the caching allocator: shared workspace would race between streams, and this
-// one belongs to the graph that captures it.
+// Workspace of a call, from the caching allocator: its memory goes to no other stream before the
+// call is over, and under capture it belongs to the graph.
 inline at::Tensor empty_bytes(int64_t bytes, const at::Tensor& like) {
   return at::empty({bytes}, like.options().dtype(at::kByte));
 }
@@ -41,11 +41,10 @@ inline void* mutable_pointer(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.mutable_data_ptr() : nullptr;
 }
 
-// A call over `batch`, whose samples are blocks of memory, as `rows` rows. Its workspace is left to
-// the ops that need one.
+// A call over `batch`, whose samples are blocks of memory, as `rows` rows. Workspace and ticket are
+// left to the ops that need them.
 inline BatchCall batch_call(const at::Tensor& batch, int64_t rows) {
-  return {rows,    row_length(batch, rows), dtype_of(batch), multiprocessors(),
-          nullptr, current_stream()};
+  return {rows, row_length(batch, rows), dtype_of(batch), multiprocessors(), current_stream()};
 }
 
 }  // namespace ganloss::cuda

@@ -1,7 +1,10 @@
 // The ATen side of multi_tensor_loss on CUDA.
+#include <algorithm>
+
 #include "../host/segments.h"
 #include "../ops.h"
 #include "device.h"
+#include "ticket.h"
 
 namespace ganloss::cuda {
 
@@ -47,14 +50,14 @@ class Call {
 
   // An incoming gradient, checked before, as the kernels read it: contiguous, in the loss dtype.
   at::Tensor incoming(const std::optional<at::Tensor>& gradient) const {
-    return gradient ? gradient->to(loss_dtype_).contiguous() : at::Tensor();
+    return gradient ? in_dtype(*gradient, loss_dtype_).contiguous() : at::Tensor();
   }
 
   void set_directions(at::TensorList directions, at::IntArrayRef wanted) {
     directions_ = resolve_directions(segments_, resolved_, directions, wanted);
     for (size_t s = 0; s < resolved_.size(); ++s)
       if (directions_[s].has_scalar_b())
-        directions_[s].b = directions_[s].b.to(resolved_[s].b.scalar_type());
+        directions_[s].b = in_dtype(directions_[s].b, resolved_[s].b.scalar_type());
   }
 
   // Allocates the wanted gradients for run() to write.
@@ -65,21 +68,33 @@ class Call {
   // What allocate() returned, after the launch, in the dtypes of the operands.
   Tensors in_dtypes_of_operands(Tensors gradients, at::IntArrayRef wanted) const {
     for (size_t k = 0; k < wanted.size(); ++k)
-      gradients[k] = gradients[k].to(segments_.differentiable(wanted[k]).scalar_type());
+      gradients[k] = in_dtype(gradients[k], segments_.differentiable(wanted[k]).scalar_type());
     return gradients;
+  }
+
+  // Whether a launch sums: a backward does for the gradients of 0-d b alone.
+  bool has_scalar_gradient() const {
+    return std::any_of(outputs_.begin(), outputs_.end(),
+                       [](const Gradients& output) { return output.has_scalar_b(); });
   }
 
   // Calls launch(call) with the segments as the launchers take them, on the current stream.
   template <typename Launch>
-  void run(Launch&& launch) const {
+  void run(bool sums, Launch&& launch) const {
     c10::SmallVector<SegmentArguments, 8> arguments;
     for (size_t s = 0; s < resolved_.size(); ++s)
       arguments.push_back(resolved_[s].arguments(segments_.scale[s], outputs_[s], directions_[s]));
-    LossCall call{
-        arguments.data(), static_cast<int>(size()), loss_dtype_ == at::kDouble, multiprocessors(),
-        nullptr,          current_stream()};
-    const at::Tensor workspace = empty_bytes(loss_workspace_bytes(call), segments_.a[0]);
-    call.workspace = workspace.mutable_data_ptr();
+    LossCall call{arguments.data(), static_cast<int>(size()), loss_dtype_ == at::kDouble,
+                  multiprocessors(), current_stream()};
+    call.cut = cut_of(call);
+    const at::Tensor& like = segments_.a[0];
+    at::Tensor workspace;
+    std::optional<Ticket> ticket;
+    if (sums) {
+      workspace = empty_bytes(call.cut.workspace_bytes, like);
+      call.workspace = workspace.mutable_data_ptr();
+      if (call.cut.blocks > 1) call.ticket = ticket.emplace(like).get();
+    }
     launch(call);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
@@ -102,7 +117,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> multi_tensor_loss(GANLOSS_SEGMENT
   const at::Tensor values = at::empty({call.size()}, call.loss_options());
   const at::Tensor statistics =
       at::empty({with_statistics ? call.size() : 0, 4}, call.loss_options());
-  call.run([&](const LossCall& launch) {
+  call.run(true, [&](const LossCall& launch) {
     cuda::multi_tensor_loss(launch, mutable_pointer(total), mutable_pointer(values),
                             with_statistics ? mutable_pointer(statistics) : nullptr);
   });
@@ -119,7 +134,7 @@ Tensors multi_tensor_loss_backward(const std::optional<at::Tensor>& grad_total,
   const c10::cuda::OptionalCUDAGuard guard(a[0].device());
   const at::Tensor total = call.incoming(grad_total), values = call.incoming(grad_values);
   Tensors gradients = call.allocate(wanted);
-  call.run([&](const LossCall& launch) {
+  call.run(call.has_scalar_gradient(), [&](const LossCall& launch) {
     cuda::multi_tensor_loss_backward(launch, pointer(total), pointer(values));
   });
   return call.in_dtypes_of_operands(std::move(gradients), wanted);
@@ -139,7 +154,7 @@ std::tuple<at::Tensor, at::Tensor, Tensors> multi_tensor_loss_double_backward(
   Tensors gradients = call.allocate(wanted_second);
   const at::Tensor grad_grad_total = at::empty({}, call.loss_options());
   const at::Tensor grad_grad_values = at::empty({call.size()}, call.loss_options());
-  call.run([&](const LossCall& launch) {
+  call.run(true, [&](const LossCall& launch) {
     cuda::multi_tensor_loss_double_backward(launch, pointer(total), pointer(values),
                                             mutable_pointer(grad_grad_total),
                                             mutable_pointer(grad_grad_values));

@@ -32,7 +32,7 @@ inline InterpolateOperands interpolate_operands(const at::Tensor& real, const at
                     real.dim() ? real.size(0) : 1, " samples, or shape ", real.sizes(), ", got ",
                     alpha.sizes());
   const at::Tensor r = per_sample ? dense_by_sample(real) : dense(real);
-  const at::Tensor weight = alpha.to(compute_dtype(real));
+  const at::Tensor weight = in_dtype(alpha, compute_dtype(real));
   return {r, in_layout_of(fake, r), per_element ? in_layout_of(weight, r) : weight.contiguous(),
           per_element, per_sample ? r.size(0) : 1};
 }

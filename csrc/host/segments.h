@@ -73,7 +73,7 @@ template <typename Operands>
 std::vector<Operands> resolve(const Segments& segments,
                               std::optional<at::ScalarType> common = std::nullopt) {
   check_segments(segments);
-  const auto in_common = [&](const at::Tensor& t) { return common ? t.to(*common) : t; };
+  const auto in_common = [&](const at::Tensor& t) { return common ? in_dtype(t, *common) : t; };
   std::vector<Operands> resolved(segments.size());
   const at::Tensor* b = segments.b.data();
   const at::Tensor* weight = segments.weights.data();
@@ -87,7 +87,7 @@ std::vector<Operands> resolve(const Segments& segments,
       ++b;
     }
     if (segments.has_weight(s))
-      segment.weight = in_layout_of((weight++)->to(compute_dtype(segment.a)), segment.a);
+      segment.weight = in_layout_of(in_dtype(*weight++, compute_dtype(segment.a)), segment.a);
   }
   return resolved;
 }
@@ -150,7 +150,7 @@ std::vector<Gradients> resolve_directions(const Segments& segments,
     } else {
       check_same("directions", directions[k], segments.a[s]);
       (is_b ? by_segment[s].b : by_segment[s].a) =
-          in_layout_of(directions[k].to(segment.a.scalar_type()), segment.a);
+          in_layout_of(in_dtype(directions[k], segment.a.scalar_type()), segment.a);
     }
   });
   return by_segment;

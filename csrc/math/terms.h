@@ -8,7 +8,7 @@
 // 2 (z - c) for |z| above half the largest number, where 2 (z - c) / n is far from it.
 //
 // The step of a term is the one size that its slope has where it is not 0: such a slope is known
-// by its sign. It is 0 where the size varies.
+// by its sign. It is 0 where the size varies. A constant slope is the same for every z.
 #pragma once
 
 #include "functions.h"
@@ -21,11 +21,11 @@ HOST_DEVICE scalar_t softplus(scalar_t x) {
   return positive_part(x) + log1p_unit(exp_minus_absolute(x));
 }
 
-// 1 / (1 + exp(-x)); both branches divide a number in (0, 1] by one in (1, 2].
+// 1 / (1 + exp(-x)); both branches divide a number in [0, 1] by one in [1, 2].
 template <typename scalar_t>
 HOST_DEVICE scalar_t sigmoid(scalar_t x) {
   scalar_t z = exp_minus_absolute(x);
-  return select(x < scalar_t(0), z, scalar_t(1)) / (scalar_t(1) + z);
+  return divide_unit(select(x < scalar_t(0), z, scalar_t(1)), scalar_t(1) + z);
 }
 
 // sigmoid(x) * sigmoid(-x), even in x. NaN at NaN, 0 at both infinities.
@@ -33,7 +33,7 @@ template <typename scalar_t>
 HOST_DEVICE scalar_t sigmoid_slope(scalar_t x) {
   scalar_t z = exp_minus_absolute(x);
   scalar_t denominator = scalar_t(1) + z;
-  return z / (denominator * denominator);
+  return divide_unit(z, denominator * denominator);
 }
 
 // Softplus with sign s:  log(1 + exp(s z)).
@@ -43,6 +43,7 @@ HOST_DEVICE scalar_t sigmoid_slope(scalar_t x) {
 // and (1 - t) * softplus(z) is 0 * inf = NaN at z = +inf.
 template <typename scalar_t>
 struct Softplus {
+  static constexpr bool kHasConstantSlope = false;
   scalar_t sign;
 
   HOST_DEVICE scalar_t value(scalar_t z) const { return softplus(sign * z); }
@@ -57,6 +58,7 @@ struct Softplus {
 // kink, passed through at NaN.
 template <typename scalar_t>
 struct Hinge {
+  static constexpr bool kHasConstantSlope = false;
   scalar_t sign;
   scalar_t margin;
 
@@ -71,6 +73,7 @@ struct Hinge {
 // Squared distance to c:  (z - c)^2.
 template <typename scalar_t>
 struct Squared {
+  static constexpr bool kHasConstantSlope = false;
   scalar_t center;
 
   HOST_DEVICE scalar_t value(scalar_t z) const { return (z - center) * (z - center); }
@@ -84,6 +87,7 @@ struct Squared {
 // z itself: Wasserstein losses, the hinge generator loss, means of logits.
 template <typename scalar_t>
 struct Linear {
+  static constexpr bool kHasConstantSlope = true;
   HOST_DEVICE scalar_t value(scalar_t z) const { return z; }
   HOST_DEVICE scalar_t slope(scalar_t, scalar_t factor) const { return factor; }
   HOST_DEVICE scalar_t curvature(scalar_t) const { return scalar_t(0); }
@@ -93,6 +97,7 @@ struct Linear {
 // |z|, slope 0 at 0 as torch.sign; NaN at NaN, where torch.sign gives 0 and hides it.
 template <typename scalar_t>
 struct Absolute {
+  static constexpr bool kHasConstantSlope = false;
   HOST_DEVICE scalar_t value(scalar_t z) const { return absolute(z); }
   HOST_DEVICE scalar_t slope(scalar_t z, scalar_t factor) const {
     return factor * select(z < scalar_t(0), scalar_t(-1), select(z > scalar_t(0), scalar_t(1), z));
@@ -143,6 +148,9 @@ inline constexpr const char* kTermNames[] = {GANLOSS_FOR_EACH_TERM(GANLOSS_TERM_
 inline constexpr int kTermCount = sizeof(kTermNames) / sizeof(kTermNames[0]);
 
 // Calls visitor(term) with the term that the code names; codes are checked at the door.
+#if defined(__CUDACC__)
+#pragma nv_exec_check_disable  // the host visits with functions of the host
+#endif
 template <typename scalar_t, typename Visitor>
 HOST_DEVICE auto visit_term(const TermSpec& spec, Visitor&& visitor) {
   const scalar_t first = scalar_t(spec.first), second = scalar_t(spec.second);
@@ -152,6 +160,10 @@ HOST_DEVICE auto visit_term(const TermSpec& spec, Visitor&& visitor) {
 
 inline double step_of(const TermSpec& spec) {
   return visit_term<double>(spec, [](auto term) { return term.step(); });
+}
+
+inline bool has_constant_slope(const TermSpec& spec) {
+  return visit_term<double>(spec, [](auto term) { return decltype(term)::kHasConstantSlope; });
 }
 
 #undef GANLOSS_TERM_CODE

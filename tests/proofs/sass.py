@@ -5,6 +5,7 @@ Reads the machine code in an object file with cuobjdump. No GPU and no driver ar
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import shutil
@@ -13,7 +14,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);")
+REGISTER = re.compile(r"\bR\d+\b")
 DOUBLE = re.compile(r"(DADD|DMUL|DFMA|DSETP|DMNMX)\b|MUFU\.\w+64H")
 
 
@@ -23,7 +25,11 @@ class Kernel:
     name: str  # with its template arguments
     registers: int
     stack_bytes: int
-    instructions: Counter = field(default_factory=Counter)  # full names, LDG.E.128 and the like
+    code: list[tuple[str, str]] = field(default_factory=list)  # full names and what they work on
+
+    @functools.cached_property
+    def instructions(self) -> Counter:  # full names, LDG.E.128 and the like
+        return Counter(name for name, _ in self.code)
 
     @property
     def compute_type(self) -> str:
@@ -35,6 +41,19 @@ class Kernel:
             for name, n in self.instructions.items()
             if name.split(".")[0] == operation and (not width or f".{width}" in name)
         )
+
+    def requested_at_once(self, load: str) -> int:
+        """The most loads of that full name that are under way before the first of them is used."""
+        most = 0
+        under_way: set[str] = set()
+        for name, operands in self.code:
+            registers = REGISTER.findall(operands)
+            if name == load:
+                under_way.add(registers[0])
+                most = max(most, len(under_way))
+            elif not under_way.isdisjoint(registers):
+                under_way = set()
+        return most
 
     def double_arithmetic(self) -> int:
         return sum(n for name, n in self.instructions.items() if DOUBLE.match(name))
@@ -90,5 +109,5 @@ def kernels_of(path: Path) -> list[Kernel]:
         elif match := re.search(r"Function : (\S+)", line):
             current = kernels.get((architecture, match[1]))
         elif current is not None and (match := INSTRUCTION.search(line)):
-            current.instructions[match[1]] += 1
+            current.code.append((match[1], match[2]))
     return list(kernels.values())

@@ -122,15 +122,11 @@ class Bug:
     op: str = "multi_tensor_loss"
 
 
-FENCES = """    __threadfence();
-    is_last[0] = atomicAdd(ticket, 1u) == gridDim.x - 1;
-    __threadfence();
-"""
 BUGS = (
-    Bug("missing fence before the ticket", "reduce.cuh", FENCES,
-        FENCES.replace("    __threadfence();\n", "", 1), "thread", "data race"),
-    Bug("missing fence after the ticket", "reduce.cuh", FENCES,
-        FENCES.removesuffix("    __threadfence();\n"), "thread", "data race"),
+    Bug("ticket that releases nothing", "reduce.cuh", "::cuda::memory_order_acq_rel",
+        "::cuda::memory_order_acquire", "thread", "data race"),
+    Bug("ticket that acquires nothing", "reduce.cuh", "::cuda::memory_order_acq_rel",
+        "::cuda::memory_order_release", "thread", "data race"),
     Bug("missing barrier", "reduce.cuh", "  __syncthreads();\n  if (warp != 0) return;",
         "  if (warp != 0) return;", "thread", "data race"),
     Bug("missing barrier behind the ticket", "reduce.cuh",
@@ -138,8 +134,8 @@ BUGS = (
     Bug("missing barrier between two sums", "reduce.cuh",
         "  __syncthreads();  // the sums of an earlier call have been read\n", "", "thread",
         "data race", op="norm_penalty"),
-    Bug("load out of bounds", "tile.cuh", "tile.has(k) ? T(to_compute(from[",
-        "true ? T(to_compute(from[", "address", "heap-buffer-overflow"),
+    Bug("load out of bounds", "tile.cuh", "if (tile.has(k)) elements[k] = ",
+        "elements[k] = ", "address", "heap-buffer-overflow"),
     Bug("store out of bounds", "tile.cuh", "if (tile.has(k)) to[", "to[", "address",
         "heap-buffer-overflow"),
     Bug("misaligned vector load", "multi_tensor_loss.cu", "entry.is_aligned = is_aligned;",
@@ -149,9 +145,21 @@ BUGS = (
         "after some threads of the block have exited"),
     Bug("shuffle with lanes that left", "multi_tensor_loss.cuh", "  block_sum(sums);\n",
         "  if (threadIdx.x % 32 >= 16) return;\n  block_sum(sums);\n", "address", "exited"),
-    Bug("ticket not zeroed", "multi_tensor_loss.cu",
-        "if (blocks > 1) cudaMemsetAsync(tickets, 0, ticket_bytes, stream);", "(void)stream;",
-        "address", "wrong values"),
+    Bug("ticket not left at 0", "reduce.cuh", "    if (is_last[0]) *ticket = 0;\n", "", "plain",
+        "wrong values"),
+    Bug("ticket not left at 0", "reduce.cuh", "    if (is_last[0]) *ticket = 0;\n", "", "plain",
+        "wrong values", op="norm_penalty"),
+    Bug("last wave of a few blocks", "multi_tensor_loss.cu",
+        "divide_up(blocks_with(1), waves * wave));", "kMostTilesOfChunk);", "plain",
+        "wrong values"),
+    Bug("short lists in long arguments", "multi_tensor_loss.cu", "1024, 4096, 8192, 32764",
+        "32764", "plain", "wrong values"),
+    Bug("a second wave of a few pieces", "rows.cuh",
+        "target_blocks(call) / std::max<int64_t>(1, call.rows)",
+        "divide_up(target_blocks(call), std::max<int64_t>(1, call.rows))", "plain",
+        "wrong values", op="norm_penalty"),
+    Bug("no operand where the slope is not constant", "multi_tensor_loss.cu",
+        "math::has_constant_slope(from.term)", "true", "plain", "wrong values"),
     Bug("noise of another element", "perturb.cu", "group * kBlocks + b)", "group + b)", "address",
         "wrong values", op="perturb"),
     Bug("32-bit block of noise", "perturb.cu", "static_cast<uint64_t>(group * kBlocks + b)",
@@ -170,7 +178,7 @@ BUGS = (
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.op}: {bug.name}")
 def test_planted_bug_is_caught(bug, tmp_path):
     shutil.copytree(build.ROOT / "csrc", tmp_path / "csrc")
     source = tmp_path / build.KERNELS / bug.file
@@ -193,6 +201,7 @@ def emulated():
     with ganloss_fast.use_backend("native"), emulation.emulated_cuda():
         yield emulation
     emulation.set_schedule(-1)
+    emulation.set_stream(0)
 
 
 @pytest.fixture
@@ -229,7 +238,7 @@ def emulation_counts(emulated) -> int:
 
 @pytest.mark.parametrize(("length", "expected"), [(40, 1), (60, 1), (400, 1), (600, 2)])
 def test_only_lists_beyond_the_argument_limit_take_several_launches(emulated, length, expected):
-    """4 KiB of arguments hold about 60 segments; longer lists use up to 32 KiB (CUDA 13)."""
+    """32 KiB of arguments hold 500 segments (CUDA 13)."""
     inputs = [torch.randn(1 + k % 5) for k in range(length)]
     given = [Segment(a, terms.softplus(1.0), 1.0 + k) for k, a in enumerate(inputs)]
     before = emulated.launches()
@@ -241,10 +250,80 @@ def test_only_lists_beyond_the_argument_limit_take_several_launches(emulated, le
 
 
 def test_a_small_loss_needs_no_ticket(emulated):
-    """One block finishes alone: no memory is filled before the launch."""
+    """One block finishes alone: no memory is filled before the launch, not even under capture."""
+    emulated.set_stream(1, is_capturing=True)
     before = emulated.memsets()
     ops.multi_tensor_loss([Segment(torch.randn(64), terms.LINEAR)])
     assert emulated.memsets() == before
+
+
+def test_a_gradient_that_is_no_sum_needs_no_ticket(emulated, segments):
+    emulated.set_stream(1, is_capturing=True)
+    plain = [s for s in segments if s.b is None]
+    total = ops.multi_tensor_loss(plain).total
+    before = emulated.memsets()
+    torch.autograd.grad(total, [s.a for s in plain])
+    assert emulated.memsets() == before
+
+
+def sums_over_blocks() -> list[torch.Tensor]:
+    """Of both kinds of kernels that take a ticket, forward and backward."""
+    a, gradient = (torch.randn(n, 4001, requires_grad=True) for n in (3, 5))
+    b = torch.zeros((), requires_grad=True)
+    total = ops.multi_tensor_loss([Segment(a, terms.softplus(1.0), b=b)]).total
+    penalty, _ = ops.norm_penalty(gradient, "two_sided", 1.0, 10.0)
+    return [total, penalty, *torch.autograd.grad([total, penalty], [a, b, gradient])]
+
+
+def test_a_stream_zeroes_its_ticket_once_and_every_launch_leaves_it_at_0(emulated):
+    emulated.set_stream(16)
+    address, _ = emulated.ticket()
+    before = emulated.memsets()
+    for _ in range(3):
+        sums_over_blocks()
+        assert emulated.ticket() == (address, 0)
+    assert emulated.memsets() == before
+
+
+def test_streams_that_run_side_by_side_share_no_ticket(emulated):
+    addresses = set()
+    for handle in (0, 32, 48, 64):
+        emulated.set_stream(handle)
+        addresses |= {emulated.ticket()[0], emulated.ticket()[0]}
+    assert len(addresses) == 4
+
+
+def test_a_graph_takes_a_ticket_from_its_own_memory_and_zeroes_it_in_every_replay(emulated):
+    """Its replays may run beside what the stream of the capture does then."""
+    emulated.set_stream(80)
+    of_stream, _ = emulated.ticket()
+    emulated.set_stream(80, is_capturing=True)
+    before = emulated.memsets()
+    assert emulated.ticket()[0] != of_stream
+    assert emulated.memsets() - before == 1
+    sums_over_blocks()
+    assert emulated.memsets() - before == 4  # two forwards, and the gradient of b
+    emulated.set_stream(80)
+    assert emulated.ticket() == (of_stream, 0)
+
+
+def test_the_handle_of_all_threads_own_streams_is_no_stream(emulated):
+    """cudaStreamPerThread names another stream in every thread."""
+    per_thread = 2
+    emulated.set_stream(per_thread)
+    before = emulated.memsets()
+    sums_over_blocks()
+    assert emulated.memsets() - before == 3
+
+
+def test_with_more_streams_than_tickets_the_others_take_one_for_a_call(emulated):
+    before = emulated.memsets()
+    for handle in range(1000, 1300):
+        emulated.set_stream(handle)
+        emulated.ticket()
+        emulated.ticket()
+    assert emulated.memsets() - before > 300
+    assert emulated.ticket()[1] == 0
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 64, 64), (5000, 2), (1, 70001), (16, 3000)])

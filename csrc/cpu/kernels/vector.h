@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#include "../../math/platform.h"
+#include "../../math/functions.h"
 
 #if defined(GANLOSS_F16C)
 #include <immintrin.h>
@@ -109,20 +109,8 @@ HOST_DEVICE Vector<float> exp_minus_absolute(Vector<float> argument) {
   return p.native * first * second;
 }
 
-// log(1 + x) on [0, 1]: x times a minimax polynomial of degree 9 (0.09 ulp).
 HOST_DEVICE Vector<float> log1p_unit(Vector<float> x) {
-  typedef Vector<float> V;
-  V p = V(-0.0032910798f);
-  p = p * x + V(0.02008847f);
-  p = p * x + V(-0.057460487f);
-  p = p * x + V(0.10661371f);
-  p = p * x + V(-0.15344977f);
-  p = p * x + V(0.19692121f);
-  p = p * x + V(-0.2495802f);
-  p = p * x + V(0.33330464f);
-  p = p * x + V(-0.4999993f);
-  p = p * x + V(1.0f);
-  return x * p;
+  return ganloss::math::log1p_polynomial(x);
 }
 
 // Double precision is for checking, not for speed: the C library, lane by lane.
@@ -135,6 +123,11 @@ HOST_DEVICE Vector<double> log1p_unit(Vector<double> x) {
   for (int lane = 0; lane < Vector<double>::kLanes; ++lane)
     x.native[lane] = __builtin_log1p(x.native[lane]);
   return x;
+}
+
+template <typename T>
+HOST_DEVICE Vector<T> divide_unit(Vector<T> x, Vector<T> y) {
+  return x / y;
 }
 
 // ---- storage: what lies in memory, and the vector it is computed in --------------------------

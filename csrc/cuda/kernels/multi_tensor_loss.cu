@@ -1,5 +1,6 @@
 // Launches of multi_tensor_loss: segments to chunks, chunks to blocks, lists to launches.
 #include <algorithm>
+#include <utility>
 
 #include "multi_tensor_loss.cuh"
 
@@ -11,49 +12,29 @@ namespace {
 // not grow with its length.
 constexpr int64_t kMostTilesOfChunk = 64;
 
-constexpr int64_t kAlignment = 256;  // of the parts of the workspace
-
-int64_t round_up(int64_t x, int64_t y) {
-  return divide_up(x, y) * y;
-}
-
-template <typename T>
-int64_t chunk_length(const LossCall& call) {
-  constexpr int64_t kTile = int64_t(kThreads) * kLossItems<T>;
-  int64_t tiles = 0;
-  for (int s = 0; s < call.size; ++s) tiles += divide_up(call.segments[s].count, kTile);
-  const int64_t blocks = int64_t(kBlocksPerMultiprocessor) * call.multiprocessors;
-  return kTile * std::clamp<int64_t>(divide_up(tiles, blocks), 1, kMostTilesOfChunk);
-}
-
 int64_t blocks_of(const SegmentArguments& segment, int64_t head, int64_t chunk) {
   if (segment.count == 0) return 0;
   return std::max<int64_t>(1, divide_up(segment.count - head, chunk));
 }
 
-// The workspace: a ticket for each launch, then partial sums, which the launches of a call use
-// one after another.
+// Blocks that are resident at once make a wave, and a last wave of a few blocks takes as long as a
+// full one. So the chunk is the shortest with which the blocks fit into the fewest waves.
 template <typename T>
-struct Workspace {
-  explicit Workspace(const LossCall& call) {
-    const int64_t chunk = chunk_length<T>(call);
-    for (int s = 0; s < call.size; ++s) blocks += blocks_of(call.segments[s], 0, chunk);
-    using List = SegmentList<CurvatureSegment<T>, kSmallArguments>;
-    ticket_bytes = round_up((call.size / List::kCapacity + 1) * sizeof(unsigned), kAlignment);
-    bytes = ticket_bytes + 5 * std::max<int64_t>(1, blocks) * static_cast<int64_t>(sizeof(T));
-    tickets = static_cast<unsigned*>(call.workspace);
-    partials = reinterpret_cast<T*>(static_cast<char*>(call.workspace) + ticket_bytes);
-  }
-  void clear_tickets(cudaStream_t stream) const {
-    if (blocks > 1) cudaMemsetAsync(tickets, 0, ticket_bytes, stream);
-  }
-
-  int64_t blocks = 0;
-  int64_t ticket_bytes;
-  int64_t bytes;
-  unsigned* tickets;
-  T* partials;
-};
+LossCut cut_in(const LossCall& call) {
+  constexpr int64_t kTile = int64_t(kThreads) * kLossItems<T>;
+  const auto blocks_with = [&](int64_t tiles) {
+    int64_t blocks = 0;
+    for (int s = 0; s < call.size; ++s) blocks += blocks_of(call.segments[s], 0, tiles * kTile);
+    return blocks;
+  };
+  const int64_t wave = int64_t(kBlocksPerMultiprocessor) * std::max(1, call.multiprocessors);
+  const int64_t waves = std::max<int64_t>(1, divide_up(blocks_with(kMostTilesOfChunk), wave));
+  // All tiles in chunks without a remainder, and a little longer for the last chunks of segments.
+  int64_t tiles = std::max<int64_t>(1, divide_up(blocks_with(1), waves * wave));
+  while (blocks_with(tiles) > waves * wave) ++tiles;
+  const int64_t blocks = std::max<int64_t>(1, blocks_with(tiles));
+  return {tiles * kTile, blocks, kMostSums * blocks * static_cast<int64_t>(sizeof(T))};
+}
 
 // Elements of size `element_bytes` before the first 16-byte boundary.
 int head_of(const void* pointer, int element_bytes) {
@@ -82,6 +63,7 @@ void fill(Segment<T>& entry, const SegmentArguments& from, int index, int head, 
   entry.term = static_cast<uint8_t>(from.term.code);
   entry.head = static_cast<uint8_t>(head);
   entry.is_aligned = is_aligned;
+  entry.has_constant_slope = math::has_constant_slope(from.term);
 }
 template <typename T>
 void fill(GradientSegment<T>& entry, const SegmentArguments& from, int index, int head,
@@ -113,43 +95,60 @@ std::pair<int, bool> boundary_of(const SegmentArguments& segment) {
   return {is_aligned ? head : 0, is_aligned};
 }
 
-// Fills lists with the segments that `takes` takes, in order, and calls launch(list, ticket).
-// Only the last list is a small one.
+// A list lies in the kernel's arguments, and what is not used of them is copied all the same: so it
+// comes in several sizes, in bytes. Beyond 4 KiB it needs CUDA 13, where every driver takes 32 KiB.
+// Double, which is there for exactness, makes do with fewer.
+template <typename T>
+struct ListSizes;
+#if CUDART_VERSION >= 13000
+template <>
+struct ListSizes<float> : std::integer_sequence<int, 1024, 4096, 8192, 32764> {};
+template <>
+struct ListSizes<double> : std::integer_sequence<int, 4096, 32764> {};
+#else
+template <>
+struct ListSizes<float> : std::integer_sequence<int, 1024, 4096> {};
+template <>
+struct ListSizes<double> : std::integer_sequence<int, 4096> {};
+#endif
+
+// Fills lists with the segments that `takes` takes, in order, and calls launch(list): each list the
+// smallest that holds what is left, or the largest.
 template <typename T, typename Entry, typename Takes, typename Launch>
 void for_each_list(const LossCall& call, Takes&& takes, Launch&& launch) {
-  using Small = SegmentList<Entry, kSmallArguments>;
-  using Large = SegmentList<Entry, kLargeArguments>;
-  const int64_t chunk = chunk_length<T>(call);
-  unsigned* ticket = static_cast<unsigned*>(call.workspace);
   bool is_first = true;
   int next = 0;
   int left = static_cast<int>(std::count_if(call.segments, call.segments + call.size, takes));
   const auto fill_and_launch = [&](auto& list) {
     list.size = 0;
     list.blocks = 0;
-    list.chunk = static_cast<int>(chunk);
+    list.chunk = static_cast<int>(call.cut.chunk);
     list.is_first = is_first;
     for (; next < call.size && list.size < list.kCapacity; ++next) {
-      if (!takes(call.segments[next])) continue;
-      const auto [head, is_aligned] = boundary_of<T>(call.segments[next]);
+      const SegmentArguments& segment = call.segments[next];
+      if (!takes(segment)) continue;
+      const auto [head, is_aligned] = boundary_of<T>(segment);
       Entry& entry = list.entries[list.size++];
-      fill(entry, call.segments[next], next, head, is_aligned);
+      fill(entry, segment, next, head, is_aligned);
       entry.first_block = list.blocks;
-      list.blocks += static_cast<int>(blocks_of(call.segments[next], head, chunk));
+      list.blocks += static_cast<int>(blocks_of(segment, head, call.cut.chunk));
     }
-    launch(list, ticket++);
+    launch(list);
     left -= list.size;
     is_first = false;
   };
-  while (left > 0) {
-    if (left <= Small::kCapacity) {
-      Small list;
+  const auto with_smallest = [&]<int... kBytes>(std::integer_sequence<int, kBytes...>) {
+    constexpr int kLargest = std::max({kBytes...});
+    const auto with = [&]<int kSize>(std::integral_constant<int, kSize>) {
+      using List = SegmentList<Entry, kSize>;
+      if (left > List::kCapacity && kSize != kLargest) return false;
+      List list;
       fill_and_launch(list);
-    } else {
-      Large list;
-      fill_and_launch(list);
-    }
-  }
+      return true;
+    };
+    (with(std::integral_constant<int, kBytes>{}) || ...);
+  };
+  while (left > 0) with_smallest(ListSizes<T>{});
 }
 
 int grid_of(int blocks) {
@@ -165,57 +164,51 @@ bool takes_wanted(const SegmentArguments& segment) {
 
 template <typename T>
 void forward(const LossCall& call, void* total, void* values, void* statistics) {
-  const Workspace<T> workspace(call);
-  workspace.clear_tickets(call.stream);
-  for_each_list<T, Segment<T>>(call, takes_all, [&](const auto& list, unsigned* ticket) {
+  for_each_list<T, Segment<T>>(call, takes_all, [&](const auto& list) {
     using List = std::remove_cvref_t<decltype(list)>;
     const int grid = grid_of(list.blocks);
     if (statistics != nullptr)
       GANLOSS_LAUNCH((multi_tensor_loss_kernel<T, true, List>), grid, kThreads, call.stream, list,
                      static_cast<T*>(total), static_cast<T*>(values), static_cast<T*>(statistics),
-                     workspace.partials, ticket);
+                     static_cast<T*>(call.workspace), call.ticket);
     else
       GANLOSS_LAUNCH((multi_tensor_loss_kernel<T, false, List>), grid, kThreads, call.stream, list,
                      static_cast<T*>(total), static_cast<T*>(values), static_cast<T*>(nullptr),
-                     workspace.partials, ticket);
+                     static_cast<T*>(call.workspace), call.ticket);
   });
 }
 
 template <typename T>
 void backward(const LossCall& call, const void* grad_total, const void* grad_values) {
-  const Workspace<T> workspace(call);
   const auto sums_b = [](const SegmentArguments& segment) {
     return segment.b_kind == OperandB::kScalar && segment.grad_b;
   };
   const bool any_sum = std::any_of(call.segments, call.segments + call.size, sums_b);
-  if (any_sum) workspace.clear_tickets(call.stream);
-  for_each_list<T, GradientSegment<T>>(call, takes_wanted, [&](const auto& list, unsigned* ticket) {
+  for_each_list<T, GradientSegment<T>>(call, takes_wanted, [&](const auto& list) {
     using List = std::remove_cvref_t<decltype(list)>;
     GANLOSS_LAUNCH((multi_tensor_loss_backward_kernel<T, List>), grid_of(list.blocks), kThreads,
                    call.stream, list, static_cast<const T*>(grad_total),
-                   static_cast<const T*>(grad_values), any_sum ? workspace.partials : nullptr,
-                   any_sum ? ticket : nullptr);
+                   static_cast<const T*>(grad_values),
+                   any_sum ? static_cast<T*>(call.workspace) : nullptr, call.ticket);
   });
 }
 
 template <typename T>
 void double_backward(const LossCall& call, const void* grad_total, const void* grad_values,
                      void* grad_grad_total, void* grad_grad_values) {
-  const Workspace<T> workspace(call);
-  workspace.clear_tickets(call.stream);
-  for_each_list<T, CurvatureSegment<T>>(call, takes_all, [&](const auto& list, unsigned* ticket) {
+  for_each_list<T, CurvatureSegment<T>>(call, takes_all, [&](const auto& list) {
     using List = std::remove_cvref_t<decltype(list)>;
     GANLOSS_LAUNCH((multi_tensor_loss_double_backward_kernel<T, List>), grid_of(list.blocks),
                    kThreads, call.stream, list, static_cast<const T*>(grad_total),
                    static_cast<const T*>(grad_values), static_cast<T*>(grad_grad_total),
-                   static_cast<T*>(grad_grad_values), workspace.partials, ticket);
+                   static_cast<T*>(grad_grad_values), static_cast<T*>(call.workspace), call.ticket);
   });
 }
 
 }  // namespace
 
-int64_t loss_workspace_bytes(const LossCall& call) {
-  return call.is_double ? Workspace<double>(call).bytes : Workspace<float>(call).bytes;
+LossCut cut_of(const LossCall& call) {
+  return (call.is_double ? cut_in<double> : cut_in<float>)(call);
 }
 
 void multi_tensor_loss(const LossCall& call, void* total, void* values, void* statistics) {

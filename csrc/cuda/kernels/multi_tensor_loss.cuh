@@ -3,7 +3,7 @@
 //   total = sum over s of  scale_s * mean( w_s * phi_s(a_s - b_s) )
 //
 // The list lies in the kernel's arguments, so nothing is copied to the device. Segments are cut
-// into chunks of one fixed length, chosen by the host from the total work; block i owns chunk i.
+// into chunks of one fixed length, chosen by the host (multi_tensor_loss.cu); block i owns chunk i.
 // The term, the dtype and the operands differ between segments but not within a block, so every
 // switch on them is taken by a whole block, once for a tile of 1024 or 2048 elements.
 //
@@ -20,6 +20,9 @@ namespace ganloss::cuda {
 template <typename T>
 constexpr int kLossItems = 32 / sizeof(T);
 
+// The most partial sums of a block: those of the forward with statistics.
+constexpr int kMostSums = 5;
+
 // ---- forward ---------------------------------------------------------------------------------
 
 template <typename T, bool kWithStatistics, typename List>
@@ -32,7 +35,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
                              unsigned* ticket)  // [1], 0 on entry
 {
   // The value; then deviation from the center, its square, sign, and whether it is not finite.
-  constexpr int kSums = kWithStatistics ? 5 : 1;
+  constexpr int kSums = kWithStatistics ? kMostSums : 1;
   constexpr int kItems = kLossItems<T>;
   const auto chunk = chunk_of_block(list);
   const Segment<T>& segment = chunk.segment;
@@ -107,8 +110,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
 
   T sums[1] = {};
   for_each_tile<kItems>(chunk.count, chunk.head, segment.is_aligned, [&](const Tile& tile) {
-    T z[kItems];
-    load_difference(segment, chunk.begin, tile, b_scalar, z);
+    T z[kItems] = {};
+    if (!segment.has_constant_slope) load_difference(segment, chunk.begin, tile, b_scalar, z);
     visit_segment_term(segment, [&](auto term) {
 #pragma unroll
       for (int k = 0; k < kItems; ++k) z[k] = term.slope(z[k], factor.before);
@@ -149,28 +152,28 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
   const CurvatureSegment<T>& segment = chunk.segment;
   const T b_scalar = scalar_b(segment);
   const T factor = incoming(segment, grad_total, grad_values);
+  const bool is_pair = segment.b_kind == OperandB::kTensor;
+  const bool reads_z = !segment.has_constant_slope;
   const bool has_scalar_vb = segment.b_kind == OperandB::kScalar && segment.vb != nullptr;
   const T vb_scalar = has_scalar_vb ? read_scalar<T>(segment.vb, segment.b_dtype) : T(0);
 
   T sums[2] = {};  // contraction, gradient of a
   for_each_tile<kItems>(chunk.count, chunk.head, segment.is_aligned, [&](const Tile& tile) {
-    T z[kItems], v[kItems];
-    load_difference(segment, chunk.begin, tile, b_scalar, z);
+    T z[kItems], v[kItems], b[kItems], vb[kItems];
     visit_storage<T>(segment.dtype, [&](auto storage) {
-      using storage_t = decltype(storage);
-#pragma unroll
-      for (int k = 0; k < kItems; ++k) v[k] = 0;
-      if (segment.va != nullptr)
-        load_tile(static_cast<const storage_t*>(segment.va) + chunk.begin, tile, v);
-      if (segment.vb != nullptr && segment.b_kind == OperandB::kTensor) {
-        T vb[kItems];
-        load_tile(static_cast<const storage_t*>(segment.vb) + chunk.begin, tile, vb);
-#pragma unroll
-        for (int k = 0; k < kItems; ++k) v[k] -= vb[k];
-      }
+      const auto at = [&](const void* run) {
+        return static_cast<const decltype(storage)*>(run) + chunk.begin;
+      };
+      load_tile(tile, Operand{at(segment.a), z, reads_z},
+                Operand{at(segment.b), b, reads_z && is_pair},
+                Operand{at(segment.va), v, segment.va != nullptr},
+                Operand{at(segment.vb), vb, is_pair && segment.vb != nullptr});
     });
 #pragma unroll
-    for (int k = 0; k < kItems; ++k) v[k] -= vb_scalar;
+    for (int k = 0; k < kItems; ++k) {
+      z[k] -= b[k] + b_scalar;
+      v[k] -= vb[k] + vb_scalar;
+    }
     T slope[kItems];
     visit_segment_term(segment, [&](auto term) {
 #pragma unroll
@@ -179,13 +182,13 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
         z[k] = term.curvature(z[k]);
       }
     });
-    apply_weights(segment, chunk.begin, tile, slope);
+    apply_weights(segment, chunk.begin, tile, slope, z);
 #pragma unroll
-    for (int k = 0; k < kItems; ++k) slope[k] *= v[k];
+    for (int k = 0; k < kItems; ++k) {
+      slope[k] *= v[k];
+      z[k] = factor * z[k] * v[k];
+    }
     sums[0] += sum_items(tile, slope);
-    apply_weights(segment, chunk.begin, tile, z);
-#pragma unroll
-    for (int k = 0; k < kItems; ++k) z[k] = factor * z[k] * v[k];
     sums[1] += sum_items(tile, z);
     store_gradient(segment, chunk.begin, tile, z);
   });

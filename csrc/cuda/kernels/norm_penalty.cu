@@ -118,7 +118,7 @@ int64_t batch_workspace_bytes(const BatchCall& call) {
   const Alignment any(call, {nullptr});
   const Rows batch = is_double(call) ? rows_of<double>(call, any) : rows_of<float>(call, any);
   const int64_t blocks = std::max(call.rows * batch.pieces, 2 * target_blocks(call));
-  return kTicketBytes + blocks * (is_double(call) ? 8 : 4);
+  return blocks * (is_double(call) ? 8 : 4);
 }
 
 void norm_penalty(const BatchCall& call, const Penalty& penalty, const void* gradient, void* result,

@@ -1,6 +1,8 @@
 // Sums over a block, and the hand-over to the block that finishes a launch.
 #pragma once
 
+#include <cuda/atomic>
+
 #include "tile.cuh"
 
 namespace ganloss::cuda {
@@ -35,35 +37,42 @@ __device__ __forceinline__ void block_sum(T (&sums)[kSums]) {
 // Whether this block is the last of the launch to arrive, so that it sees what thread 0 of every
 // other block wrote before. Call it once, from every thread.
 //
-// Memory order: thread 0 wrote its block's partial sums; a fence makes them visible before the
-// ticket is; the ticket says who is last; a second fence keeps the last block from reading
-// partials that were cached before the ticket was taken. It stands before the barrier, so it
-// holds for the whole block. The ticket is zeroed for every call: one that calls share would
-// race between streams.
-__device__ __forceinline__ bool is_last_block(unsigned* ticket) {  // [1], 0 on entry
+// Memory order: the ticket is an acquire-release atomic. Release: the partial sums that thread 0
+// wrote are visible before its block is counted. Acquire: the last block reads no partials that
+// were cached before; the barrier hands that on to its other threads.
+//
+// The last block leaves the ticket as it found it, at 0, for the next launch of the stream.
+__device__ __forceinline__ bool is_last_block(unsigned* ticket) {  // [1], 0 on entry and at the end
   if (gridDim.x == 1) {
     __syncthreads();
     return true;
   }
   GANLOSS_SHARED(bool, is_last, 1);
   if (threadIdx.x == 0) {
-    __threadfence();
-    is_last[0] = atomicAdd(ticket, 1u) == gridDim.x - 1;
-    __threadfence();
+    ::cuda::atomic_ref<unsigned, ::cuda::thread_scope_device> arrived(*ticket);
+    is_last[0] = arrived.fetch_add(1u, ::cuda::memory_order_acq_rel) == gridDim.x - 1;
+    if (is_last[0]) *ticket = 0;
   }
   __syncthreads();
   return is_last[0];
 }
 
 // The sum of partials[begin], partials[begin + stride], ... below end, in every lane of the warp.
+// They are requested sixteen at a time, so a wave of blocks is there after two or three waits.
 template <typename T>
 __device__ __forceinline__ T sum_of_partials(const T* partials,  // [end]
                                              int64_t begin, int64_t end, int stride) {
+  constexpr int kBatch = 16;
+  const int64_t step = int64_t(kWarp) * stride;
   T sum = 0;
-#pragma unroll 4
   for (int64_t i = begin + static_cast<int64_t>(threadIdx.x % kWarp) * stride; i < end;
-       i += kWarp * stride)
-    sum += partials[i];
+       i += kBatch * step) {
+    T batch[kBatch];
+#pragma unroll
+    for (int u = 0; u < kBatch; ++u) batch[u] = i + u * step < end ? partials[i + u * step] : T(0);
+#pragma unroll
+    for (int u = 0; u < kBatch; ++u) sum += batch[u];
+  }
   return warp_sum(sum);
 }
 

@@ -103,10 +103,10 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
       const auto* right = static_cast<const storage_t*>(y) + piece.first;
       for_each_tile<kItems>(piece.count, piece.head, batch.is_aligned, [&](const Tile& tile) {
         T a[kItems], b[kItems];
-        load_tile(left, tile, a);
         if (y != nullptr) {
-          load_tile(right, tile, b);
+          load_tile(tile, Operand{left, a}, Operand{right, b});
         } else {
+          load_tile(tile, Operand{left, a});
 #pragma unroll
           for (int k = 0; k < kItems; ++k) b[k] = a[k];
         }
@@ -206,10 +206,14 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
       const Piece piece = piece_of_row(batch, from_x, row, task - row * batch.pieces);
       for_each_tile<kItems>(piece.count, piece.head, batch.is_aligned, [&](const Tile& tile) {
         T a[kItems], b[kItems] = {}, c[kItems] = {};
-        load_tile(from_x + piece.first, tile, a);
-        if constexpr (Pass::kHasY)
-          load_tile(static_cast<const storage_t*>(y) + piece.first, tile, b);
-        if constexpr (Pass::kHasWeight) load_tile_beside<storage_t>(w + piece.first, tile, c);
+        const Operand of_x{from_x + piece.first, a};
+        const Operand of_y{static_cast<const storage_t*>(y) + piece.first, b};
+        if constexpr (Pass::kHasWeight)
+          load_tile(tile, of_x, of_y, beside<storage_t>(w + piece.first, c));
+        else if constexpr (Pass::kHasY)
+          load_tile(tile, of_x, of_y);
+        else
+          load_tile(tile, of_x);
 #pragma unroll
         for (int k = 0; k < kItems; ++k) a[k] = Pass::apply(factors, a[k], b[k], c[k]);
         store_tile(static_cast<storage_t*>(out) + piece.first, tile, a);
@@ -269,8 +273,6 @@ constexpr int64_t kWideRowOfFew = kThreads;
 
 constexpr int64_t kMostOfPiece = int64_t(1) << 30;  // offsets within a piece are 32-bit
 
-constexpr int64_t kTicketBytes = 256;
-
 inline int64_t target_blocks(const BatchCall& call) {
   return int64_t(kBlocksPerMultiprocessor) * std::max(1, call.multiprocessors);
 }
@@ -306,8 +308,10 @@ Rows rows_of(const BatchCall& call, const Alignment& alignment) {
              alignment.has_words, call.dtype};
   if (is_wide(call)) {
     constexpr int64_t kTile = int64_t(kThreads) * kRowItems<T>;
-    // Pieces only where rows alone would leave multiprocessors idle, or a row is very long.
-    const int64_t wanted = call.rows == 0 ? 1 : divide_up(target_blocks(call), call.rows);
+    // Pieces only where rows alone would leave multiprocessors idle, or a row is very long; no more
+    // than fit at once, for a few blocks left over take as long as all of them.
+    const int64_t wanted =
+        std::max<int64_t>(1, target_blocks(call) / std::max<int64_t>(1, call.rows));
     const int64_t piece = divide_up(divide_up(call.length, wanted), kTile) * kTile;
     batch.piece = static_cast<int>(std::min(piece, kMostOfPiece));
     batch.pieces = divide_up(call.length, batch.piece);
@@ -334,16 +338,14 @@ void launch_row_sum(const BatchCall& call, const Finish& finish, const void* x, 
                     T factor, void* result) {
   const Rows batch = rows_of<T>(call, Alignment(call, {x, y}));
   const auto blocks = static_cast<unsigned>(blocks_of(call, batch));
-  auto* ticket = static_cast<unsigned*>(call.workspace);
-  auto* partials = reinterpret_cast<T*>(static_cast<char*>(call.workspace) + kTicketBytes);
-  if (blocks > 1) cudaMemsetAsync(ticket, 0, sizeof(unsigned), call.stream);
+  auto* partials = static_cast<T*>(call.workspace);
   if (x == y) y = nullptr;  // so that it is read once
   if (is_wide(call))
     GANLOSS_LAUNCH((wide_row_sum_kernel<T, Finish>), blocks, kThreads, call.stream, batch, finish,
-                   x, y, factor, static_cast<T*>(result), partials, ticket);
+                   x, y, factor, static_cast<T*>(result), partials, call.ticket);
   else
     GANLOSS_LAUNCH((narrow_row_sum_kernel<T, Finish>), blocks, kThreads, call.stream, batch, finish,
-                   x, y, factor, static_cast<T*>(result), partials, ticket);
+                   x, y, factor, static_cast<T*>(result), partials, call.ticket);
 }
 
 template <typename T, typename Pass>

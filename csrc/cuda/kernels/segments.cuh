@@ -28,6 +28,7 @@ struct Segment {
   uint8_t term;
   uint8_t head;     // elements before the first 16-byte boundary
   bool is_aligned;  // all operands reach a boundary at the same element
+  bool has_constant_slope;
 };
 
 template <typename T>
@@ -42,14 +43,7 @@ struct CurvatureSegment : GradientSegment<T> {
   const void* vb;  // [count], [] or null
 };
 
-// Kernel arguments may take 4 KiB; 32 KiB from CUDA 13 on, where every driver takes them.
-constexpr int kSmallArguments = 4096;
-#if CUDART_VERSION >= 13000
-constexpr int kLargeArguments = 32764;
-#else
-constexpr int kLargeArguments = kSmallArguments;
-#endif
-constexpr int kOtherArguments = 64;  // what a kernel takes beside the list
+constexpr int kOtherArguments = 64;  // bytes of what a kernel takes beside the list
 
 template <typename Entry, int kBytes>
 struct SegmentList {
@@ -117,13 +111,12 @@ __device__ __forceinline__ void load_difference(const Segment<T>& segment, int64
     const storage_t* a = static_cast<const storage_t*>(segment.a) + begin;
     if (segment.b_kind == OperandB::kTensor) {
       T b[kItems];
-      load_tile(a, tile, z);
-      load_tile(static_cast<const storage_t*>(segment.b) + begin, tile, b);
+      load_tile(tile, Operand{a, z}, Operand{static_cast<const storage_t*>(segment.b) + begin, b});
       see(z);
 #pragma unroll
       for (int k = 0; k < kItems; ++k) z[k] -= b[k];
     } else {
-      load_tile(a, tile, z);
+      load_tile(tile, Operand{a, z});
       see(z);
 #pragma unroll
       for (int k = 0; k < kItems; ++k) z[k] -= b_scalar;
@@ -136,18 +129,22 @@ __device__ __forceinline__ void load_difference(const Segment<T>& segment, int64
   load_difference(segment, begin, tile, b_scalar, z, [](const T(&)[kItems]) {});
 }
 
-// x = w x, and 0 where w is 0: a masked infinity must not become NaN.
-template <typename T, int kItems>
+// Each x = w x, and 0 where w is 0: a masked infinity must not become NaN.
+template <typename T, int kItems, typename... Rest>
 __device__ __forceinline__ void apply_weights(const Segment<T>& segment, int64_t begin,
-                                              const Tile& tile, T (&x)[kItems]) {
+                                              const Tile& tile, T (&x)[kItems], Rest&... rest) {
   if (segment.weight == nullptr) return;
   T weight[kItems];
   if (sizeof(T) == 4 && segment.dtype != Dtype::kFloat)
-    load_tile_beside<__half>(segment.weight + begin, tile, weight);
+    load_tile(tile, beside<__half>(segment.weight + begin, weight));
   else
-    load_tile_beside<T>(segment.weight + begin, tile, weight);
+    load_tile(tile, beside<T>(segment.weight + begin, weight));
+  const auto weigh = [&](T(&y)[kItems]) {
 #pragma unroll
-  for (int k = 0; k < kItems; ++k) x[k] = math::select(weight[k] == T(0), T(0), weight[k] * x[k]);
+    for (int k = 0; k < kItems; ++k) y[k] = math::select(weight[k] == T(0), T(0), weight[k] * y[k]);
+  };
+  weigh(x);
+  (weigh(rest), ...);
 }
 
 template <typename T, typename Visitor>

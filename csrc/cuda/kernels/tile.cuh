@@ -145,24 +145,59 @@ __device__ __forceinline__ void for_each_tile(int count, int head, bool is_align
   }
 }
 
-// The items of this thread, from a run that starts at `run`. Missing items are 0.
+// An operand of a tile on its way from memory to `items`, the items of this thread: requested first
+// and converted later. Missing items are 0, and so are all of an operand that is not there.
 template <typename storage_t, typename T, int kItems>
-__device__ __forceinline__ void load_tile(const storage_t* run,  // [elements of the run]
-                                          const Tile& tile, T (&items)[kItems]) {
-  const storage_t* from = run + tile.begin;
-  if (tile.has_words) {
-    constexpr int kLane = kLanes<storage_t>;
-    static_assert(kItems % kLane == 0);
-    Word<storage_t> words[kItems / kLane];
+struct Operand {
+  const storage_t* run;  // [elements of the run]
+  T (&items)[kItems];
+  bool is_there = true;
+  static constexpr int kLane = kLanes<storage_t>;
+  static_assert(kItems % kLane == 0);
+  uint4 words[kItems / kLane] = {};  // whole, for taking one apart is a use of it
+  storage_t elements[kItems] = {};
+
+  __device__ __forceinline__ void request_words(const Tile& tile) {
+    if (!is_there) return;
+    const auto* from = reinterpret_cast<const uint4*>(run + tile.begin);
 #pragma unroll
-    for (int u = 0; u < kItems / kLane; ++u)
-      words[u] = reinterpret_cast<const Word<storage_t>*>(from)[u * kThreads + threadIdx.x];
+    for (int u = 0; u < kItems / kLane; ++u) words[u] = from[u * kThreads + threadIdx.x];
+  }
+  __device__ __forceinline__ void convert_words() {
 #pragma unroll
-    for (int k = 0; k < kItems; ++k) items[k] = to_compute(words[k / kLane].lanes[k % kLane]);
-  } else {
+    for (int u = 0; u < kItems / kLane; ++u) {
+      Word<storage_t> word;
+      __builtin_memcpy(&word, &words[u], kWordBytes);
+#pragma unroll
+      for (int lane = 0; lane < kLane; ++lane)
+        items[u * kLane + lane] = to_compute(word.lanes[lane]);
+    }
+  }
+  __device__ __forceinline__ void request_elements(const Tile& tile) {
+    if (!is_there) return;
+    const storage_t* from = run + tile.begin;
 #pragma unroll
     for (int k = 0; k < kItems; ++k)
-      items[k] = tile.has(k) ? T(to_compute(from[k * kThreads + threadIdx.x])) : T(0);
+      if (tile.has(k)) elements[k] = from[k * kThreads + threadIdx.x];
+  }
+  __device__ __forceinline__ void convert_elements() {
+#pragma unroll
+    for (int k = 0; k < kItems; ++k) items[k] = to_compute(elements[k]);
+  }
+};
+template <typename storage_t, typename T, int kItems>
+Operand(const storage_t*, T (&)[kItems], bool = true) -> Operand<storage_t, T, kItems>;
+
+// Loads the operands of a tile: all are requested before the first is converted, for a conversion
+// waits until its item is there, and every request behind it would wait too.
+template <typename... Operands>
+__device__ __forceinline__ void load_tile(const Tile& tile, Operands... operands) {
+  if (tile.has_words) {
+    (operands.request_words(tile), ...);
+    (operands.convert_words(), ...);
+  } else {
+    (operands.request_elements(tile), ...);
+    (operands.convert_elements(), ...);
   }
 }
 
@@ -183,29 +218,37 @@ __device__ __forceinline__ void store_tile(storage_t* run,  // [elements of the 
   }
 }
 
-// Operands in the compute type T that run beside tensors of storage_t (weights, a map of alpha):
-// item k is the element that load_tile<storage_t> gives for item k.
+// An operand in the compute type T that runs beside tensors of storage_t (weights, a map of alpha):
+// item k is the element that an Operand of storage_t has for item k.
 template <typename storage_t, typename T, int kItems>
-__device__ __forceinline__ void load_tile_beside(const T* run,  // [elements of the run]
-                                                 const Tile& tile, T (&items)[kItems]) {
-  if constexpr (sizeof(storage_t) == sizeof(T)) {
-    load_tile(run, tile, items);
-  } else {
-    const T* from = run + tile.begin;
+struct OperandBeside {
+  const T* run;  // [elements of the run]
+  T (&items)[kItems];
+
+  __device__ __forceinline__ void request_words(const Tile& tile) {
     constexpr int kLane = kLanes<storage_t>;
     constexpr int kPart = kLanes<T>;
-    if (tile.has_words) {
 #pragma unroll
-      for (int k = 0; k < kItems; k += kPart) {
-        const int element = ((k / kLane) * kThreads + threadIdx.x) * kLane + k % kLane;
-        const Word<T> word = *reinterpret_cast<const Word<T>*>(from + element);
+    for (int k = 0; k < kItems; k += kPart) {
+      const int element = ((k / kLane) * kThreads + threadIdx.x) * kLane + k % kLane;
+      const Word<T> word = *reinterpret_cast<const Word<T>*>(run + tile.begin + element);
 #pragma unroll
-        for (int lane = 0; lane < kPart; ++lane) items[k + lane] = word.lanes[lane];
-      }
-    } else {
-      load_tile(run, Tile{tile.begin, tile.count, false}, items);
+      for (int lane = 0; lane < kPart; ++lane) items[k + lane] = word.lanes[lane];
     }
   }
+  __device__ __forceinline__ void request_elements(const Tile& tile) {
+#pragma unroll
+    for (int k = 0; k < kItems; ++k)
+      items[k] = tile.has(k) ? run[tile.begin + k * kThreads + threadIdx.x] : T(0);
+  }
+  // What was requested is what is computed with.
+  __device__ __forceinline__ void convert_words() {}
+  __device__ __forceinline__ void convert_elements() {}
+};
+template <typename storage_t, typename T, int kItems>
+__device__ __forceinline__ OperandBeside<storage_t, T, kItems> beside(const T* run,
+                                                                      T (&items)[kItems]) {
+  return {run, items};
 }
 
 }  // namespace ganloss::cuda

@@ -19,7 +19,7 @@ struct Batch {
     return Buffer(dtype, rows * length, alike ? offset : other()).randomize(random_numbers);
   }
   ganloss::cuda::BatchCall call(int multiprocessors) const {
-    return {rows, length, dtype, multiprocessors, nullptr, nullptr};
+    return {rows, length, dtype, multiprocessors};
   }
 };
 

@@ -20,7 +20,7 @@ CACHE = ROOT / "build" / "harness"
 KERNELS = "csrc/cuda/kernels"
 KERNEL_SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / KERNELS).glob("*.cu"))
 OPS = [Path(source).stem for source in KERNEL_SOURCES]
-HEADERS = {".h", ".cuh"}
+HEADERS = {".h", ".cuh", ""}  # <cuda/atomic> has no suffix
 
 SANITIZERS = {
     "plain": ["-O2"],
@@ -76,7 +76,7 @@ def _compile(source: Path, flags: list[str], includes: list[Path], target: Path)
 def _fingerprint(sources: list[Path], flags: list[str], root: Path) -> str:
     digest = hashlib.sha256(" ".join(flags).encode())
     found = [*(root / "csrc").rglob("*"), *HARNESS.rglob("*")]
-    headers = [path for path in found if path.suffix in HEADERS]
+    headers = [path for path in found if path.suffix in HEADERS and path.is_file()]
     for path in sorted([*headers, *sources]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -101,6 +101,9 @@ inline Buffer dirty_workspace(int64_t bytes) {
   return workspace;
 }
 
+// The calls of a program follow one another, so they share a ticket: each must leave 0.
+inline unsigned ticket = 0;
+
 // |got - expected| <= tolerance * (|expected| + scale). NaN equals NaN only.
 inline bool expect_close(const char* what, int64_t index, double got, double expected,
                          double tolerance, double scale) {

@@ -110,10 +110,13 @@ void check_list(std::vector<TestSegment>& segments, bool is_double, int multipro
   const auto run = [&](bool gradients, bool directions, auto&& launch) {
     std::vector<SegmentArguments> arguments;
     for (const TestSegment& s : segments) arguments.push_back(s.arguments(gradients, directions));
-    cuda::LossCall call{arguments.data(), size, is_double, multiprocessors, nullptr, nullptr};
-    const Buffer workspace = dirty_workspace(cuda::loss_workspace_bytes(call));
+    cuda::LossCall call{arguments.data(), size, is_double, multiprocessors};
+    call.cut = cuda::cut_of(call);
+    const Buffer workspace = dirty_workspace(call.cut.workspace_bytes);
     call.workspace = workspace.data();
+    call.ticket = &ticket;
     launch(call);
+    expect_close("ticket", 0, ticket, 0, 0, 0);
   };
 
   run(false, false, [&](const cuda::LossCall& call) {
@@ -241,16 +244,67 @@ void check_huge() {
   const SegmentArguments segment{
       a, nullptr,       nullptr, gradient,     nullptr,         nullptr,      nullptr,
       n, {2, 1.0, 0.0}, 1.0,     Dtype::kHalf, OperandB::kNone, Dtype::kFloat};
-  cuda::LossCall call{&segment, 1, false, 132, nullptr, nullptr};
-  const Buffer workspace = dirty_workspace(cuda::loss_workspace_bytes(call));
-  call.workspace = workspace.data();
+  cuda::LossCall call{&segment, 1, false, 132};
+  call.cut = cuda::cut_of(call);
   const float grad_total = static_cast<float>(n);
-  const int64_t chunk = int64_t(64) * 2048;  // of a call this large
-  harness::Device::instance().only_block = (n - 1) / chunk;
+  harness::Device::instance().only_block = (n - 1) / call.cut.chunk;
   cuda::multi_tensor_loss_backward(call, &grad_total, nullptr);
   for (int64_t i = first; i < n; ++i)
     expect_close("gradient", i, __half2float(gradient[i]), 2.0 * (static_cast<double>(i % 7) - 1.0),
                  1e-3, 0.0);
+}
+
+// Blocks fill whole waves: what the device does in the time that it takes, of what it could do.
+// Counts that made a few blocks more than fit, and lists whose last chunks are short.
+void check_waves() {
+  const int multiprocessors = 132;
+  const int64_t wave = 4 * multiprocessors, tile = 2048;
+  std::vector<std::vector<int64_t>> lists{{70'000'000}, {100'000'000}, {69'300'000, 900'000}};
+  lists.push_back(std::vector<int64_t>(54, 1'300'000));
+  for (int64_t tiles : {11, 12, 17, 33, 50, 64, 65, 100, 129, 1000})
+    lists.push_back({tiles * wave * tile});
+  for (const std::vector<int64_t>& counts : lists) {
+    std::vector<SegmentArguments> segments;
+    int64_t work = 0;
+    for (int64_t count : counts) {
+      segments.push_back({});
+      segments.back().count = count;
+      work += count;
+    }
+    const auto cut = cuda::cut_of(
+        cuda::LossCall{segments.data(), static_cast<int>(counts.size()), false, multiprocessors});
+    const int64_t waves = (cut.blocks + wave - 1) / wave;
+    const double used = static_cast<double>(work) / static_cast<double>(waves * wave * cut.chunk);
+    if (used < 0.9) expect_close("share of whole waves", counts[0], used, 1.0, 0.1, 0.0);
+  }
+}
+
+// The smallest list that holds the segments is the one that is passed. No block runs.
+void check_argument_bytes() {
+  harness::Device& device = harness::Device::instance();
+  device.only_block = 1 << 30;
+  float incoming = 0, gradient = 0;
+  for (const auto& [count, forward, backward] : {std::tuple<int, size_t, size_t>{2, 1024, 1024},
+                                                 {12, 1024, 4096},
+                                                 {54, 4096, 8192},
+                                                 {120, 8192, 32764},
+                                                 {400, 32764, 32764}}) {
+    SegmentArguments segment{};
+    segment.count = 1;
+    segment.grad_a = &gradient;
+    const std::vector<SegmentArguments> segments(count, segment);
+    cuda::LossCall call{segments.data(), count, false, 132};
+    call.cut = cuda::cut_of(call);
+    const auto expect = [&](const char* what, size_t most) {
+      const auto bytes = static_cast<double>(device.last_argument_bytes);
+      if (bytes > most || bytes < most / 8) expect_close(what, count, bytes, most, 0.0, 0.0);
+    };
+    cuda::multi_tensor_loss(call, nullptr, nullptr, nullptr);
+    expect("bytes of arguments forward", forward);
+    cuda::multi_tensor_loss_backward(call, &incoming, nullptr);
+    expect("bytes of arguments backward", backward);
+  }
+  device.only_block = -1;
 }
 
 // Every dtype, and every way in which blocks and launches meet, in few blocks.
@@ -282,14 +336,16 @@ int main(int count, char** arguments) {
     check_small();
     return report();
   }
+  check_waves();
+  check_argument_bytes();
   for (Dtype dtype : {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16, Dtype::kDouble}) {
     check_sizes(dtype, {0, 1, 2, 7, 8, 127, 2047}, 0, true, 2);
     check_sizes(dtype, {2048, 2049, 4099, 5000, 9001, 1024}, 0, true, 2);
     check_sizes(dtype, {1, 5, 2051, 4103, 2048, 2053}, 1, true, 2);    // unaligned, but alike
     check_sizes(dtype, {3, 2060, 5003, 2048, 2049, 17}, 0, false, 2);  // and against each other
   }
-  // One launch for mixed dtypes, beyond what 4 KiB of arguments hold; and beyond 32 KiB.
-  for (int length : {150, 560}) {
+  // One launch for mixed dtypes, in lists of every size; and beyond what 32 KiB of arguments hold.
+  for (int length : {12, 50, 70, 150, 560}) {
     std::vector<TestSegment> list;
     for (int s = 0; s < length; ++s)
       list.push_back(make_segment(kDtypes[s % 3], s % 41, s % math::kTermCount,

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "batches.h"
+#include "device.h"
 
 using namespace check;
 using namespace ganloss;
@@ -28,7 +29,9 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
   const auto with_workspace = [&](auto&& launch) {
     const Buffer workspace = dirty_workspace(cuda::batch_workspace_bytes(call));
     call.workspace = workspace.data();
+    call.ticket = &ticket;
     launch();
+    expect_close("ticket", 0, ticket, 0, 0, 0);
   };
   with_workspace(
       [&] { cuda::norm_penalty(call, penalty, gradient.data(), result.data(), norms.data()); });
@@ -85,6 +88,21 @@ void check_penalty(const Batch& batch, math::PenaltyMode mode, int multiprocesso
   }
 }
 
+// The pieces of the samples fill one wave of blocks and no part of a second, which would take as
+// long. Only the grid is looked at: no block runs.
+void check_one_wave() {
+  harness::Device& device = harness::Device::instance();
+  const unsigned wave = 4 * 132;
+  const cuda::Penalty penalty{math::PenaltyMode::kTwoSided, 1.0, 10.0};
+  device.only_block = 1 << 30;
+  for (int64_t rows : {1, 7, 16, 24, 32, 64, 100, 128, 256}) {
+    cuda::BatchCall call{rows, 3 * 1024 * 1024, Dtype::kFloat, 132};
+    cuda::norm_penalty(call, penalty, nullptr, nullptr, nullptr);
+    expect_close("blocks of a wave", rows, device.last_grid, 0.95 * wave, 0.054, 0.0);
+  }
+  device.only_block = -1;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -97,6 +115,7 @@ int main(int count, char** arguments) {
     check_penalty({Dtype::kDouble, 9, 257, 1, true}, PenaltyMode::kOneSided, 1);
     return report();
   }
+  check_one_wave();
   for_each_batch([](const Batch& batch) {
     check_penalty(batch, PenaltyMode::kTwoSided, 2);
     check_penalty(batch, PenaltyMode::kOneSided, 2);

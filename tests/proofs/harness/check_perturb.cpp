@@ -59,7 +59,7 @@ void check_perturb(Dtype dtype, int64_t count, int offset, int offset_of_out, in
   Buffer out(dtype, count, offset_of_out);
   const int64_t seed = -1234567890123456789;
   const double sigma = 0.5;
-  const cuda::BatchCall call{1, count, dtype, multiprocessors, nullptr, nullptr};
+  const cuda::BatchCall call{1, count, dtype, multiprocessors};
   cuda::perturb(call, inputs.data(), sigma, &seed, out.data());
   const double of_type = 1.01 * epsilon_of(dtype);
   const double arithmetic = 10 * epsilon_of(dtype == Dtype::kDouble ? dtype : Dtype::kFloat);
@@ -85,7 +85,7 @@ void check_huge() {
   const int64_t first = n - 2005;
   for (int64_t i = first; i < n; ++i) inputs[i] = __float2half_rn(static_cast<float>(i % 7));
   const int64_t seed = 42;
-  const cuda::BatchCall call{1, n, Dtype::kHalf, 1 << 22, nullptr, nullptr};  // one round a thread
+  const cuda::BatchCall call{1, n, Dtype::kHalf, 1 << 22};  // one round a thread
   harness::Device& device = harness::Device::instance();
   device.only_block = first / (256 * 8);
   cuda::perturb(call, inputs, 0.5, &seed, out);

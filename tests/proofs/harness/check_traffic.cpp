@@ -117,34 +117,41 @@ void measure(const char* call, Dtype dtype, Launch&& launch) {
               static_cast<long>(narrow));
 }
 
-void measure_loss(Dtype dtype, const char* operands, bool has_b, bool weighted) {
+constexpr int kSoftplus = 0, kLinear = 3;  // terms
+
+void measure_loss(Dtype dtype, const char* operands, bool has_b, bool weighted,
+                  int term = kSoftplus) {
   Operands of(dtype);
   cuda::SegmentArguments segment{};
   segment.a = of.data();
   segment.b = has_b ? of.data() : nullptr;
   segment.weight = weighted ? of.data_in_compute() : nullptr;
   segment.count = kCount;
-  segment.term = {0, 1.0, 0.0};
+  segment.term = {term, 1.0, 0.0};
   segment.scale = 1.0;
   segment.dtype = segment.b_dtype = dtype;
   segment.b_kind = has_b ? OperandB::kTensor : OperandB::kNone;
-  cuda::LossCall call{&segment, 1, dtype == Dtype::kDouble, 2, nullptr, nullptr};
-  call.workspace = of.workspace(cuda::loss_workspace_bytes(call));
+  cuda::LossCall call{&segment, 1, dtype == Dtype::kDouble, 2};
+  call.cut = cuda::cut_of(call);
+  call.workspace = of.workspace(call.cut.workspace_bytes);
+  call.ticket = &ticket;
   void *total = of.small(), *values = of.small(), *statistics = of.small(4);
 
-  const auto named = [&](const char* op) { return std::string(op) + "(" + operands + ")"; };
-  measure(named("multi_tensor_loss").c_str(), dtype,
-          [&] { cuda::multi_tensor_loss(call, total, values, nullptr); });
-  call.workspace = of.workspace(cuda::loss_workspace_bytes(call));
-  measure(named("multi_tensor_loss with statistics").c_str(), dtype,
-          [&] { cuda::multi_tensor_loss(call, total, values, statistics); });
+  const auto named = [&](const char* op) {
+    return std::string(op) + "(" + operands + ")" + (term == kLinear ? " of a linear term" : "");
+  };
+  if (term == kSoftplus) {  // the forwards of all terms read alike
+    measure(named("multi_tensor_loss").c_str(), dtype,
+            [&] { cuda::multi_tensor_loss(call, total, values, nullptr); });
+    measure(named("multi_tensor_loss with statistics").c_str(), dtype,
+            [&] { cuda::multi_tensor_loss(call, total, values, statistics); });
+  }
   segment.grad_a = of.data();
   segment.grad_b = has_b ? of.data() : nullptr;
   measure(named("multi_tensor_loss_backward").c_str(), dtype,
           [&] { cuda::multi_tensor_loss_backward(call, total, nullptr); });
   segment.va = of.data();
   segment.vb = has_b ? of.data() : nullptr;
-  call.workspace = of.workspace(cuda::loss_workspace_bytes(call));
   measure(named("multi_tensor_loss_double_backward").c_str(), dtype, [&] {
     cuda::multi_tensor_loss_double_backward(call, total, nullptr, statistics, values);
   });
@@ -152,9 +159,7 @@ void measure_loss(Dtype dtype, const char* operands, bool has_b, bool weighted) 
 
 void measure_batch(Dtype dtype, const char* shape, int64_t rows) {
   const auto named = [&](const char* op) { return std::string(op) + ", " + shape; };
-  const auto call_of = [&] {
-    return cuda::BatchCall{rows, kCount / rows, dtype, 2, nullptr, nullptr};
-  };
+  const auto call_of = [&] { return cuda::BatchCall{rows, kCount / rows, dtype, 2}; };
   {
     Operands of(dtype);
     void *real = of.data(), *fake = of.data(), *out = of.data(), *alpha = of.small(rows);
@@ -168,11 +173,11 @@ void measure_batch(Dtype dtype, const char* shape, int64_t rows) {
   void *result = of.small(), *incoming = of.small(), *norms = of.small(rows);
   void* dots = of.small(rows);
   call.workspace = of.workspace(cuda::batch_workspace_bytes(call));
+  call.ticket = &ticket;
   measure(named("norm_penalty").c_str(), dtype,
           [&] { cuda::norm_penalty(call, penalty, gradient, result, norms); });
   measure(named("norm_penalty_backward").c_str(), dtype,
           [&] { cuda::norm_penalty_backward(call, penalty, incoming, gradient, norms, out); });
-  call.workspace = of.workspace(cuda::batch_workspace_bytes(call));
   measure(named("norm_penalty_double_backward").c_str(), dtype, [&] {
     cuda::norm_penalty_double_backward(call, penalty, direction, incoming, gradient, norms, dots,
                                        result, out);
@@ -181,7 +186,7 @@ void measure_batch(Dtype dtype, const char* shape, int64_t rows) {
 
 void measure_alpha_of_elements(Dtype dtype) {
   Operands of(dtype);
-  const cuda::BatchCall call{1, kCount, dtype, 2, nullptr, nullptr};
+  const cuda::BatchCall call{1, kCount, dtype, 2};
   void *real = of.data(), *fake = of.data(), *out = of.data(), *alpha = of.data_in_compute();
   measure("interpolate with an alpha for each element", dtype,
           [&] { cuda::interpolate(call, fake, real, alpha, true, out); });
@@ -189,7 +194,7 @@ void measure_alpha_of_elements(Dtype dtype) {
 
 void measure_noise(Dtype dtype) {
   Operands of(dtype);
-  const cuda::BatchCall call{1, kCount, dtype, 2, nullptr, nullptr};
+  const cuda::BatchCall call{1, kCount, dtype, 2};
   void *inputs = of.data(), *out = of.data();
   const int64_t seed = 7;
   measure("perturb", dtype, [&] { cuda::perturb(call, inputs, 0.5, &seed, out); });
@@ -203,6 +208,8 @@ int main() {
     measure_loss(dtype, "a, w", false, true);
     measure_loss(dtype, "a, b", true, false);
     measure_loss(dtype, "a, b, w", true, true);
+    measure_loss(dtype, "a, w", false, true, kLinear);
+    measure_loss(dtype, "a, b", true, false, kLinear);
     measure_batch(dtype, "wide rows", kRows);
     measure_batch(dtype, "narrow rows", kCount / 64);
     measure_alpha_of_elements(dtype);

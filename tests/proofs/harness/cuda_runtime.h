@@ -1,11 +1,8 @@
 // Stands in for <cuda_runtime.h> so that g++ compiles the CUDA kernels for the CPU.
 //
 // What is checked, and how faithfully:
-// - __syncthreads and __syncwarp order memory. Shuffles do not; atomics are relaxed.
-// - __threadfence is modelled as PTX has it: what a thread wrote before a fence is ordered before
-//   what another thread reads after a fence of its own, if an atomic of the first came after its
-//   fence, and the other read that atomic before its. Without either fence, or without the
-//   barrier that hands the order on to the rest of a block, ThreadSanitizer reports a race.
+// - __syncthreads and __syncwarp order memory; shuffles do not. Atomics (cuda/atomic) order what
+//   their memory order says. What nothing orders, ThreadSanitizer reports as a race.
 // - Shuffles, barriers and masks are checked for lanes that are missing.
 // - half and bfloat16 come from CUDA's own headers, so their rounding is exact. The math
 //   functions are the host's, and the compiler may contract differently: results agree to
@@ -17,7 +14,6 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
-#include <atomic>
 #include <cmath>
 
 #include "device.h"
@@ -40,22 +36,14 @@
   type* const name =                        \
       static_cast<type*>(harness::shared_array(&name##_declaration, sizeof(type) * (count)))
 #define GANLOSS_LAUNCH(kernel, blocks, threads, stream, ...) \
-  harness::launch(blocks, threads, [&] { kernel(__VA_ARGS__); })
+  harness::launch(blocks, threads, [&] { kernel(__VA_ARGS__); }, __VA_ARGS__)
 
 #define threadIdx (harness::thread_position())
 #define blockIdx (harness::block_position())
 #define blockDim (harness::block_size())
 #define gridDim (harness::grid_size())
 
-#define cudaMemsetAsync harness::memset_async
-
 namespace harness {
-
-inline cudaError_t memset_async(void* to, int value, size_t bytes, cudaStream_t) {
-  ++Device::instance().memsets;
-  std::memset(to, value, bytes);
-  return cudaSuccess;
-}
 
 // Waits until all lanes of the mask are at the same operation.
 HARNESS_UNINSTRUMENTED inline void meet(const char* operation, unsigned mask) {
@@ -81,13 +69,6 @@ HARNESS_UNINSTRUMENTED T exchange(const char* operation, unsigned mask, T value,
   return result;
 }
 
-HARNESS_UNINSTRUMENTED inline void before_atomic(void* object) {
-  yield(State::kReady);
-  if (current->has_fenced) release(object);
-  current->has_fenced = false;
-  current->atomic_read = object;
-}
-
 }  // namespace harness
 
 HARNESS_UNINSTRUMENTED inline void __syncthreads() {
@@ -106,21 +87,8 @@ HARNESS_UNINSTRUMENTED inline void __syncwarp(unsigned mask = 0xffffffffu) {
   harness::acquire(barrier);
 }
 
-HARNESS_UNINSTRUMENTED inline void __threadfence() {
-  harness::Thread* self = harness::current;
-  if (self->atomic_read) harness::acquire(self->atomic_read);
-  self->atomic_read = nullptr;
-  self->has_fenced = true;
-  harness::yield(harness::State::kReady);
-}
-
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
   return harness::exchange("__shfl_xor_sync", mask, value,
                            harness::this_thread()->lane() ^ static_cast<unsigned>(lane_mask));
-}
-
-inline unsigned atomicAdd(unsigned* address, unsigned value) {
-  harness::before_atomic(address);
-  return std::atomic_ref<unsigned>(*address).fetch_add(value, std::memory_order_relaxed);
 }

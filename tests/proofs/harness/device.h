@@ -1,7 +1,7 @@
 // A CUDA device of the imagination: runs the blocks and threads of a launch on the CPU.
 //
 // Every CUDA thread is a fiber. A thread runs until it waits (at a barrier or a warp operation) or
-// reaches an atomic or a fence; then the scheduler takes another one. GANLOSS_HARNESS_SEED picks
+// reaches an atomic; then the scheduler takes another one. GANLOSS_HARNESS_SEED picks
 // the schedule: without it threads and blocks take turns in order, with it both are drawn at
 // random. The harness stops with a message where a GPU would hang or be undefined: a barrier that
 // some threads left out, a shuffle with a lane that has exited, too much shared memory.
@@ -58,11 +58,6 @@ struct Thread {
   uint64_t exchange[2];
   unsigned turn;
   unsigned barrier_turn;
-
-  // Memory order: whether it has fenced since its last atomic, and the atomic it read since its
-  // last fence.
-  bool has_fenced;
-  void* atomic_read;
 
   unsigned lane() const { return index % kWarpSize; }
 };
@@ -176,6 +171,7 @@ class Device {
     acquire(&completion_);
     current = nullptr;
     ++launches;
+    last_grid = blocks;
   }
 
   // The schedule: negative for turns in order, else a seed.
@@ -185,6 +181,9 @@ class Device {
   }
 
   long launches = 0;
+  // Of the last launch, whether its blocks ran or not.
+  unsigned last_grid = 0;
+  size_t last_argument_bytes = 0;
   long memsets = 0;
   long only_block = -1;  // for tests of offsets that would take all day in full
 
@@ -238,8 +237,6 @@ class Device {
       thread.position = {i, 0, 0};
       thread.state = State::kReady;
       thread.turn = thread.barrier_turn = 0;
-      thread.has_fenced = false;
-      thread.atomic_read = nullptr;
       thread.fiber.prepare(&Device::run_thread, &thread);
     }
     release(&launch_order_);  // what the host did so far comes before what the block does
@@ -318,8 +315,9 @@ class Device {
   char launch_order_, completion_;  // names for ThreadSanitizer
 };
 
-template <typename Body>
-void launch(unsigned blocks, unsigned threads, Body body) {
+template <typename Body, typename... Arguments>
+void launch(unsigned blocks, unsigned threads, Body body, const Arguments&...) {
+  Device::instance().last_argument_bytes = (0 + ... + sizeof(Arguments));
   Device::instance().launch(
       dim3(blocks), dim3(threads), [](void* argument) { (*static_cast<Body*>(argument))(); },
       &body);

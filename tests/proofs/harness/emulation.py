@@ -87,3 +87,13 @@ def memsets() -> int:
 def set_schedule(seed: int) -> None:
     """In which order the emulated device runs blocks and threads; -1 is one after another."""
     torch.ops.ganloss_fast_emulated.set_schedule(seed)
+
+
+def set_stream(handle: int, is_capturing: bool = False) -> None:
+    """The current stream of the emulated device, and whether a graph captures it."""
+    torch.ops.ganloss_fast_emulated.set_stream(handle, is_capturing)
+
+
+def ticket() -> tuple[int, int]:
+    """The address and the value of the ticket that a call would take now."""
+    return torch.ops.ganloss_fast_emulated.ticket()

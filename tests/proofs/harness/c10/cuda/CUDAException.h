@@ -9,3 +9,10 @@
 
 #define cudaGetDevice(device) (*(device) = 0)
 #define cudaDeviceGetAttribute(value, attribute, device) (*(value) = 2)
+#define cudaMalloc harness::allocate
+#define cudaMemsetAsync harness::memset_async
+
+namespace harness {
+cudaError_t allocate(void** memory, size_t bytes);
+cudaError_t memset_async(void* to, int value, size_t bytes, cudaStream_t);
+}  // namespace harness

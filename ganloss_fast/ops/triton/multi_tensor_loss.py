@@ -1,10 +1,8 @@
-"""multi_tensor_loss in Triton: a list of segments to launches of one segment each.
+"""multi_tensor_loss in Triton: a list of segments to one launch.
 
-The kernels stand in ``multi_tensor_loss_kernels.py``.
-
-A list costs one launch for each segment and direction, because Triton has no pointer arrays:
-10 to 20 microseconds of Python each, where the CUDA C++ kernels launch once for the whole list. A
-call with a segment of more than one tile also fills a small workspace with zeros.
+The kernels stand in ``multi_tensor_loss_kernels.py``; how the list gets to them, and when it takes
+more than one launch, in ``segment_arguments.py``. Where programs share a sum, the launch is
+preceded by a fill of a small workspace with zeros.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from ganloss_fast.ops.terms import HAS_B, HAS_WEIGHT, TERM_NAMES, SegmentLists, result_dtype
@@ -30,37 +27,16 @@ from ganloss_fast.ops.triton.layout import (
     NUM_WARPS,
     dense,
     in_layout_of,
-    program_count,
-    workspace_for,
+    zeroed_workspace,
 )
 from ganloss_fast.ops.triton.reduction import MAX_PROGRAMS
+from ganloss_fast.ops.triton.segment_arguments import Segment, launches
 from ganloss_fast.ops.triton.terms import TERM_FUNCTIONS
 
 TERMS = [TERM_FUNCTIONS[name] for name in TERM_NAMES]
 
 
-class DenseSegment(NamedTuple):
-    """One segment with its operands in one memory order."""
-
-    position: int  # in the list
-    a: Tensor
-    b: Tensor | None  # 0-d, or in the layout of a
-    weight: Tensor | None  # in the layout of a, in any dtype
-    term: triton.JITFunction
-    first: float
-    second: float
-    scale: float
-
-    @property
-    def programs(self) -> int:
-        return program_count(self.a.numel())
-
-    @property
-    def b_is_scalar(self) -> bool:
-        return self.b is not None and self.b.dim() == 0
-
-
-def dense_segments(segments: SegmentLists) -> list[DenseSegment]:
+def dense_segments(segments: SegmentLists) -> list[Segment]:
     check_segments(segments)
     a, b, weights, operands, terms, parameters, scale = segments
     next_b, next_weight = iter(b), iter(weights)
@@ -74,51 +50,47 @@ def dense_segments(segments: SegmentLists) -> list[DenseSegment]:
         if taken & HAS_WEIGHT:
             weight = in_layout_of(next(next_weight), elements)
         found.append(
-            DenseSegment(
+            Segment(
                 s,
+                TERMS[terms[s]],
+                parameters[2 * s],
+                parameters[2 * s + 1],
+                scale[s],
                 elements,
                 other,
                 weight,
-                TERMS[terms[s]],
-                float(parameters[2 * s]),
-                float(parameters[2 * s + 1]),
-                float(scale[s]),
             )
         )
     return found
 
 
-def shared_workspace(segments: Sequence[DenseSegment], sums: int) -> Tensor | None:
-    """For all launches of a call, of the size that the longest segment needs."""
-    if not segments:
-        return None
-    return workspace_for(max(s.programs for s in segments), sums, segments[0].a.device)
-
-
 def launch(
-    kernel: Any, segment: DenseSegment, workspace: Tensor | None, *tensors: Tensor | int | None
+    kernel: Any,
+    segments: Sequence[Segment],
+    sums: int,
+    given: SegmentLists,
+    *arguments: Tensor | int | None,
 ) -> None:
-    """Launches a segment kernel with what all of them take beside their own tensors."""
-    count = segment.a.numel()
-    programs = program_count(count)
-    kernel[(programs,)](
-        segment.a,
-        segment.b,
-        segment.weight,
-        workspace if programs > 1 else None,
-        *tensors,
-        segment.position,
-        count,
-        segment.scale,
-        segment.first,
-        segment.second,
-        TERM=segment.term,
-        B_IS_SCALAR=segment.b_is_scalar,
-        T=COMPUTE_DTYPES[segment.a.dtype],
-        BLOCK=BLOCK,
-        PARTIALS_BLOCK=MAX_PROGRAMS,
-        num_warps=NUM_WARPS,
-    )
+    """Launches a kernel on segments of the list, each of which adds up `sums` numbers at most."""
+    a, size, dtype = given.a[0], len(given.a), result_dtype(given.a)
+    with torch.cuda.device_of(a):
+        for follows, (groups, kinds, count, programs) in enumerate(launches(segments, dtype)):
+            workspace = None
+            if sums > 0 and programs > 1:
+                workspace = zeroed_workspace(sums * programs + size, 1 + size, a.device)
+            kernel[(programs,)](
+                groups,
+                workspace,
+                *arguments,
+                follows,
+                size,
+                KINDS=kinds,
+                L=COMPUTE_DTYPES[dtype],
+                SEGMENTS=count,
+                BLOCK=BLOCK,
+                PARTIALS_BLOCK=MAX_PROGRAMS,
+                num_warps=NUM_WARPS,
+            )
 
 
 def multi_tensor_loss(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,17 +102,15 @@ def multi_tensor_loss(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     total = a[0].new_empty((), dtype=dtype)
     values = a[0].new_empty((len(a),), dtype=dtype)
     statistics = a[0].new_empty((len(a) if with_statistics else 0, 4), dtype=dtype)
-    with torch.cuda.device_of(a[0]):
-        workspace = shared_workspace(segments, 5 if with_statistics else 1)
-        for segment in segments:
-            launch(
-                kernels.term_mean_kernel,
-                segment,
-                workspace,
-                values,
-                total,
-                statistics if with_statistics else None,
-            )
+    launch(
+        kernels.term_mean_kernel,
+        segments,
+        5 if with_statistics else 1,
+        given,
+        values,
+        total,
+        statistics if with_statistics else None,
+    )
     return total, values, statistics
 
 
@@ -164,12 +134,12 @@ def each_wanted(
             yield with_b[index - len(operands)], B
 
 
-def nothing_for(segments: list[DenseSegment]) -> Operands:
+def nothing_for(segments: list[Segment]) -> Operands:
     return [None] * len(segments), [None] * len(segments)
 
 
 def allocate(
-    name: str, segments: list[DenseSegment], operands: Sequence[int], wanted: Sequence[int]
+    name: str, segments: list[Segment], operands: Sequence[int], wanted: Sequence[int]
 ) -> tuple[list[Tensor], Operands]:
     """The wanted gradients: as the list to return, and by side and segment."""
     gradients, to = [], nothing_for(segments)
@@ -213,22 +183,19 @@ def multi_tensor_loss_backward(
     a, segments = given.a, dense_segments(given)
     coming = incoming(grad_total, grad_values, a)
     gradients, (to_a, to_b) = allocate("wanted", segments, given.operands, wanted)
-    summed = [s for s in segments if s.b_is_scalar and to_b[s.position] is not None]
-    with torch.cuda.device_of(a[0]):
-        workspace = shared_workspace(summed, 1)
-        for s, segment in enumerate(segments):
-            if to_a[s] is None and to_b[s] is None:
-                continue
-            launch(
-                kernels.term_gradient_kernel,
-                segment,
-                workspace if segment.b_is_scalar and to_b[s] is not None else None,
-                coming.total,
-                coming.values,
-                to_a[s],
-                to_b[s],
-                coming.stride,
-            )
+    asked = [
+        segment._replace(to_a=for_a, to_b=for_b)
+        for segment, for_a, for_b in zip(segments, to_a, to_b)
+        if for_a is not None or for_b is not None
+    ]
+    if asked:
+        launch(
+            kernels.term_gradient_kernel,
+            asked,
+            int(any(s.b_is_scalar and s.to_b is not None for s in asked)),
+            given,
+            *coming,
+        )
     return gradients
 
 
@@ -262,21 +229,18 @@ def multi_tensor_loss_double_backward(
     dtype = result_dtype(a)
     grad_grad_total = a[0].new_empty((), dtype=dtype)
     grad_grad_values = a[0].new_empty((len(a),), dtype=dtype)
-    with torch.cuda.device_of(a[0]):
-        workspace = shared_workspace(segments, 2)
-        for s, segment in enumerate(segments):
-            launch(
-                kernels.term_curvature_kernel,
-                segment,
-                workspace,
-                along[A][s],
-                along[B][s],
-                coming.total,
-                coming.values,
-                to_a[s],
-                to_b[s],
-                grad_grad_values,
-                grad_grad_total,
-                coming.stride,
-            )
+    launch(
+        kernels.term_curvature_kernel,
+        [
+            segment._replace(va=along[A][s], vb=along[B][s], to_a=to_a[s], to_b=to_b[s])
+            for s, segment in enumerate(segments)
+        ],
+        2,
+        given,
+        coming.total,
+        coming.values,
+        grad_grad_values,
+        grad_grad_total,
+        coming.stride,
+    )
     return grad_grad_total, grad_grad_values, gradients

@@ -44,6 +44,14 @@ def store_tile(pointer, x, offsets, count, is_whole):
 
 
 @triton.jit
+def only(x, offsets, count, is_whole):
+    """x, and 0 behind the end: for sums."""
+    if not is_whole:
+        x = tl.where(offsets < count, x, 0.0)
+    return x
+
+
+@triton.jit
 def as_scalar(number, T: tl.constexpr):
     """A float64 argument in the compute dtype. Unannotated, Triton would pass it as float32."""
     return tl.full((), number, T)

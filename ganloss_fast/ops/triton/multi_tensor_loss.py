@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ganloss_fast.ops.terms import HAS_B, HAS_WEIGHT, TERM_NAMES, SegmentLists, result_dtype
+from ganloss_fast.ops.terms import HAS_B, HAS_WEIGHT, SegmentLists, result_dtype
 from ganloss_fast.ops.triton import multi_tensor_loss_kernels as kernels
 from ganloss_fast.ops.triton.checks import (
     check_incoming,
@@ -30,63 +30,54 @@ from ganloss_fast.ops.triton.layout import (
     zeroed_workspace,
 )
 from ganloss_fast.ops.triton.reduction import MAX_PROGRAMS
-from ganloss_fast.ops.triton.segment_arguments import Segment, launches
-from ganloss_fast.ops.triton.terms import TERM_FUNCTIONS
-
-TERMS = [TERM_FUNCTIONS[name] for name in TERM_NAMES]
+from ganloss_fast.ops.triton.segment_arguments import Numbers, Operands, Tensors, chosen, launches
 
 
-def dense_segments(segments: SegmentLists) -> list[Segment]:
+def dense_operands(segments: SegmentLists) -> tuple[Operands, Numbers]:
+    """The segments, their operands in the memory order of a."""
     check_segments(segments)
     a, b, weights, operands, terms, parameters, scale = segments
+    dense_a = [dense(elements) for elements in a]
+    numbers = Numbers(range(len(a)), terms, parameters[::2], parameters[1::2], scale)
+    if not b and not weights:
+        return Operands(dense_a, None, None), numbers
     next_b, next_weight = iter(b), iter(weights)
-    found = []
-    for s, taken in enumerate(operands):
-        elements = dense(a[s])
-        other = weight = None
-        if taken & HAS_B:
-            other = next(next_b)
+    dense_b: list[Tensor | None] = []
+    dense_weights: list[Tensor | None] = []
+    for elements, taken in zip(dense_a, operands):
+        other = next(next_b) if taken & HAS_B else None
+        if other is not None:
             other = in_layout_of(other, elements) if other.dim() > 0 else other.resolve_neg()
-        if taken & HAS_WEIGHT:
-            weight = in_layout_of(next(next_weight), elements)
-        found.append(
-            Segment(
-                s,
-                TERMS[terms[s]],
-                parameters[2 * s],
-                parameters[2 * s + 1],
-                scale[s],
-                elements,
-                other,
-                weight,
-            )
-        )
-    return found
+        dense_b.append(other)
+        weight = in_layout_of(next(next_weight), elements) if taken & HAS_WEIGHT else None
+        dense_weights.append(weight)
+    return Operands(dense_a, dense_b if b else None, dense_weights if weights else None), numbers
 
 
 def launch(
     kernel: Any,
-    segments: Sequence[Segment],
+    operands: Operands,
+    numbers: Numbers,
     sums: int,
     given: SegmentLists,
     *arguments: Tensor | int | None,
 ) -> None:
     """Launches a kernel on segments of the list, each of which adds up `sums` numbers at most."""
-    a, size, dtype = given.a[0], len(given.a), result_dtype(given.a)
-    with torch.cuda.device_of(a):
-        for follows, (groups, kinds, count, programs) in enumerate(launches(segments, dtype)):
+    size, dtype, device = len(given.a), result_dtype(given.a), given.a[0].device
+    with torch.cuda.device_of(given.a[0]):
+        for follows, made in enumerate(launches(operands, numbers, dtype)):
             workspace = None
-            if sums > 0 and programs > 1:
-                workspace = zeroed_workspace(sums * programs + size, 1 + size, a.device)
-            kernel[(programs,)](
-                groups,
+            if sums > 0 and made.programs > 1:
+                workspace = zeroed_workspace(sums * made.programs + size, 1 + size, device)
+            kernel[(made.programs,)](
+                made.groups,
                 workspace,
                 *arguments,
                 follows,
                 size,
-                KINDS=kinds,
+                KINDS=made.kinds,
                 L=COMPUTE_DTYPES[dtype],
-                SEGMENTS=count,
+                SEGMENTS=made.segments,
                 BLOCK=BLOCK,
                 PARTIALS_BLOCK=MAX_PROGRAMS,
                 num_warps=NUM_WARPS,
@@ -97,14 +88,15 @@ def multi_tensor_loss(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """-> total [], values [S], statistics [S, 4] or [0, 4]"""
     *lists, with_statistics = arguments
     given = SegmentLists(*lists)
-    a, segments = given.a, dense_segments(given)
-    dtype = result_dtype(a)
+    a, dtype = given.a, result_dtype(given.a)
+    operands, numbers = dense_operands(given)
     total = a[0].new_empty((), dtype=dtype)
     values = a[0].new_empty((len(a),), dtype=dtype)
     statistics = a[0].new_empty((len(a) if with_statistics else 0, 4), dtype=dtype)
     launch(
         kernels.term_mean_kernel,
-        segments,
+        operands,
+        numbers,
         5 if with_statistics else 1,
         given,
         values,
@@ -115,7 +107,7 @@ def multi_tensor_loss(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 A, B = 0, 1
-Operands = tuple[list[Tensor | None], list[Tensor | None]]
+Sides = tuple[list[Tensor | None], list[Tensor | None]]
 """What goes with the a, and with the b, of every segment; None where nobody asked."""
 
 
@@ -134,23 +126,32 @@ def each_wanted(
             yield with_b[index - len(operands)], B
 
 
-def nothing_for(segments: list[Segment]) -> Operands:
+def nothing_for(segments: Sequence[Any]) -> Sides:
     return [None] * len(segments), [None] * len(segments)
 
 
+def scalar_b(operands: Operands, s: int) -> Tensor | None:
+    """The b of a segment where it is a single element."""
+    b = None if operands.b is None else operands.b[s]
+    return b if b is not None and b.dim() == 0 else None
+
+
 def allocate(
-    name: str, segments: list[Segment], operands: Sequence[int], wanted: Sequence[int]
-) -> tuple[list[Tensor], Operands]:
+    name: str, operands: Operands, taken: Sequence[int], wanted: Sequence[int]
+) -> tuple[list[Tensor], Sides]:
     """The wanted gradients: as the list to return, and by side and segment."""
-    gradients, to = [], nothing_for(segments)
-    for s, side in each_wanted(name, operands, wanted):
-        like, b = segments[s].a, segments[s].b
-        if side == B and b is not None and b.dim() == 0:
-            like = b
-        gradient = torch.empty_like(like)
+    gradients, to = [], nothing_for(taken)
+    for s, side in each_wanted(name, taken, wanted):
+        like = scalar_b(operands, s) if side == B else None
+        gradient = torch.empty_like(operands.a[s] if like is None else like)
         to[side][s] = gradient
         gradients.append(gradient)
     return gradients, to
+
+
+def unless_empty(column: Tensors) -> Tensors | None:
+    """None for a list of nothing but None, as Operands has it."""
+    return column if any(tensor is not None for tensor in column) else None
 
 
 class Incoming(NamedTuple):
@@ -180,22 +181,16 @@ def multi_tensor_loss_backward(
     """Gradients of the tensors of  a ++ b  whose indices are in ``wanted``, in that order."""
     *lists, wanted = arguments
     given = SegmentLists(*lists)
-    a, segments = given.a, dense_segments(given)
-    coming = incoming(grad_total, grad_values, a)
-    gradients, (to_a, to_b) = allocate("wanted", segments, given.operands, wanted)
-    asked = [
-        segment._replace(to_a=for_a, to_b=for_b)
-        for segment, for_a, for_b in zip(segments, to_a, to_b)
-        if for_a is not None or for_b is not None
-    ]
+    operands, numbers = dense_operands(given)
+    coming = incoming(grad_total, grad_values, given.a)
+    gradients, (to_a, to_b) = allocate("wanted", operands, given.operands, wanted)
+    operands = operands._replace(to_a=unless_empty(to_a), to_b=unless_empty(to_b))
+    asked = [s for s in range(len(to_a)) if to_a[s] is not None or to_b[s] is not None]
+    is_summed = any(to_b[s] is not None and scalar_b(operands, s) is not None for s in asked)
+    if len(asked) < len(to_a):
+        operands, numbers = chosen(operands, asked), chosen(numbers, asked)
     if asked:
-        launch(
-            kernels.term_gradient_kernel,
-            asked,
-            int(any(s.b_is_scalar and s.to_b is not None for s in asked)),
-            given,
-            *coming,
-        )
+        launch(kernels.term_gradient_kernel, operands, numbers, int(is_summed), given, *coming)
     return gradients
 
 
@@ -208,33 +203,33 @@ def multi_tensor_loss_double_backward(
     """-> grad of grad_total [], grad of grad_values [S], gradients of ``wanted_second``"""
     *lists, wanted, wanted_second = arguments
     given = SegmentLists(*lists)
-    a, segments = given.a, dense_segments(given)
+    a, dtype = given.a, result_dtype(given.a)
+    operands, numbers = dense_operands(given)
     coming = incoming(grad_total, grad_values, a)
     if len(directions) != len(wanted):
         raise ValueError(
             f"directions: expected {len(wanted)} tensors, one for each entry of wanted, got "
             f"{len(directions)}"
         )
-    along = nothing_for(segments)
+    along = nothing_for(a)
     for direction, (s, side) in zip(directions, each_wanted("wanted", given.operands, wanted)):
-        elements = segments[s].a
-        if side == B and segments[s].b_is_scalar:
+        elements = operands.a[s]
+        if side == B and scalar_b(operands, s) is not None:
             check_shape("directions", direction, (), elements)
             along[side][s] = direction.resolve_neg()
         else:
             check_same("directions", direction, elements)
             along[side][s] = in_layout_of(direction, elements)
 
-    gradients, (to_a, to_b) = allocate("wanted_second", segments, given.operands, wanted_second)
-    dtype = result_dtype(a)
+    gradients, to = allocate("wanted_second", operands, given.operands, wanted_second)
+    va, vb, to_a, to_b = map(unless_empty, (*along, *to))
+    operands = operands._replace(va=va, vb=vb, to_a=to_a, to_b=to_b)
     grad_grad_total = a[0].new_empty((), dtype=dtype)
     grad_grad_values = a[0].new_empty((len(a),), dtype=dtype)
     launch(
         kernels.term_curvature_kernel,
-        [
-            segment._replace(va=along[A][s], vb=along[B][s], to_a=to_a[s], to_b=to_b[s])
-            for s, segment in enumerate(segments)
-        ],
+        operands,
+        numbers,
         2,
         given,
         coming.total,

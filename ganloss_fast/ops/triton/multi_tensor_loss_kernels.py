@@ -9,13 +9,13 @@ import triton.language as tl
 
 from ganloss_fast.ops.triton.segments import (
     add_to_total,
-    as_number,
-    count_of,
-    first_tile_of,
     is_in_group,
-    segment_of_program,
+    pick,
+    pick_gradients,
+    pick_numbers,
+    pick_operands,
+    pick_place,
     sums_over_programs,
-    whole,
 )
 from ganloss_fast.ops.triton.statistics import add_statistics, center_of, store_statistics
 from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, VALUE
@@ -46,18 +46,19 @@ def incoming(
     grad_total,  # [] or None
     grad_values,  # [S] with any stride, or None
     grad_values_stride,
-    segment,
-    L: tl.constexpr,
+    position,
+    scale,
+    count,
     T: tl.constexpr,
 ):
     """d loss / d (sum of the segment): what reaches the segment, over its number of elements."""
     factor = tl.zeros((), T)
     if grad_total is not None:
-        factor += tl.load(grad_total).to(T) * as_number(segment.scale, L).to(T)
+        factor += tl.load(grad_total).to(T) * scale.to(T)
     if grad_values is not None:
-        place = whole(segment.position).to(tl.int64) * grad_values_stride
+        place = position.to(tl.int64) * grad_values_stride
         factor += tl.load(grad_values + place).to(T)
-    return factor / count_of(segment).to(T)
+    return factor / count.to(T)
 
 
 @triton.jit
@@ -65,8 +66,9 @@ def store_mean(
     values,  # [size]
     total,  # []
     follows,
+    position,
+    scale,
     mean,
-    segment,
     workspace,
     size,
     SUMS: tl.constexpr,
@@ -74,11 +76,9 @@ def store_mean(
     PARTIALS_BLOCK: tl.constexpr,
 ):
     """Writes the mean of a segment, and adds it to the total of the list."""
-    L: tl.constexpr = total.dtype.element_ty
-    tl.store(values + whole(segment.position), mean)
-    share = as_number(segment.scale, L) * mean
+    tl.store(values + position, mean)
     add_to_total(
-        share, total, follows, segment, workspace, size, SUMS, SEGMENTS, PARTIALS_BLOCK
+        scale * mean, total, follows, position, workspace, size, SUMS, SEGMENTS, PARTIALS_BLOCK
     )
 
 
@@ -87,7 +87,7 @@ def store_mean(
 
 @triton.jit
 def segment_mean(
-    segment,
+    group,
     workspace,
     values,
     total,
@@ -100,29 +100,30 @@ def segment_mean(
     BLOCK: tl.constexpr,
     PARTIALS_BLOCK: tl.constexpr,
 ):
-    T: tl.constexpr = tl.float64 if segment.a.dtype.element_ty == tl.float64 else tl.float32
+    T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
     TERM: tl.constexpr = KIND.term
     B_IS_SCALAR: tl.constexpr = KIND.b_is_scalar
     SUMS: tl.constexpr = 1 if statistics is None else 5
-    count = count_of(segment)
-    first = as_number(segment.first, L).to(T)
-    second = as_number(segment.second, L).to(T)
+    place = pick_place(group)
+    position, first_tile, programs, count = place
+    first, second, scale = pick_numbers(group, L, T)
+    a, b, weight = pick_operands(group)
     terms = tl.zeros((BLOCK,), T)
     if statistics is not None:
-        shift = center_of(segment.a, count, T)
+        shift = center_of(a, count, T)
         deviations = tl.zeros((BLOCK,), T)
         squares = tl.zeros((BLOCK,), T)
         signs = tl.zeros((BLOCK,), T)
         nonfinite = tl.zeros((BLOCK,), T)
 
-    for tile in range(first_tile_of(segment), tile_count(count, BLOCK), whole(segment.programs)):
+    for tile in range(first_tile, tile_count(count, BLOCK), programs):
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
         is_whole = tile < count // BLOCK
-        x = load_tile(segment.a, offsets, count, is_whole, T)
-        z = minus_b(x, segment.b, offsets, count, is_whole, B_IS_SCALAR, T)
+        x = load_tile(a, offsets, count, is_whole, T)
+        z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
         value = TERM(z, first, second, 1.0, VALUE)
-        if segment.weight is not None:
-            value = weighted(load_tile(segment.weight, offsets, count, is_whole, T), value)
+        if weight is not None:
+            value = weighted(load_tile(weight, offsets, count, is_whole, T), value)
         terms += only(value, offsets, count, is_whole)
         if statistics is not None:
             deviations, squares, signs, nonfinite = add_statistics(
@@ -138,18 +139,19 @@ def segment_mean(
             tl.sum(signs, 0).to(L),
             tl.sum(nonfinite, 0).to(L),
         )
-    is_last, sums = sums_over_programs(sums, segment, workspace, size, SUMS, PARTIALS_BLOCK)
+    is_last, sums = sums_over_programs(sums, place, workspace, size, SUMS, PARTIALS_BLOCK)
     if is_last:
         elements = count.to(L)
         if statistics is not None:
-            row = statistics + 4 * whole(segment.position)
+            row = statistics + 4 * position
             store_statistics(row, elements, shift.to(L), sums[1], sums[2], sums[3], sums[4])
         store_mean(
             values,
             total,
             follows,
+            position,
+            scale,
             sums[0] / elements,
-            segment,
             workspace,
             size,
             SUMS,
@@ -177,7 +179,7 @@ def term_mean_kernel(
     for g in tl.static_range(len(groups)):
         if is_in_group(groups, g):
             segment_mean(
-                segment_of_program(groups[g]),
+                groups[g],
                 workspace,
                 values,
                 total,
@@ -214,7 +216,7 @@ def store_pair(
 
 @triton.jit
 def segment_gradient(
-    segment,
+    group,
     workspace,
     grad_total,
     grad_values,
@@ -227,39 +229,41 @@ def segment_gradient(
     BLOCK: tl.constexpr,
     PARTIALS_BLOCK: tl.constexpr,
 ):
-    T: tl.constexpr = tl.float64 if segment.a.dtype.element_ty == tl.float64 else tl.float32
+    T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
     TERM: tl.constexpr = KIND.term
     B_IS_SCALAR: tl.constexpr = KIND.b_is_scalar
-    SUMMED: tl.constexpr = B_IS_SCALAR and segment.to_b is not None
-    count = count_of(segment)
-    first = as_number(segment.first, L).to(T)
-    second = as_number(segment.second, L).to(T)
-    factor = incoming(grad_total, grad_values, grad_values_stride, segment, L, T)
+    SUMMED: tl.constexpr = B_IS_SCALAR and group.to_b is not None
+    place = pick_place(group)
+    position, first_tile, programs, count = place
+    first, second, scale = pick_numbers(group, L, T)
+    a, b, weight = pick_operands(group)
+    to_a, to_b = pick_gradients(group)
+    factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     before = factor
-    if segment.weight is not None:  # see Factor in csrc/math/terms.h
+    if weight is not None:  # see Factor in csrc/math/terms.h
         before = tl.where(tl.abs(factor) > 1.0, 0.5, factor)
         after = tl.where(tl.abs(factor) > 1.0, 2.0 * factor, 1.0)
     if SUMMED:
         sums = tl.zeros((BLOCK,), T)
 
-    for tile in range(first_tile_of(segment), tile_count(count, BLOCK), whole(segment.programs)):
+    for tile in range(first_tile, tile_count(count, BLOCK), programs):
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
         is_whole = tile < count // BLOCK
-        x = load_tile(segment.a, offsets, count, is_whole, T)
-        z = minus_b(x, segment.b, offsets, count, is_whole, B_IS_SCALAR, T)
+        x = load_tile(a, offsets, count, is_whole, T)
+        z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
         gradient = TERM(z, first, second, before, SLOPE)
-        if segment.weight is not None:
-            w = load_tile(segment.weight, offsets, count, is_whole, T)
+        if weight is not None:
+            w = load_tile(weight, offsets, count, is_whole, T)
             gradient = after * weighted(w, gradient)
-        store_pair(segment.to_a, segment.to_b, gradient, offsets, count, is_whole, B_IS_SCALAR)
+        store_pair(to_a, to_b, gradient, offsets, count, is_whole, B_IS_SCALAR)
         if SUMMED:
             sums += only(gradient, offsets, count, is_whole)
 
     if SUMMED:
         of_program = (tl.sum(sums, 0).to(L),)
-        is_last, of_b = sums_over_programs(of_program, segment, workspace, size, 1, PARTIALS_BLOCK)
+        is_last, of_b = sums_over_programs(of_program, place, workspace, size, 1, PARTIALS_BLOCK)
         if is_last:
-            tl.store(segment.to_b, (-of_b[0]).to(segment.to_b.dtype.element_ty))
+            tl.store(to_b, (-of_b[0]).to(to_b.dtype.element_ty))
 
 
 @triton.jit(do_not_specialize=["grad_values_stride", "follows", "size"])
@@ -281,7 +285,7 @@ def term_gradient_kernel(
     for g in tl.static_range(len(groups)):
         if is_in_group(groups, g):
             segment_gradient(
-                segment_of_program(groups[g]),
+                groups[g],
                 workspace,
                 grad_total,
                 grad_values,
@@ -301,7 +305,7 @@ def term_gradient_kernel(
 
 @triton.jit
 def segment_curvature(
-    segment,
+    group,
     workspace,
     grad_total,
     grad_values,
@@ -316,54 +320,58 @@ def segment_curvature(
     BLOCK: tl.constexpr,
     PARTIALS_BLOCK: tl.constexpr,
 ):
-    T: tl.constexpr = tl.float64 if segment.a.dtype.element_ty == tl.float64 else tl.float32
+    T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
     TERM: tl.constexpr = KIND.term
     B_IS_SCALAR: tl.constexpr = KIND.b_is_scalar
-    SUMMED: tl.constexpr = B_IS_SCALAR and segment.to_b is not None
-    count = count_of(segment)
-    first = as_number(segment.first, L).to(T)
-    second = as_number(segment.second, L).to(T)
-    factor = incoming(grad_total, grad_values, grad_values_stride, segment, L, T)
+    SUMMED: tl.constexpr = B_IS_SCALAR and group.to_b is not None
+    place = pick_place(group)
+    position, first_tile, programs, count = place
+    first, second, scale = pick_numbers(group, L, T)
+    a, b, weight = pick_operands(group)
+    va, vb = pick(group.va, group.bounds), pick(group.vb, group.bounds)
+    to_a, to_b = pick_gradients(group)
+    factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     inverse_count = 1.0 / count.to(T)
     nothing = tl.where(count > 0, 0.0, float("nan"))  # what is added to a mean over nothing
     contractions = tl.zeros((BLOCK,), T)
     if SUMMED:
         sums = tl.zeros((BLOCK,), T)
 
-    for tile in range(first_tile_of(segment), tile_count(count, BLOCK), whole(segment.programs)):
+    for tile in range(first_tile, tile_count(count, BLOCK), programs):
         offsets = tile * BLOCK + tl.arange(0, BLOCK)
         is_whole = tile < count // BLOCK
-        x = load_tile(segment.a, offsets, count, is_whole, T)
-        z = minus_b(x, segment.b, offsets, count, is_whole, B_IS_SCALAR, T)
+        x = load_tile(a, offsets, count, is_whole, T)
+        z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
         v = tl.zeros((BLOCK,), T)
-        if segment.va is not None:
-            v = load_tile(segment.va, offsets, count, is_whole, T)
-        v = minus_b(v, segment.vb, offsets, count, is_whole, B_IS_SCALAR, T)
+        if va is not None:
+            v = load_tile(va, offsets, count, is_whole, T)
+        v = minus_b(v, vb, offsets, count, is_whole, B_IS_SCALAR, T)
         slope = TERM(z, first, second, inverse_count, SLOPE)
         curvature = TERM(z, first, second, 1.0, CURVATURE)
-        if segment.weight is not None:
-            w = load_tile(segment.weight, offsets, count, is_whole, T)
+        if weight is not None:
+            w = load_tile(weight, offsets, count, is_whole, T)
             slope = weighted(w, slope)
             curvature = weighted(w, curvature)
         contractions += only(slope * v, offsets, count, is_whole)
         second_order = factor * curvature * v
-        store_pair(segment.to_a, segment.to_b, second_order, offsets, count, is_whole, B_IS_SCALAR)
+        store_pair(to_a, to_b, second_order, offsets, count, is_whole, B_IS_SCALAR)
         if SUMMED:
             sums += only(second_order, offsets, count, is_whole)
 
     of_program = (tl.sum(contractions, 0).to(L),)
     if SUMMED:
         of_program = (tl.sum(contractions, 0).to(L), tl.sum(sums, 0).to(L))
-    is_last, totals = sums_over_programs(of_program, segment, workspace, size, 2, PARTIALS_BLOCK)
+    is_last, totals = sums_over_programs(of_program, place, workspace, size, 2, PARTIALS_BLOCK)
     if is_last:
         if SUMMED:
-            tl.store(segment.to_b, (-totals[1]).to(segment.to_b.dtype.element_ty))
+            tl.store(to_b, (-totals[1]).to(to_b.dtype.element_ty))
         store_mean(
             grad_grad_values,
             grad_grad_total,
             follows,
+            position,
+            scale,
             totals[0] + nothing,
-            segment,
             workspace,
             size,
             2,
@@ -397,7 +405,7 @@ def term_curvature_kernel(
     for g in tl.static_range(len(groups)):
         if is_in_group(groups, g):
             segment_curvature(
-                segment_of_program(groups[g]),
+                groups[g],
                 workspace,
                 grad_total,
                 grad_values,

@@ -1,8 +1,8 @@
 """The segments of a launch, in the kernel: which is a program's own, and the sums of its programs.
 
-``groups`` are the arguments that ``segment_arguments.py`` makes of a list: tuples of entries of one
-kind, in the order of their programs. Arguments cannot be indexed by the number of a program, so an
-entry is selected field by field, once in a program: about 14 instructions for each entry.
+``groups`` are the arguments that ``segment_arguments.py`` makes of a list. Arguments cannot be
+indexed by the number of a program, so what belongs to its segment is picked by comparisons: for
+each segment of the group, a few instructions once in a program.
 """
 
 import triton
@@ -26,25 +26,14 @@ def whole(number):
 
 
 @triton.jit
-def whole_of_digits(high, low):
-    """high 2^24 + low."""
-    return (whole(high).to(tl.int64) << 24) + whole(low)
-
-
-@triton.jit
 def as_number(argument, L: tl.constexpr):
-    """A number as ``segment_arguments.number`` passes it: one float, or three parts of a double."""
+    """A number as ``segment_arguments.py`` passes it: a float, or the three parts of a double."""
     if L == tl.float64:
         bits = whole(argument[0]).to(tl.int64) << 48
-        bits += whole_of_digits(argument[1], argument[2])
+        bits += (whole(argument[1]).to(tl.int64) << 24) + whole(argument[2])
         return bits.to(tl.float64, bitcast=True)
     else:
         return tl.full((), argument, L)
-
-
-@triton.jit
-def count_of(segment):
-    return whole_of_digits(segment.count[0], segment.count[1])
 
 
 # ---- the segment of a program --------------------------------------------------------------------
@@ -53,27 +42,69 @@ def count_of(segment):
 @triton.jit
 def is_in_group(groups, g: tl.constexpr):
     """Whether this program works on a segment of groups[g]."""
-    is_in = tl.full((), True, tl.int1)
-    if g > 0:
-        is_in &= tl.program_id(0) >= groups[g][0].first_program
-    if g + 1 < len(groups):
-        is_in &= tl.program_id(0) < groups[g + 1][0].first_program
-    return is_in
+    if len(groups) == 1:
+        return tl.full((), True, tl.int1)
+    else:
+        bounds = groups[g].bounds
+        return (tl.program_id(0) >= bounds[0]) & (tl.program_id(0) < bounds[len(bounds) - 1])
 
 
 @triton.jit
-def segment_of_program(group):
-    found = group[0]
-    for k in tl.static_range(1, len(group)):
-        if tl.program_id(0) >= group[k].first_program:
-            found = group[k]
-    return found
+def pick(column, bounds):
+    """Of a column of arguments: what belongs to the segment of this program."""
+    if column is None:
+        return None
+    else:
+        found = column[0]
+        for k in tl.static_range(1, len(column)):
+            if tl.program_id(0) >= bounds[k]:
+                found = column[k]
+        return found
 
 
 @triton.jit
-def first_tile_of(segment):
-    """The first tile of this program, in 64 bits: so are all offsets that are made from it."""
-    return (tl.program_id(0) - whole(segment.first_program)).to(tl.int64)
+def pick_programs(bounds):
+    """(the first program of the segment, the number of its programs)"""
+    begin = bounds[0]
+    end = bounds[1]
+    for k in tl.static_range(1, len(bounds) - 1):
+        if tl.program_id(0) >= bounds[k]:
+            begin = bounds[k]
+            end = bounds[k + 1]
+    return whole(begin), whole(end) - whole(begin)
+
+
+@triton.jit
+def pick_place(group):
+    """(position in the list, first tile of this program, programs of the segment, elements)"""
+    position = whole(pick(group.position, group.bounds))
+    first_program, programs = pick_programs(group.bounds)
+    high = whole(pick(group.count_high, group.bounds)).to(tl.int64)
+    count = (high << 24) + whole(pick(group.count_low, group.bounds))
+    # In 64 bits: so are all offsets that are made from it.
+    return position, (tl.program_id(0) - first_program).to(tl.int64), programs, count
+
+
+@triton.jit
+def pick_numbers(group, L: tl.constexpr, T: tl.constexpr):
+    """(first, second, scale), the scale in the dtype of the results"""
+    first = as_number(pick(group.first, group.bounds), L).to(T)
+    second = as_number(pick(group.second, group.bounds), L).to(T)
+    return first, second, as_number(pick(group.scale, group.bounds), L)
+
+
+@triton.jit
+def pick_operands(group):
+    return (
+        pick(group.a, group.bounds),
+        pick(group.b, group.bounds),
+        pick(group.weight, group.bounds),
+    )
+
+
+@triton.jit
+def pick_gradients(group):
+    return pick(group.to_a, group.bounds), pick(group.to_b, group.bounds)
 
 
 # ---- sums ----------------------------------------------------------------------------------------
@@ -82,7 +113,7 @@ def first_tile_of(segment):
 @triton.jit
 def sums_over_programs(
     sums,  # a tuple of numbers
-    segment,
+    place,  # see pick_place
     workspace,  # int32, see reduction.py, or None: the segment has one program
     size,  # of the list
     SUMS: tl.constexpr,  # the most sums that a segment of the launch has
@@ -93,7 +124,7 @@ def sums_over_programs(
     The workspace: partials [SUMS, programs], shares [size]; a ticket for the list and [size]
     tickets for the segments.
     """
-    programs = whole(segment.programs)
+    position, first_tile, programs, count = place
     is_last = programs > 0
     if workspace is not None:
         if programs > 1:
@@ -101,9 +132,9 @@ def sums_over_programs(
             tickets = tickets_behind(workspace, SUMS * tl.num_programs(0) + size)
             for k in tl.static_range(len(sums)):
                 store_partial(partials, k, sums[k])
-            is_last = take_ticket(tickets + 1 + whole(segment.position), programs)
+            is_last = take_ticket(tickets + 1 + position, programs)
             if is_last:
-                first = partials + whole(segment.first_program)
+                first = partials + tl.program_id(0) - first_tile
                 added = ()
                 for k in tl.static_range(len(sums)):
                     row = first + k * tl.num_programs(0)
@@ -117,7 +148,7 @@ def add_to_total(
     share,
     total,  # []
     follows,  # on another launch for the same list, of which the total is kept
-    segment,
+    position,
     workspace,  # int32, see sums_over_programs
     size,
     SUMS: tl.constexpr,
@@ -130,7 +161,7 @@ def add_to_total(
         tl.store(total, before + share)
     else:
         shares = numbers_of(workspace, share.dtype) + SUMS * tl.num_programs(0)
-        tl.store(shares + whole(segment.position), share)
+        tl.store(shares + position, share)
         ticket = tickets_behind(workspace, SUMS * tl.num_programs(0) + size)
         if take_ticket(ticket, SEGMENTS):
             before = tl.load(total, mask=follows > 0, other=0.0)

@@ -76,8 +76,25 @@ def segment(dtype, operands: str, code: int = 0) -> tuple:
     return [a], others, weights, [len(others) + 2 * len(weights)], [code], [1.0, 0.5], [2.0]
 
 
+def joined(segments) -> list[list]:
+    """The arguments of a list of segments, each given by its own."""
+    return [[x for one in segments for x in one[field]] for field in range(7)]
+
+
 def accumulator(dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def loss_of_list(dtype, operands, size: int):
+    return launchers.multi_tensor_loss(*joined([segment(dtype, operands)] * size), False)
+
+
+def gradient_of_list(dtype, operands, size: int):
+    """Of the second of each pair, as where the other is data; of a, where there is no pair."""
+    scalar = torch.empty((), dtype=accumulator(dtype))
+    wanted = range(size, 2 * size) if operands == "pair" else range(size)
+    lists = joined([segment(dtype, operands)] * size)
+    return launchers.multi_tensor_loss_backward(scalar, None, *lists, list(wanted))
 
 
 def gradient(dtype, operands, code=0):
@@ -126,6 +143,10 @@ CALLS = {
     "gradient, pair": lambda dtype: gradient(dtype, "pair"),
     "gradient, scalar b": lambda dtype: gradient(dtype, "scalar"),
     "second order, pair": lambda dtype: second_order(dtype, "pair"),
+    "loss of a list of 8": lambda dtype: loss_of_list(dtype, "a", 8),
+    "gradient of a list of 8": lambda dtype: gradient_of_list(dtype, "a", 8),
+    "loss of a list of 54 pairs": lambda dtype: loss_of_list(dtype, "pair", 54),
+    "gradient of a list of 54 pairs": lambda dtype: gradient_of_list(dtype, "pair", 54),
     "penalty": lambda dtype: penalty(dtype, LONG, 0),
     "penalty, gradient": lambda dtype: penalty(dtype, LONG, 1),
     "penalty, second order": lambda dtype: penalty(dtype, LONG, 2),
@@ -294,13 +315,49 @@ def test_no_sum_uses_a_float_atomic(name):
 # ---- launches ----------------------------------------------------------------------------------
 
 
-def test_a_list_is_one_launch_for_each_segment():
-    segments = [segment(torch.float32, "pair") for _ in range(3)]
-    lists = [[x for s in segments for x in s[field]] for field in range(7)]
-    launches = triton_compile.launches_of(
-        lambda: launchers.multi_tensor_loss(*lists, False), "sm_90"
+def launch_count(call) -> int:
+    return len(triton_compile.launches_of(call, "sm_90"))
+
+
+@pytest.mark.parametrize(("operands", "size"), [("a", 8), ("pair", 54)])
+def test_a_list_is_one_launch_forward_and_one_backward(operands, size):
+    """The outputs of HiFi-GAN's discriminators; the maps of its feature matching."""
+    assert launch_count(lambda: loss_of_list(torch.float32, operands, size)) == 1
+    assert launch_count(lambda: gradient_of_list(torch.float32, operands, size)) == 1
+
+
+def test_a_list_of_all_kinds_is_one_launch_of_every_order():
+    """Terms, operands and dtypes differ; the numbers are those of float64."""
+    operands = ("a", "pair", "scalar", "weight", "pair weight")
+    segments = [
+        segment(dtype, these, code)
+        for code, these in enumerate(operands)
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    ]
+    lists = joined(segments)
+    a, b = lists[:2]
+    scalar = torch.empty((), dtype=torch.float64)
+    wanted = list(range(len(a) + len(b)))
+    directions = [*a, *b]
+    assert launch_count(lambda: launchers.multi_tensor_loss(*lists, True)) == 1
+    assert (
+        launch_count(lambda: launchers.multi_tensor_loss_backward(scalar, None, *lists, wanted))
+        == 1
     )
-    assert len(launches) == 3
+    assert (
+        launch_count(
+            lambda: launchers.multi_tensor_loss_double_backward(
+                directions, scalar, None, *lists, wanted, wanted
+            )
+        )
+        == 1
+    )
+
+
+def test_a_long_list_is_cut_into_equal_launches():
+    launches = triton_compile.launches_of(lambda: loss_of_list(torch.float32, "a", 108), "sm_90")
+    assert len(launches) == 2
+    assert launches[0].kernel is launches[1].kernel
 
 
 def test_lengths_and_label_values_do_not_compile_anew():

@@ -9,7 +9,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from ganloss_fast.ops.triton.reduction import MAX_PROGRAMS, WORDS_OF_NUMBER
+from ganloss_fast.ops.triton.reduction import MAX_PROGRAMS
 
 COMPUTE_DTYPES = {
     torch.float16: tl.float32,
@@ -63,8 +63,7 @@ def zeroed_workspace(numbers: int, tickets: int, device: torch.device) -> Tensor
 
     Of one launch: those of another call, perhaps on another stream, may not share it.
     """
-    words = WORDS_OF_NUMBER.value * numbers + tickets
-    return torch.zeros(words, dtype=torch.int32, device=device)
+    return torch.zeros(2 * numbers + tickets, dtype=torch.int32, device=device)
 
 
 def workspace_for(programs: int, device: torch.device) -> Tensor | None:

@@ -7,7 +7,7 @@ preceded by a fill of a small workspace with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,18 +27,35 @@ from ganloss_fast.ops.triton.layout import (
     NUM_WARPS,
     dense,
     in_layout_of,
+    program_counts,
     zeroed_workspace,
 )
 from ganloss_fast.ops.triton.reduction import MAX_PROGRAMS
-from ganloss_fast.ops.triton.segment_arguments import Numbers, Operands, Tensors, chosen, launches
+from ganloss_fast.ops.triton.segment_arguments import (
+    Columns,
+    Numbers,
+    Operands,
+    Tensors,
+    chosen,
+    launches,
+)
 
 
-def dense_operands(segments: SegmentLists) -> tuple[Operands, Numbers]:
+def dense_operands(segments: SegmentLists) -> Columns:
     """The segments, their operands in the memory order of a."""
     check_segments(segments)
     a, b, weights, operands, terms, parameters, scale = segments
     dense_a = [dense(elements) for elements in a]
-    numbers = Numbers(range(len(a)), terms, parameters[::2], parameters[1::2], scale)
+    counts = [elements.numel() for elements in a]
+    numbers = Numbers(
+        range(len(a)),
+        counts,
+        program_counts(counts),
+        terms,
+        parameters[::2],
+        parameters[1::2],
+        scale,
+    )
     if not b and not weights:
         return Operands(dense_a, None, None), numbers
     next_b, next_weight = iter(b), iter(weights)
@@ -59,23 +76,29 @@ def launch(
     operands: Operands,
     numbers: Numbers,
     sums: int,
-    given: SegmentLists,
+    size: int,
+    dtype: torch.dtype,
     *arguments: Tensor | int | None,
 ) -> None:
-    """Launches a kernel on segments of the list, each of which adds up `sums` numbers at most."""
-    size, dtype, device = len(given.a), result_dtype(given.a), given.a[0].device
-    with torch.cuda.device_of(given.a[0]):
+    """Launches a kernel on segments of a list of `size`, whose results are of a dtype.
+
+    A segment adds up `sums` numbers at most over its programs.
+    """
+    with torch.cuda.device_of(operands.a[0]):
         for follows, made in enumerate(launches(operands, numbers, dtype)):
             workspace = None
             if sums > 0 and made.programs > 1:
-                workspace = zeroed_workspace(sums * made.programs + size, 1 + size, device)
+                workspace = zeroed_workspace(
+                    sums * made.programs + size, 1 + size, operands.a[0].device
+                )
             kernel[(made.programs,)](
                 made.groups,
                 workspace,
                 *arguments,
                 follows,
                 size,
-                KINDS=made.kinds,
+                TERMS=made.terms,
+                B_IS_SCALAR=made.b_is_scalar,
                 L=COMPUTE_DTYPES[dtype],
                 SEGMENTS=made.segments,
                 BLOCK=BLOCK,
@@ -98,7 +121,8 @@ def multi_tensor_loss(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         operands,
         numbers,
         5 if with_statistics else 1,
-        given,
+        len(a),
+        dtype,
         values,
         total,
         statistics if with_statistics else None,
@@ -107,51 +131,47 @@ def multi_tensor_loss(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 A, B = 0, 1
-Sides = tuple[list[Tensor | None], list[Tensor | None]]
-"""What goes with the a, and with the b, of every segment; None where nobody asked."""
+Place = tuple[int, int]
+"""A segment, and A or B: what belongs to its a, or to its b."""
 
 
-def each_wanted(
-    name: str, operands: Sequence[int], wanted: Sequence[int]
-) -> Iterator[tuple[int, int]]:
-    """(segment, A or B) for every index into a ++ b."""
+def places_of(name: str, operands: Sequence[int], wanted: Sequence[int]) -> list[Place]:
+    """Of indices into a ++ b."""
+    size = len(operands)
     with_b = [s for s, taken in enumerate(operands) if taken & HAS_B]
-    limit = len(operands) + len(with_b)
+    limit = size + len(with_b)
     for index in wanted:
         if not 0 <= index < limit:
             raise ValueError(f"{name}: expected indices from 0 to {limit - 1}, got {index}")
-        if index < len(operands):
-            yield index, A
-        else:
-            yield with_b[index - len(operands)], B
+    return [(k, A) if k < size else (with_b[k - size], B) for k in wanted]
 
 
-def nothing_for(segments: Sequence[Any]) -> Sides:
-    return [None] * len(segments), [None] * len(segments)
+def is_scalar(operands: Operands, place: Place) -> bool:
+    """Whether a single element is there, for all of a."""
+    s, side = place
+    b = operands.b[s] if side == B and operands.b is not None else None
+    return b is not None and b.dim() == 0
 
 
-def scalar_b(operands: Operands, s: int) -> Tensor | None:
-    """The b of a segment where it is a single element."""
-    b = None if operands.b is None else operands.b[s]
-    return b if b is not None and b.dim() == 0 else None
+def empty_gradients(operands: Operands, places: Sequence[Place]) -> list[Tensor]:
+    gradients = []
+    for place in places:
+        like = operands.b if is_scalar(operands, place) else operands.a
+        gradients.append(torch.empty_like(like[place[0]]))  # type: ignore[index, arg-type]
+    return gradients
 
 
-def allocate(
-    name: str, operands: Operands, taken: Sequence[int], wanted: Sequence[int]
-) -> tuple[list[Tensor], Sides]:
-    """The wanted gradients: as the list to return, and by side and segment."""
-    gradients, to = [], nothing_for(taken)
-    for s, side in each_wanted(name, taken, wanted):
-        like = scalar_b(operands, s) if side == B else None
-        gradient = torch.empty_like(operands.a[s] if like is None else like)
-        to[side][s] = gradient
-        gradients.append(gradient)
-    return gradients, to
-
-
-def unless_empty(column: Tensors) -> Tensors | None:
-    """None for a list of nothing but None, as Operands has it."""
-    return column if any(tensor is not None for tensor in column) else None
+def by_side(
+    places: Sequence[Place], tensors: Sequence[Tensor], size: int
+) -> tuple[Tensors | None, Tensors | None]:
+    """The tensors of the a and those of the b, as Operands has them."""
+    sides: list[list[Tensor | None] | None] = [None, None]
+    for (s, side), tensor in zip(places, tensors):
+        column = sides[side]
+        if column is None:
+            column = sides[side] = [None] * size
+        column[s] = tensor
+    return sides[A], sides[B]
 
 
 class Incoming(NamedTuple):
@@ -183,14 +203,24 @@ def multi_tensor_loss_backward(
     given = SegmentLists(*lists)
     operands, numbers = dense_operands(given)
     coming = incoming(grad_total, grad_values, given.a)
-    gradients, (to_a, to_b) = allocate("wanted", operands, given.operands, wanted)
-    operands = operands._replace(to_a=unless_empty(to_a), to_b=unless_empty(to_b))
-    asked = [s for s in range(len(to_a)) if to_a[s] is not None or to_b[s] is not None]
-    is_summed = any(to_b[s] is not None and scalar_b(operands, s) is not None for s in asked)
-    if len(asked) < len(to_a):
-        operands, numbers = chosen(operands, asked), chosen(numbers, asked)
+    places = places_of("wanted", given.operands, wanted)
+    gradients = empty_gradients(operands, places)
+    to_a, to_b = by_side(places, gradients, len(given.a))
+    operands = operands._replace(to_a=to_a, to_b=to_b)
+    is_summed = any(is_scalar(operands, place) for place in places)
+    asked = {s for s, _ in places}
+    if len(asked) < len(given.a):
+        operands, numbers = chosen(operands, numbers, sorted(asked))
     if asked:
-        launch(kernels.term_gradient_kernel, operands, numbers, int(is_summed), given, *coming)
+        launch(
+            kernels.term_gradient_kernel,
+            operands,
+            numbers,
+            int(is_summed),
+            len(given.a),
+            result_dtype(given.a),
+            *coming,
+        )
     return gradients
 
 
@@ -211,18 +241,21 @@ def multi_tensor_loss_double_backward(
             f"directions: expected {len(wanted)} tensors, one for each entry of wanted, got "
             f"{len(directions)}"
         )
-    along = nothing_for(a)
-    for direction, (s, side) in zip(directions, each_wanted("wanted", given.operands, wanted)):
-        elements = operands.a[s]
-        if side == B and scalar_b(operands, s) is not None:
+    directed = places_of("wanted", given.operands, wanted)
+    along = []
+    for direction, place in zip(directions, directed):
+        elements = operands.a[place[0]]
+        if is_scalar(operands, place):
             check_shape("directions", direction, (), elements)
-            along[side][s] = direction.resolve_neg()
+            along.append(direction.resolve_neg())
         else:
             check_same("directions", direction, elements)
-            along[side][s] = in_layout_of(direction, elements)
+            along.append(in_layout_of(direction, elements))
 
-    gradients, to = allocate("wanted_second", operands, given.operands, wanted_second)
-    va, vb, to_a, to_b = map(unless_empty, (*along, *to))
+    places = places_of("wanted_second", given.operands, wanted_second)
+    gradients = empty_gradients(operands, places)
+    va, vb = by_side(directed, along, len(a))
+    to_a, to_b = by_side(places, gradients, len(a))
     operands = operands._replace(va=va, vb=vb, to_a=to_a, to_b=to_b)
     grad_grad_total = a[0].new_empty((), dtype=dtype)
     grad_grad_values = a[0].new_empty((len(a),), dtype=dtype)
@@ -231,7 +264,8 @@ def multi_tensor_loss_double_backward(
         operands,
         numbers,
         2,
-        given,
+        len(a),
+        dtype,
         coming.total,
         coming.values,
         grad_grad_values,

@@ -11,9 +11,7 @@ from ganloss_fast.ops.triton.segments import (
     add_to_total,
     is_in_group,
     pick,
-    pick_gradients,
     pick_numbers,
-    pick_operands,
     pick_place,
     sums_over_programs,
 )
@@ -94,20 +92,21 @@ def segment_mean(
     statistics,
     follows,
     size,
-    KIND: tl.constexpr,
+    TERM: tl.constexpr,
+    B_IS_SCALAR: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
     PARTIALS_BLOCK: tl.constexpr,
 ):
     T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
-    TERM: tl.constexpr = KIND.term
-    B_IS_SCALAR: tl.constexpr = KIND.b_is_scalar
     SUMS: tl.constexpr = 1 if statistics is None else 5
     place = pick_place(group)
     position, first_tile, programs, count = place
     first, second, scale = pick_numbers(group, L, T)
-    a, b, weight = pick_operands(group)
+    a = pick(group.a, group.bounds)
+    b = pick(group.b, group.bounds) if len(group.b) > 0 else None
+    weight = pick(group.weight, group.bounds) if len(group.weight) > 0 else None
     terms = tl.zeros((BLOCK,), T)
     if statistics is not None:
         shift = center_of(a, count, T)
@@ -169,7 +168,8 @@ def term_mean_kernel(
     statistics,  # [size, 4] or None
     follows,
     size,
-    KINDS: tl.constexpr,  # of the groups
+    TERMS: tl.constexpr,  # of each group, the term's function
+    B_IS_SCALAR: tl.constexpr,  # of each group
     L: tl.constexpr,  # of the results, of sums and of numbers
     SEGMENTS: tl.constexpr,  # of the launch
     BLOCK: tl.constexpr,
@@ -186,7 +186,8 @@ def term_mean_kernel(
                 statistics,
                 follows,
                 size,
-                KINDS[g],
+                TERMS[g],
+                B_IS_SCALAR[g],
                 L,
                 SEGMENTS,
                 BLOCK,
@@ -223,21 +224,23 @@ def segment_gradient(
     grad_values_stride,
     follows,
     size,
-    KIND: tl.constexpr,
+    TERM: tl.constexpr,
+    B_IS_SCALAR: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
     PARTIALS_BLOCK: tl.constexpr,
 ):
     T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
-    TERM: tl.constexpr = KIND.term
-    B_IS_SCALAR: tl.constexpr = KIND.b_is_scalar
-    SUMMED: tl.constexpr = B_IS_SCALAR and group.to_b is not None
+    SUMMED: tl.constexpr = B_IS_SCALAR and len(group.to_b) > 0
     place = pick_place(group)
     position, first_tile, programs, count = place
     first, second, scale = pick_numbers(group, L, T)
-    a, b, weight = pick_operands(group)
-    to_a, to_b = pick_gradients(group)
+    a = pick(group.a, group.bounds)
+    b = pick(group.b, group.bounds) if len(group.b) > 0 else None
+    weight = pick(group.weight, group.bounds) if len(group.weight) > 0 else None
+    to_a = pick(group.to_a, group.bounds) if len(group.to_a) > 0 else None
+    to_b = pick(group.to_b, group.bounds) if len(group.to_b) > 0 else None
     factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     before = factor
     if weight is not None:  # see Factor in csrc/math/terms.h
@@ -275,7 +278,8 @@ def term_gradient_kernel(
     grad_values_stride,
     follows,
     size,
-    KINDS: tl.constexpr,
+    TERMS: tl.constexpr,
+    B_IS_SCALAR: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -292,7 +296,8 @@ def term_gradient_kernel(
                 grad_values_stride,
                 follows,
                 size,
-                KINDS[g],
+                TERMS[g],
+                B_IS_SCALAR[g],
                 L,
                 SEGMENTS,
                 BLOCK,
@@ -314,22 +319,25 @@ def segment_curvature(
     grad_values_stride,
     follows,
     size,
-    KIND: tl.constexpr,
+    TERM: tl.constexpr,
+    B_IS_SCALAR: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
     PARTIALS_BLOCK: tl.constexpr,
 ):
     T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
-    TERM: tl.constexpr = KIND.term
-    B_IS_SCALAR: tl.constexpr = KIND.b_is_scalar
-    SUMMED: tl.constexpr = B_IS_SCALAR and group.to_b is not None
+    SUMMED: tl.constexpr = B_IS_SCALAR and len(group.to_b) > 0
     place = pick_place(group)
     position, first_tile, programs, count = place
     first, second, scale = pick_numbers(group, L, T)
-    a, b, weight = pick_operands(group)
-    va, vb = pick(group.va, group.bounds), pick(group.vb, group.bounds)
-    to_a, to_b = pick_gradients(group)
+    a = pick(group.a, group.bounds)
+    b = pick(group.b, group.bounds) if len(group.b) > 0 else None
+    weight = pick(group.weight, group.bounds) if len(group.weight) > 0 else None
+    va = pick(group.va, group.bounds) if len(group.va) > 0 else None
+    vb = pick(group.vb, group.bounds) if len(group.vb) > 0 else None
+    to_a = pick(group.to_a, group.bounds) if len(group.to_a) > 0 else None
+    to_b = pick(group.to_b, group.bounds) if len(group.to_b) > 0 else None
     factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     inverse_count = 1.0 / count.to(T)
     nothing = tl.where(count > 0, 0.0, float("nan"))  # what is added to a mean over nothing
@@ -391,7 +399,8 @@ def term_curvature_kernel(
     grad_values_stride,
     follows,
     size,
-    KINDS: tl.constexpr,
+    TERMS: tl.constexpr,
+    B_IS_SCALAR: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -414,7 +423,8 @@ def term_curvature_kernel(
                 grad_values_stride,
                 follows,
                 size,
-                KINDS[g],
+                TERMS[g],
+                B_IS_SCALAR[g],
                 L,
                 SEGMENTS,
                 BLOCK,

@@ -11,17 +11,20 @@ and for no float: so whole numbers go as floats, below 2^24 in each, and a doubl
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ganloss_fast.ops.terms import TERM_NAMES
-from ganloss_fast.ops.triton.layout import program_counts
+from ganloss_fast.ops.triton.layout import ceil_div
 from ganloss_fast.ops.triton.terms import TERM_FUNCTIONS
 
+# A program picks its segment among all of a launch: with more of them it takes too long, and too
+# many registers.
+MOST_SEGMENTS = 64
 # What the arguments of a launch may take beside the list, and with it. CUDA 13 passes 32 KiB, and
 # every driver that it runs on takes them.
 OTHER_ARGUMENTS = 128
@@ -49,44 +52,42 @@ class Numbers(NamedTuple):
     """Of S segments, each a list [S]."""
 
     position: Sequence[int]  # in the list of the call
+    elements: Sequence[int]
+    programs: Sequence[int]
     term: Sequence[int]  # codes
     first: Sequence[float]
     second: Sequence[float]
     scale: Sequence[float]
 
 
-class Kind(NamedTuple):
-    """What the segments of a group have in common, beside the dtypes of their tensors."""
-
-    term: Any  # the function in terms.py
-    b_is_scalar: bool
+Columns = tuple[Operands, Numbers]
 
 
 class Group(NamedTuple):
     """Segments that one piece of code serves: tuples of arguments, with an element for each segment
-    or with one for all of them. An operand that they do not have is None."""
+    or with one for all of them. An operand that they do not have is (): Triton 3.6 takes no None
+    in a tuple."""
 
     a: tuple[Tensor, ...]
-    b: tuple[Tensor, ...] | None
-    weight: tuple[Tensor, ...] | None
-    va: tuple[Tensor, ...] | None
-    vb: tuple[Tensor, ...] | None
-    to_a: tuple[Tensor, ...] | None
-    to_b: tuple[Tensor, ...] | None
+    b: tuple[Tensor, ...]
+    weight: tuple[Tensor, ...]
+    va: tuple[Tensor, ...]
+    vb: tuple[Tensor, ...]
+    to_a: tuple[Tensor, ...]
+    to_b: tuple[Tensor, ...]
     position: tuple[float, ...]
     bounds: tuple[float, ...]  # the first program of each, and the one behind the last
-    count_high: tuple[float, ...]  # the number of elements is high 2^24 + low
+    count_high: tuple[float, ...]  # the elements are high 2^24 + low
     count_low: tuple[float, ...]
-    first: tuple[Number, ...]
-    second: tuple[Number, ...]
-    scale: tuple[Number, ...]
+    numbers: tuple[tuple[Number, Number, Number], ...]  # first, second and scale
 
 
 class Launch(NamedTuple):
     """A launch for a list, or for as much of it as its arguments hold."""
 
     groups: tuple[Group, ...]
-    kinds: tuple[Kind, ...]  # of the groups
+    terms: tuple[Any, ...]  # of each group, the function in terms.py
+    b_is_scalar: tuple[bool, ...]  # of each group
     segments: int
     programs: int
 
@@ -97,97 +98,80 @@ def parts_of_double(x: float) -> tuple[float, float, float]:
     return float(bits >> 48), float(bits >> 24 & 0xFFFFFF), float(bits & 0xFFFFFF)
 
 
-def common(column: Sequence[Any]) -> tuple[Any, ...]:
+def common(column: tuple[Any, ...]) -> tuple[Any, ...]:
     """One element where all are equal: an argument for all segments."""
-    return tuple(column[:1] if column.count(column[0]) == len(column) else column)
-
-
-def floats(column: Sequence[int]) -> tuple[float, ...]:
-    return tuple(map(float, column))
+    return column[:1] if column.count(column[0]) == len(column) else column
 
 
 def is_misaligned(tensor: Tensor | None) -> bool:
     """A matter of speed alone: Triton looks at the addresses."""
-    return tensor is not None and tensor.storage_offset() * tensor.element_size() % 16 != 0
+    return tensor is not None and bool(tensor.storage_offset() * tensor.element_size() % 16)
 
 
-def kinds_of(operands: Operands, terms: Sequence[int]) -> list[tuple[Any, ...]]:
-    """Of every segment, what makes its code: equal for the segments of a group.
+def members_by_kind(operands: Operands, terms: Sequence[int]) -> list[list[int]]:
+    """The segments of every group: term, dtypes and operands make its code.
 
     A misaligned operand takes narrow loads and would bring its group to them.
     """
-    columns: list[Sequence[Any]] = [terms]
+    columns: list[Iterable[Any]] = [terms]
     for column in operands:
         if column is not None:
             columns.append([t if t is None else (t.dtype, is_misaligned(t)) for t in column])
     if operands.b is not None:
         columns.append([b is not None and b.dim() == 0 for b in operands.b])
-    return list(zip(*columns))
-
-
-def group_of(
-    operands: Operands,
-    numbers: Numbers,
-    counts: Sequence[int],
-    bounds: Sequence[int],
-    number: Callable[[float], Number],
-) -> Group:
-    """Segments of one kind."""
-    tensors = [None if t is None or t[0] is None else tuple(t) for t in operands]
-    return Group(
-        *tensors,
-        floats(numbers.position),
-        floats(bounds),
-        common([float(count >> 24) for count in counts]),
-        tuple([float(count & 0xFFFFFF) for count in counts]),
-        *[common([number(x) for x in column]) for column in numbers[2:]],
-    )
-
-
-Columns = TypeVar("Columns", Operands, Numbers)
-
-
-def chosen(columns: Columns, indices: Sequence[int]) -> Columns:
-    """The lists with some of their elements."""
-    return columns._make(
-        None if column is None else [column[k] for k in indices] for column in columns
-    )
-
-
-def launch_of(
-    operands: Operands, numbers: Numbers, programs: Sequence[int], is_double: bool
-) -> Launch:
-    """One launch for all of these segments."""
-    number: Callable[[float], Number] = parts_of_double if is_double else float
-    counts = [a.numel() for a in operands.a]
     members: dict[Any, list[int]] = {}
-    for k, kind in enumerate(kinds_of(operands, numbers.term)):
-        members.setdefault(kind, []).append(k)
-    groups, kinds, begin = [], [], 0
-    for indices in members.values():
-        bounds = list(accumulate([programs[k] for k in indices], initial=begin))
-        begin = bounds[-1]
-        b = None if operands.b is None else operands.b[indices[0]]
-        kinds.append(Kind(TERMS[numbers.term[indices[0]]], b is not None and b.dim() == 0))
-        if len(members) > 1:
-            own = chosen(operands, indices), chosen(numbers, indices), [counts[k] for k in indices]
-        else:
-            own = operands, numbers, counts
-        groups.append(group_of(*own, bounds, number))
-    return Launch(tuple(groups), tuple(kinds), len(counts), begin)
+    for s, kind in enumerate(zip(*columns)):
+        members.setdefault(kind, []).append(s)
+    return list(members.values())
 
 
-def launches(operands: Operands, numbers: Numbers, dtype: torch.dtype) -> Iterator[Launch]:
-    """For segments whose results are of a dtype: one launch, where its arguments hold them all."""
-    is_double = dtype == torch.float64
-    programs = program_counts([a.numel() for a in operands.a])
-    pointers = sum(column is not None for column in operands)
-    most = (MOST_ARGUMENTS - OTHER_ARGUMENTS) // (8 * pointers + (56 if is_double else 32))
-    if len(programs) <= most:
-        yield launch_of(operands, numbers, programs, is_double)
-        return
-    for start in range(0, len(programs), most):
-        part = range(start, min(start + most, len(programs)))
-        yield launch_of(
-            chosen(operands, part), chosen(numbers, part), [programs[k] for k in part], is_double
+def group_of(operands: Operands, numbers: Numbers, bounds: Iterable[int], is_double: bool) -> Group:
+    """Segments of one kind as arguments."""
+    number: Callable[[float], Number] = parts_of_double if is_double else float
+    return Group._make(
+        (
+            *[() if t is None or t[0] is None else tuple(t) for t in operands],
+            tuple(map(float, numbers.position)),
+            tuple(map(float, bounds)),
+            common(tuple([float(count >> 24) for count in numbers.elements])),
+            tuple([float(count & 0xFFFFFF) for count in numbers.elements]),
+            common(tuple(zip(*[map(number, column) for column in numbers[-3:]]))),
         )
+    )
+
+
+def chosen(operands: Operands, numbers: Numbers, members: Sequence[int]) -> Columns:
+    """Some of the segments."""
+    return (
+        Operands._make(None if t is None else [t[s] for s in members] for t in operands),
+        Numbers._make([column[s] for s in members] for column in numbers),
+    )
+
+
+def launch_of(operands: Operands, numbers: Numbers, is_double: bool) -> Launch:
+    """One launch for all of these segments."""
+    size, begin = len(numbers.term), 0
+    groups, terms, b_is_scalar = [], [], []
+    for members in members_by_kind(operands, numbers.term) if size > 1 else [[0]]:
+        own = (operands, numbers) if len(members) == size else chosen(operands, numbers, members)
+        bounds = [*accumulate(own[1].programs, initial=begin)]
+        begin = bounds[-1]
+        group = group_of(*own, bounds, is_double)
+        groups.append(group)
+        terms.append(TERMS[own[1].term[0]])
+        b_is_scalar.append(len(group.b) > 0 and group.b[0].dim() == 0)
+    return Launch(tuple(groups), tuple(terms), tuple(b_is_scalar), size, begin)
+
+
+def launches(operands: Operands, numbers: Numbers, dtype: torch.dtype) -> list[Launch]:
+    """For segments whose results are of a dtype: one launch, where it can hold them all."""
+    is_double, size = dtype == torch.float64, len(numbers.term)
+    if size > 1:
+        tensors = len([column for column in operands if column is not None])
+        room = (MOST_ARGUMENTS - OTHER_ARGUMENTS) // (8 * tensors + (56 if is_double else 32))
+        most = min(MOST_SEGMENTS, room)
+        if size > most:
+            part = ceil_div(size, ceil_div(size, most))
+            parts = [range(size)[start : start + part] for start in range(0, size, part)]
+            return [launch_of(*chosen(operands, numbers, own), is_double) for own in parts]
+    return [launch_of(operands, numbers, is_double)]

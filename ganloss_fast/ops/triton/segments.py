@@ -28,7 +28,7 @@ def whole(number):
 @triton.jit
 def as_number(argument, L: tl.constexpr):
     """A number as ``segment_arguments.py`` passes it: a float, or the three parts of a double."""
-    if L == tl.float64:
+    if L.is_fp64():
         bits = whole(argument[0]).to(tl.int64) << 48
         bits += (whole(argument[1]).to(tl.int64) << 24) + whole(argument[2])
         return bits.to(tl.float64, bitcast=True)
@@ -52,14 +52,11 @@ def is_in_group(groups, g: tl.constexpr):
 @triton.jit
 def pick(column, bounds):
     """Of a column of arguments: what belongs to the segment of this program."""
-    if column is None:
-        return None
-    else:
-        found = column[0]
-        for k in tl.static_range(1, len(column)):
-            if tl.program_id(0) >= bounds[k]:
-                found = column[k]
-        return found
+    found = column[0]
+    for k in tl.static_range(1, len(column)):
+        if tl.program_id(0) >= bounds[k]:
+            found = column[k]
+    return found
 
 
 @triton.jit
@@ -88,23 +85,8 @@ def pick_place(group):
 @triton.jit
 def pick_numbers(group, L: tl.constexpr, T: tl.constexpr):
     """(first, second, scale), the scale in the dtype of the results"""
-    first = as_number(pick(group.first, group.bounds), L).to(T)
-    second = as_number(pick(group.second, group.bounds), L).to(T)
-    return first, second, as_number(pick(group.scale, group.bounds), L)
-
-
-@triton.jit
-def pick_operands(group):
-    return (
-        pick(group.a, group.bounds),
-        pick(group.b, group.bounds),
-        pick(group.weight, group.bounds),
-    )
-
-
-@triton.jit
-def pick_gradients(group):
-    return pick(group.to_a, group.bounds), pick(group.to_b, group.bounds)
+    first, second, scale = pick(group.numbers, group.bounds)
+    return as_number(first, L).to(T), as_number(second, L).to(T), as_number(scale, L)
 
 
 # ---- sums ----------------------------------------------------------------------------------------
@@ -124,22 +106,23 @@ def sums_over_programs(
     The workspace: partials [SUMS, programs], shares [size]; a ticket for the list and [size]
     tickets for the segments.
     """
-    position, first_tile, programs, count = place
-    is_last = programs > 0
-    if workspace is not None:
-        if programs > 1:
-            partials = numbers_of(workspace, sums[0].dtype)
-            tickets = tickets_behind(workspace, SUMS * tl.num_programs(0) + size)
+    position, first_tile, programs, _ = place
+    is_last = programs == 1
+    if workspace is None:
+        return is_last, sums
+    if not is_last:
+        partials = numbers_of(workspace, sums[0].dtype)
+        tickets = tickets_behind(workspace, SUMS * tl.num_programs(0) + size)
+        for k in tl.static_range(len(sums)):
+            store_partial(partials, k, sums[k])
+        is_last = take_ticket(tickets + 1 + position, programs)
+        if is_last:
+            first = partials + tl.program_id(0) - first_tile
+            added = ()
             for k in tl.static_range(len(sums)):
-                store_partial(partials, k, sums[k])
-            is_last = take_ticket(tickets + 1 + position, programs)
-            if is_last:
-                first = partials + tl.program_id(0) - first_tile
-                added = ()
-                for k in tl.static_range(len(sums)):
-                    row = first + k * tl.num_programs(0)
-                    added = added + (sum_numbers(row, programs, BLOCK),)  # noqa: RUF005
-                sums = added
+                row = first + k * tl.num_programs(0)
+                added = added + (sum_numbers(row, programs, BLOCK),)  # noqa: RUF005
+            sums = added
     return is_last, sums
 
 

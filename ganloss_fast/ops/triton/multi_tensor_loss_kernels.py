@@ -8,29 +8,20 @@ import triton
 import triton.language as tl
 
 from ganloss_fast.ops.triton.segments import (
-    add_to_total,
     is_in_group,
+    minus_b,
     pick,
     pick_numbers,
     pick_place,
+    store_mean,
+    store_pair,
     sums_over_programs,
 )
 from ganloss_fast.ops.triton.statistics import add_statistics, center_of, store_statistics
 from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, VALUE
-from ganloss_fast.ops.triton.tiles import load_tile, only, store_tile, tile_count
+from ganloss_fast.ops.triton.tiles import load_tile, only, tile_count
 
 # ---- shared --------------------------------------------------------------------------------------
-
-
-@triton.jit
-def minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR: tl.constexpr, T: tl.constexpr):
-    """x - b, for a b like x, a single one, or none."""
-    if b is not None:
-        if B_IS_SCALAR:
-            x -= tl.load(b).to(T)
-        else:
-            x -= load_tile(b, offsets, count, is_whole, T)
-    return x
 
 
 @triton.jit
@@ -57,27 +48,6 @@ def incoming(
         place = position.to(tl.int64) * grad_values_stride
         factor += tl.load(grad_values + place).to(T)
     return factor / count.to(T)
-
-
-@triton.jit
-def store_mean(
-    values,  # [size]
-    total,  # []
-    follows,
-    position,
-    scale,
-    mean,
-    workspace,
-    size,
-    SUMS: tl.constexpr,
-    SEGMENTS: tl.constexpr,
-    PARTIALS_BLOCK: tl.constexpr,
-):
-    """Writes the mean of a segment, and adds it to the total of the list."""
-    tl.store(values + position, mean)
-    add_to_total(
-        scale * mean, total, follows, position, workspace, size, SUMS, SEGMENTS, PARTIALS_BLOCK
-    )
 
 
 # ---- forward -------------------------------------------------------------------------------------
@@ -144,13 +114,14 @@ def segment_mean(
         if statistics is not None:
             row = statistics + 4 * position
             store_statistics(row, elements, shift.to(L), sums[1], sums[2], sums[3], sums[4])
+        mean = sums[0] / elements
         store_mean(
             values,
             total,
             follows,
-            position,
+            place,
             scale,
-            sums[0] / elements,
+            mean,
             workspace,
             size,
             SUMS,
@@ -196,23 +167,6 @@ def term_mean_kernel(
 
 
 # ---- backward ------------------------------------------------------------------------------------
-
-
-@triton.jit
-def store_pair(
-    to_a,  # [count] or None
-    to_b,  # [count], [] or None
-    x,
-    offsets,
-    count,
-    is_whole,
-    B_IS_SCALAR: tl.constexpr,
-):
-    """Writes x to the gradient of a and -x to the gradient of a tensor b."""
-    if to_a is not None:
-        store_tile(to_a, x, offsets, count, is_whole)
-    if to_b is not None and not B_IS_SCALAR:
-        store_tile(to_b, -x, offsets, count, is_whole)
 
 
 @triton.jit
@@ -373,13 +327,14 @@ def segment_curvature(
     if is_last:
         if SUMMED:
             tl.store(to_b, (-totals[1]).to(to_b.dtype.element_ty))
+        mean = totals[0] + nothing
         store_mean(
             grad_grad_values,
             grad_grad_total,
             follows,
-            position,
+            place,
             scale,
-            totals[0] + nothing,
+            mean,
             workspace,
             size,
             2,

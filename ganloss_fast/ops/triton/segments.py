@@ -15,6 +15,7 @@ from ganloss_fast.ops.triton.reduction import (
     take_ticket,
     tickets_behind,
 )
+from ganloss_fast.ops.triton.tiles import load_tile, store_tile
 
 # ---- arguments -----------------------------------------------------------------------------------
 
@@ -89,6 +90,37 @@ def pick_numbers(group, L: tl.constexpr, T: tl.constexpr):
     return as_number(first, L).to(T), as_number(second, L).to(T), as_number(scale, L)
 
 
+# ---- tiles of a segment --------------------------------------------------------------------------
+
+
+@triton.jit
+def minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR: tl.constexpr, T: tl.constexpr):
+    """x - b, for a b like x, a single one, or none."""
+    if b is not None:
+        if B_IS_SCALAR:
+            x -= tl.load(b).to(T)
+        else:
+            x -= load_tile(b, offsets, count, is_whole, T)
+    return x
+
+
+@triton.jit
+def store_pair(
+    to_a,  # [count] or None
+    to_b,  # [count], [] or None
+    x,
+    offsets,
+    count,
+    is_whole,
+    B_IS_SCALAR: tl.constexpr,
+):
+    """Writes x to the gradient of a and -x to the gradient of a tensor b."""
+    if to_a is not None:
+        store_tile(to_a, x, offsets, count, is_whole)
+    if to_b is not None and not B_IS_SCALAR:
+        store_tile(to_b, -x, offsets, count, is_whole)
+
+
 # ---- sums ----------------------------------------------------------------------------------------
 
 
@@ -127,25 +159,32 @@ def sums_over_programs(
 
 
 @triton.jit
-def add_to_total(
-    share,
+def store_mean(
+    values,  # [size]
     total,  # []
     follows,  # on another launch for the same list, of which the total is kept
-    position,
-    workspace,  # int32, see sums_over_programs
+    place,
+    scale,
+    mean,
+    workspace,
     size,
     SUMS: tl.constexpr,
     SEGMENTS: tl.constexpr,  # of the launch
     BLOCK: tl.constexpr,
 ):
-    """total += the shares of all segments of the launch, by the last of them to be done."""
+    """Writes the mean of a segment, and its share to the total of the list.
+
+    The last segment of the launch to be done adds up the shares.
+    """
+    position = place[0]
+    share = scale * mean
+    tl.store(values + position, mean)
     if SEGMENTS == 1:
         before = tl.load(total, mask=follows > 0, other=0.0)
         tl.store(total, before + share)
     else:
         shares = numbers_of(workspace, share.dtype) + SUMS * tl.num_programs(0)
         tl.store(shares + position, share)
-        ticket = tickets_behind(workspace, SUMS * tl.num_programs(0) + size)
-        if take_ticket(ticket, SEGMENTS):
+        if take_ticket(tickets_behind(workspace, SUMS * tl.num_programs(0) + size), SEGMENTS):
             before = tl.load(total, mask=follows > 0, other=0.0)
             tl.store(total, before + sum_numbers(shares, size, BLOCK))

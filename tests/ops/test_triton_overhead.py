@@ -131,7 +131,7 @@ def noise():
 COSTS = {
     "loss, one program": (loss(TILE), 1, {"new_empty": 3}, 42),
     "loss": (loss(TILES), 1, {"new_empty": 3, "zeros": 1}, 42),
-    "loss of 8": (loss(TILES, 8), 8, {"new_empty": 3, "zeros": 1}, 200),
+    "loss of 8": (loss(TILES, 8), 1, {"new_empty": 3, "zeros": 1}, 200),
     "gradient": (gradient(TILES, False), 1, {"empty_like": 1}, 48),
     "gradient, scalar b": (gradient(TILES, True), 1, {"empty_like": 2, "zeros": 1}, 58),
     "second order, one program": (second_order(TILE), 1, {"empty_like": 1, "new_empty": 2}, 65),

@@ -327,12 +327,13 @@ def test_a_list_is_one_launch_forward_and_one_backward(operands, size):
 
 
 def test_a_list_of_all_kinds_is_one_launch_of_every_order():
-    """Terms, operands and dtypes differ; the numbers are those of float64."""
-    operands = ("a", "pair", "scalar", "weight", "pair weight")
+    """Every term, every dtype, all that may stand beside a."""
     segments = [
-        segment(dtype, these, code)
-        for code, these in enumerate(operands)
-        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        segment(torch.float16, "a", 0),
+        segment(torch.bfloat16, "pair", 1),
+        segment(torch.float32, "scalar", 2),
+        segment(torch.float64, "weight", 3),
+        segment(torch.float32, "pair weight", 4),
     ]
     lists = joined(segments)
     a, b = lists[:2]
@@ -375,13 +376,29 @@ def test_lengths_and_label_values_do_not_compile_anew():
     assert len(kernels) == 1
 
 
-def test_a_misaligned_tensor_gets_a_kernel_without_wide_loads():
-    a = torch.empty(COUNT + 1)[1:]
+@pytest.mark.parametrize("past", [0, 1])
+def test_a_misaligned_tensor_is_read_by_neighbouring_threads(past):
+    """Without wide loads, which would fault; and not 16 bytes apart, which wastes the sectors."""
+    a = torch.empty(COUNT + past)[past:]
+    one = a.new_empty(())
+    of_one = [a], [], [], [0], [0], [1.0, 0.0], [1.0]
+    for call in (
+        lambda: launchers.multi_tensor_loss(*of_one, False),
+        lambda: launchers.multi_tensor_loss_backward(one, None, *of_one, [0]),
+    ):
+        (launch,) = triton_compile.launches_of(call, "sm_90")
+        elements = re.findall(r"sizePerThread = \[(\d+)\]", launch.kernel.asm["ttgir"])
+        assert set(elements) == ({"1"} if past else {"4"})
+        assert triton_compile.read(launch.kernel).count(r"LDG\..*128") == (0 if past else 2)
+
+
+def test_a_misaligned_segment_leaves_the_others_their_wide_loads():
+    a, narrow = torch.empty(COUNT), torch.empty(COUNT + 1)[1:]
+    lists = [a, narrow, a], [], [], [0] * 3, [0] * 3, [1.0, 0.0] * 3, [1.0] * 3
     (launch,) = triton_compile.launches_of(
-        lambda: launchers.multi_tensor_loss([a], [], [], [0], [0], [1.0, 0.0], [1.0], False),
-        "sm_90",
+        lambda: launchers.multi_tensor_loss(*lists, False), "sm_90"
     )
-    assert triton_compile.read(launch.kernel).count(r"LDG\..*128") == 0
+    assert triton_compile.read(launch.kernel).count(r"LDG\..*128") == 2
 
 
 # ---- the table of terms ------------------------------------------------------------------------

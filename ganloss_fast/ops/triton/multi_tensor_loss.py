@@ -99,6 +99,7 @@ def launch(
                 size,
                 TERMS=made.terms,
                 B_IS_SCALAR=made.b_is_scalar,
+                NARROW=made.narrow,
                 L=COMPUTE_DTYPES[dtype],
                 SEGMENTS=made.segments,
                 BLOCK=BLOCK,

@@ -19,7 +19,7 @@ from ganloss_fast.ops.triton.segments import (
 )
 from ganloss_fast.ops.triton.statistics import add_statistics, center_of, store_statistics
 from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, VALUE
-from ganloss_fast.ops.triton.tiles import load_tile, only, tile_count
+from ganloss_fast.ops.triton.tiles import load_tile, offsets_of_tile, only, tile_count
 
 # ---- shared --------------------------------------------------------------------------------------
 
@@ -64,6 +64,7 @@ def segment_mean(
     size,
     TERM: tl.constexpr,
     B_IS_SCALAR: tl.constexpr,
+    NARROW: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -86,7 +87,7 @@ def segment_mean(
         nonfinite = tl.zeros((BLOCK,), T)
 
     for tile in range(first_tile, tile_count(count, BLOCK), programs):
-        offsets = tile * BLOCK + tl.arange(0, BLOCK)
+        offsets = offsets_of_tile(tile, BLOCK, NARROW)
         is_whole = tile < count // BLOCK
         x = load_tile(a, offsets, count, is_whole, T)
         z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
@@ -141,6 +142,7 @@ def term_mean_kernel(
     size,
     TERMS: tl.constexpr,  # of each group, the term's function
     B_IS_SCALAR: tl.constexpr,  # of each group
+    NARROW: tl.constexpr,  # of each group, whether an operand is not aligned
     L: tl.constexpr,  # of the results, of sums and of numbers
     SEGMENTS: tl.constexpr,  # of the launch
     BLOCK: tl.constexpr,
@@ -159,6 +161,7 @@ def term_mean_kernel(
                 size,
                 TERMS[g],
                 B_IS_SCALAR[g],
+                NARROW[g],
                 L,
                 SEGMENTS,
                 BLOCK,
@@ -180,6 +183,7 @@ def segment_gradient(
     size,
     TERM: tl.constexpr,
     B_IS_SCALAR: tl.constexpr,
+    NARROW: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -204,7 +208,7 @@ def segment_gradient(
         sums = tl.zeros((BLOCK,), T)
 
     for tile in range(first_tile, tile_count(count, BLOCK), programs):
-        offsets = tile * BLOCK + tl.arange(0, BLOCK)
+        offsets = offsets_of_tile(tile, BLOCK, NARROW)
         is_whole = tile < count // BLOCK
         x = load_tile(a, offsets, count, is_whole, T)
         z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
@@ -234,6 +238,7 @@ def term_gradient_kernel(
     size,
     TERMS: tl.constexpr,
     B_IS_SCALAR: tl.constexpr,
+    NARROW: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -252,6 +257,7 @@ def term_gradient_kernel(
                 size,
                 TERMS[g],
                 B_IS_SCALAR[g],
+                NARROW[g],
                 L,
                 SEGMENTS,
                 BLOCK,
@@ -275,6 +281,7 @@ def segment_curvature(
     size,
     TERM: tl.constexpr,
     B_IS_SCALAR: tl.constexpr,
+    NARROW: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -300,7 +307,7 @@ def segment_curvature(
         sums = tl.zeros((BLOCK,), T)
 
     for tile in range(first_tile, tile_count(count, BLOCK), programs):
-        offsets = tile * BLOCK + tl.arange(0, BLOCK)
+        offsets = offsets_of_tile(tile, BLOCK, NARROW)
         is_whole = tile < count // BLOCK
         x = load_tile(a, offsets, count, is_whole, T)
         z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
@@ -356,6 +363,7 @@ def term_curvature_kernel(
     size,
     TERMS: tl.constexpr,
     B_IS_SCALAR: tl.constexpr,
+    NARROW: tl.constexpr,
     L: tl.constexpr,
     SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -380,6 +388,7 @@ def term_curvature_kernel(
                 size,
                 TERMS[g],
                 B_IS_SCALAR[g],
+                NARROW[g],
                 L,
                 SEGMENTS,
                 BLOCK,

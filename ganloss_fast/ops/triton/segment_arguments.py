@@ -88,6 +88,7 @@ class Launch(NamedTuple):
     groups: tuple[Group, ...]
     terms: tuple[Any, ...]  # of each group, the function in terms.py
     b_is_scalar: tuple[bool, ...]  # of each group
+    narrow: tuple[bool, ...]  # of each group, whether an operand is misaligned
     segments: int
     programs: int
 
@@ -104,15 +105,15 @@ def common(column: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def is_misaligned(tensor: Tensor | None) -> bool:
-    """A matter of speed alone: Triton looks at the addresses."""
-    return tensor is not None and bool(tensor.storage_offset() * tensor.element_size() % 16)
+    """A matter of speed alone: whether an access may be wide is Triton's to decide, by address."""
+    if tensor is None or tensor.storage_offset() == 0 or tensor.dim() == 0:
+        return False
+    return int(tensor.storage_offset()) * tensor.element_size() % 16 != 0
 
 
 def members_by_kind(operands: Operands, terms: Sequence[int]) -> list[list[int]]:
-    """The segments of every group: term, dtypes and operands make its code.
-
-    A misaligned operand takes narrow loads and would bring its group to them.
-    """
+    """The segments of every group: term, dtypes and operands make its code, and so does alignment,
+    or one narrow operand would make the others narrow."""
     columns: list[Iterable[Any]] = [terms]
     for column in operands:
         if column is not None:
@@ -151,7 +152,7 @@ def chosen(operands: Operands, numbers: Numbers, members: Sequence[int]) -> Colu
 def launch_of(operands: Operands, numbers: Numbers, is_double: bool) -> Launch:
     """One launch for all of these segments."""
     size, begin = len(numbers.term), 0
-    groups, terms, b_is_scalar = [], [], []
+    groups, terms, b_is_scalar, narrow = [], [], [], []
     for members in members_by_kind(operands, numbers.term) if size > 1 else [[0]]:
         own = (operands, numbers) if len(members) == size else chosen(operands, numbers, members)
         bounds = [*accumulate(own[1].programs, initial=begin)]
@@ -160,7 +161,9 @@ def launch_of(operands: Operands, numbers: Numbers, is_double: bool) -> Launch:
         groups.append(group)
         terms.append(TERMS[own[1].term[0]])
         b_is_scalar.append(len(group.b) > 0 and group.b[0].dim() == 0)
-    return Launch(tuple(groups), tuple(terms), tuple(b_is_scalar), size, begin)
+        narrow.append(any([is_misaligned(t[0]) for t in group[:7] if t]))  # noqa: C419
+    of_groups = tuple(groups), tuple(terms), tuple(b_is_scalar), tuple(narrow)
+    return Launch(*of_groups, size, begin)
 
 
 def launches(operands: Operands, numbers: Numbers, dtype: torch.dtype) -> list[Launch]:

@@ -154,12 +154,16 @@ def is_scalar(operands: Operands, place: Place) -> bool:
     return b is not None and b.dim() == 0
 
 
-def empty_gradients(operands: Operands, places: Sequence[Place]) -> list[Tensor]:
+def empty_gradients(operands: Operands, places: Sequence[Place]) -> tuple[list[Tensor], bool]:
+    """(one for each place, whether one of them is a sum)"""
+    if operands.b is None:
+        return [torch.empty_like(operands.a[s]) for s, _ in places], False
+    scalars = [is_scalar(operands, place) for place in places]
     gradients = []
-    for place in places:
-        like = operands.b if is_scalar(operands, place) else operands.a
-        gradients.append(torch.empty_like(like[place[0]]))  # type: ignore[index, arg-type]
-    return gradients
+    for (s, _), scalar in zip(places, scalars):
+        like = operands.b[s] if scalar else operands.a[s]
+        gradients.append(torch.empty_like(like))  # type: ignore[arg-type]
+    return gradients, any(scalars)
 
 
 def by_side(
@@ -205,10 +209,9 @@ def multi_tensor_loss_backward(
     operands, numbers = dense_operands(given)
     coming = incoming(grad_total, grad_values, given.a)
     places = places_of("wanted", given.operands, wanted)
-    gradients = empty_gradients(operands, places)
+    gradients, is_summed = empty_gradients(operands, places)
     to_a, to_b = by_side(places, gradients, len(given.a))
-    operands = operands._replace(to_a=to_a, to_b=to_b)
-    is_summed = any(is_scalar(operands, place) for place in places)
+    operands = Operands(*operands[:3], None, None, to_a, to_b)
     asked = {s for s, _ in places}
     if len(asked) < len(given.a):
         operands, numbers = chosen(operands, numbers, sorted(asked))
@@ -254,10 +257,10 @@ def multi_tensor_loss_double_backward(
             along.append(in_layout_of(direction, elements))
 
     places = places_of("wanted_second", given.operands, wanted_second)
-    gradients = empty_gradients(operands, places)
+    gradients, _ = empty_gradients(operands, places)
     va, vb = by_side(directed, along, len(a))
     to_a, to_b = by_side(places, gradients, len(a))
-    operands = operands._replace(va=va, vb=vb, to_a=to_a, to_b=to_b)
+    operands = Operands(*operands[:3], va, vb, to_a, to_b)
     grad_grad_total = a[0].new_empty((), dtype=dtype)
     grad_grad_values = a[0].new_empty((len(a),), dtype=dtype)
     launch(

@@ -140,21 +140,20 @@ def sums_over_programs(
     """
     position, first_tile, programs, _ = place
     is_last = programs == 1
-    if workspace is None:
-        return is_last, sums
-    if not is_last:
-        partials = numbers_of(workspace, sums[0].dtype)
-        tickets = tickets_behind(workspace, SUMS * tl.num_programs(0) + size)
-        for k in tl.static_range(len(sums)):
-            store_partial(partials, k, sums[k])
-        is_last = take_ticket(tickets + 1 + position, programs)
-        if is_last:
-            first = partials + tl.program_id(0) - first_tile
-            added = ()
+    if workspace is not None:  # which Triton knows as it compiles  # noqa: SIM102
+        if not is_last:
+            partials = numbers_of(workspace, sums[0].dtype)
+            tickets = tickets_behind(workspace, SUMS * tl.num_programs(0) + size)
             for k in tl.static_range(len(sums)):
-                row = first + k * tl.num_programs(0)
-                added = added + (sum_numbers(row, programs, BLOCK),)  # noqa: RUF005
-            sums = added
+                store_partial(partials, k, sums[k])
+            is_last = take_ticket(tickets + 1 + position, programs)
+            if is_last:
+                first = partials + tl.program_id(0) - first_tile
+                added = ()
+                for k in tl.static_range(len(sums)):
+                    row = first + k * tl.num_programs(0)
+                    added = added + (sum_numbers(row, programs, BLOCK),)  # noqa: RUF005
+                sums = added
     return is_last, sums
 
 

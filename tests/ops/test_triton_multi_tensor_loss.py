@@ -26,6 +26,7 @@ from triton_interpreted import (
     in_float64,
     inputs_of,
     leaf,
+    set_block,
 )
 
 from ganloss_fast import ops
@@ -153,15 +154,36 @@ def test_a_list_is_cut_where_the_arguments_are_full(small_blocks, monkeypatch):
     assert_matches_reference(every_term(70, torch.float64))
 
 
+@pytest.mark.parametrize("programs", [4, 32])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_list_of_one_kind_shares_its_programs(small_blocks, dtype):
+def test_a_list_of_one_kind_shares_its_programs(monkeypatch, dtype, programs):
     """Feature matching: sizes from less than a tile to more than all programs take at once."""
+    set_block(monkeypatch, 16, programs)
     sizes = [3, 16, 17, 200, 64, 1, 90]
     segments = [
         Segment(leaf(draw(n, dtype=dtype)), terms.ABSOLUTE, 0.3, leaf(draw(n, dtype=dtype)))
         for n in sizes
     ]
     assert_matches_reference(segments)
+
+
+def test_segments_of_one_kind_keep_their_own_numbers(small_blocks):
+    segments = [
+        Segment(leaf(draw(20)), terms.hinge(sign, margin), scale)
+        for sign, margin, scale in [(1.0, 1.0, 0.5), (-1.0, 1.0, 0.5), (1.0, 0.3, 2.0)]
+    ]
+    assert_matches_reference(segments)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_segments_of_all_kinds_take_several_programs_each(monkeypatch, dtype):
+    """Some sum for a scalar b as well, some do not: their tickets lie side by side."""
+    set_block(monkeypatch, 16, 32)
+    summed = [
+        Segment(leaf(draw(331, dtype=dtype)), terms.softplus(1.0), 1.0, leaf(draw(dtype=dtype)))
+        for _ in range(2)
+    ]
+    assert_matches_reference([*summed, *every_term(331, dtype)])
 
 
 def test_a_value_does_not_depend_on_what_else_is_in_the_list():
@@ -176,10 +198,12 @@ def test_only_the_segments_that_are_asked_for_have_gradients(small_blocks, wante
     """Indices into a ++ b: the b of the segments 2, 4 and 5 are 6, 7 and 8."""
     segments = every_term(70, torch.float64)
     lists = flatten_segments([s._replace(a=s.a.detach()) for s in segments])
-    ours = launchers.multi_tensor_loss_backward(torch.ones(()).double(), None, *lists, wanted)
+    weights = torch.arange(1.0, 7.0, dtype=torch.float64)
+    ours = launchers.multi_tensor_loss_backward(weights[0], weights, *lists, wanted)
     tensors = [*(s.a for s in segments), *(s.b for s in segments if s.b is not None)]
+    outputs = reference.multi_tensor_loss(segments)
     truth = torch.autograd.grad(
-        reference.multi_tensor_loss(segments).total, [tensors[k] for k in wanted]
+        outputs.total + (weights * outputs.values).sum(), [tensors[k] for k in wanted]
     )
     for actual, expected in zip(ours, truth):
         assert_near(actual, expected, 1e-14)

@@ -181,7 +181,7 @@ def test_a_segment_that_takes_the_count_of_another_is_caught(small_blocks, monke
     original = segments.pick
 
     @triton.jit
-    def pick_wrongly(column, bounds):
+    def pick_wrongly(column, passed):
         return column[len(column) - 1]
 
     loss_of(20, 40)
@@ -242,6 +242,6 @@ def test_memory_that_no_program_writes_is_seen(small_blocks, monkeypatch):
 
 
 @triton.jit
-def place_without_its_first_tile(group):
-    position, first_tile, programs, count = segments.pick_place(group)
+def place_without_its_first_tile(group, passed):
+    position, first_tile, programs, count = segments.pick_place(group, passed)
     return position, first_tile + 1, programs, count

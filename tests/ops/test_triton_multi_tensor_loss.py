@@ -35,7 +35,7 @@ from ganloss_fast.ops.multi_tensor_loss import flatten_segments, segment_statist
 from ganloss_fast.ops.terms import Segment
 from ganloss_fast.ops.triton import launchers, segment_arguments
 from ganloss_fast.ops.triton.segment_arguments import Numbers, Operands
-from ganloss_fast.ops.triton.segments import pick_numbers, pick_place
+from ganloss_fast.ops.triton.segments import bounds_passed, pick_numbers, pick_place
 from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, TERM_FUNCTIONS, VALUE
 from ganloss_fast.ops.triton.tiles import tile_count
 
@@ -218,9 +218,10 @@ def arguments_of_one(count: int, number: float) -> segment_arguments.Group:
 
 @triton.jit
 def read_count_and_number(group, count, number):
-    _, _, _, elements = pick_place(group)
+    passed = bounds_passed(group)
+    _, _, _, elements = pick_place(group, passed)
     tl.store(count, elements)
-    first, _, _ = pick_numbers(group, tl.float64, tl.float64)
+    first, _, _ = pick_numbers(group, passed, tl.float64, tl.float64)
     tl.store(number, first)
 
 

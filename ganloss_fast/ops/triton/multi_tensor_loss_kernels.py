@@ -1,13 +1,14 @@
 """The kernels of multi_tensor_loss: one launch for a list, forward, backward and once more.
 
-Each is a selection of the program's segment (``segments.py``) and a function of that segment, which
-is compiled for every kind of segments in the list: term, dtypes and operands are known in it.
+Each runs a function for the group of the program's segment: compiled for every kind of segments in
+the list, it knows term, dtypes and operands, and picks the rest (``segments.py``).
 """
 
 import triton
 import triton.language as tl
 
 from ganloss_fast.ops.triton.segments import (
+    bounds_passed,
     is_in_group,
     minus_b,
     pick,
@@ -20,8 +21,6 @@ from ganloss_fast.ops.triton.segments import (
 from ganloss_fast.ops.triton.statistics import add_statistics, center_of, store_statistics
 from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, VALUE
 from ganloss_fast.ops.triton.tiles import load_tile, offsets_of_tile, only, tile_count
-
-# ---- shared --------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -72,12 +71,13 @@ def segment_mean(
 ):
     T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
     SUMS: tl.constexpr = 1 if statistics is None else 5
-    place = pick_place(group)
+    passed = bounds_passed(group)
+    place = pick_place(group, passed)
     position, first_tile, programs, count = place
-    first, second, scale = pick_numbers(group, L, T)
-    a = pick(group.a, group.bounds)
-    b = pick(group.b, group.bounds) if len(group.b) > 0 else None
-    weight = pick(group.weight, group.bounds) if len(group.weight) > 0 else None
+    first, second, scale = pick_numbers(group, passed, L, T)
+    a = pick(group.a, passed)
+    b = pick(group.b, passed) if len(group.b) > 0 else None
+    weight = pick(group.weight, passed) if len(group.weight) > 0 else None
     terms = tl.zeros((BLOCK,), T)
     if statistics is not None:
         shift = center_of(a, count, T)
@@ -191,14 +191,15 @@ def segment_gradient(
 ):
     T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
     SUMMED: tl.constexpr = B_IS_SCALAR and len(group.to_b) > 0
-    place = pick_place(group)
+    passed = bounds_passed(group)
+    place = pick_place(group, passed)
     position, first_tile, programs, count = place
-    first, second, scale = pick_numbers(group, L, T)
-    a = pick(group.a, group.bounds)
-    b = pick(group.b, group.bounds) if len(group.b) > 0 else None
-    weight = pick(group.weight, group.bounds) if len(group.weight) > 0 else None
-    to_a = pick(group.to_a, group.bounds) if len(group.to_a) > 0 else None
-    to_b = pick(group.to_b, group.bounds) if len(group.to_b) > 0 else None
+    first, second, scale = pick_numbers(group, passed, L, T)
+    a = pick(group.a, passed)
+    b = pick(group.b, passed) if len(group.b) > 0 else None
+    weight = pick(group.weight, passed) if len(group.weight) > 0 else None
+    to_a = pick(group.to_a, passed) if len(group.to_a) > 0 else None
+    to_b = pick(group.to_b, passed) if len(group.to_b) > 0 else None
     factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     before = factor
     if weight is not None:  # see Factor in csrc/math/terms.h
@@ -289,16 +290,17 @@ def segment_curvature(
 ):
     T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
     SUMMED: tl.constexpr = B_IS_SCALAR and len(group.to_b) > 0
-    place = pick_place(group)
+    passed = bounds_passed(group)
+    place = pick_place(group, passed)
     position, first_tile, programs, count = place
-    first, second, scale = pick_numbers(group, L, T)
-    a = pick(group.a, group.bounds)
-    b = pick(group.b, group.bounds) if len(group.b) > 0 else None
-    weight = pick(group.weight, group.bounds) if len(group.weight) > 0 else None
-    va = pick(group.va, group.bounds) if len(group.va) > 0 else None
-    vb = pick(group.vb, group.bounds) if len(group.vb) > 0 else None
-    to_a = pick(group.to_a, group.bounds) if len(group.to_a) > 0 else None
-    to_b = pick(group.to_b, group.bounds) if len(group.to_b) > 0 else None
+    first, second, scale = pick_numbers(group, passed, L, T)
+    a = pick(group.a, passed)
+    b = pick(group.b, passed) if len(group.b) > 0 else None
+    weight = pick(group.weight, passed) if len(group.weight) > 0 else None
+    va = pick(group.va, passed) if len(group.va) > 0 else None
+    vb = pick(group.vb, passed) if len(group.vb) > 0 else None
+    to_a = pick(group.to_a, passed) if len(group.to_a) > 0 else None
+    to_b = pick(group.to_b, passed) if len(group.to_b) > 0 else None
     factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     inverse_count = 1.0 / count.to(T)
     nothing = tl.where(count > 0, 0.0, float("nan"))  # what is added to a mean over nothing

@@ -51,42 +51,52 @@ def is_in_group(groups, g: tl.constexpr):
 
 
 @triton.jit
-def pick(column, bounds):
+def bounds_passed(group):
+    """[segments - 1]: whether this program is one of the second segment or a later one, and so on.
+    Compared once: in the interpreter a comparison takes long."""
+    passed = ()
+    for k in tl.static_range(1, len(group.bounds) - 1):
+        passed = passed + (tl.program_id(0) >= group.bounds[k],)  # noqa: RUF005
+    return passed
+
+
+@triton.jit
+def pick(column, passed):
     """Of a column of arguments: what belongs to the segment of this program."""
     found = column[0]
     for k in tl.static_range(1, len(column)):
-        if tl.program_id(0) >= bounds[k]:
+        if passed[k - 1]:
             found = column[k]
     return found
 
 
 @triton.jit
-def pick_programs(bounds):
+def pick_programs(bounds, passed):
     """(the first program of the segment, the number of its programs)"""
     begin = bounds[0]
     end = bounds[1]
     for k in tl.static_range(1, len(bounds) - 1):
-        if tl.program_id(0) >= bounds[k]:
+        if passed[k - 1]:
             begin = bounds[k]
             end = bounds[k + 1]
     return whole(begin), whole(end) - whole(begin)
 
 
 @triton.jit
-def pick_place(group):
+def pick_place(group, passed):
     """(position in the list, first tile of this program, programs of the segment, elements)"""
-    position = whole(pick(group.position, group.bounds))
-    first_program, programs = pick_programs(group.bounds)
-    high = whole(pick(group.count_high, group.bounds)).to(tl.int64)
-    count = (high << 24) + whole(pick(group.count_low, group.bounds))
+    position = whole(pick(group.position, passed))
+    first_program, programs = pick_programs(group.bounds, passed)
+    high = whole(pick(group.count_high, passed)).to(tl.int64)
+    count = (high << 24) + whole(pick(group.count_low, passed))
     # In 64 bits: so are all offsets that are made from it.
     return position, (tl.program_id(0) - first_program).to(tl.int64), programs, count
 
 
 @triton.jit
-def pick_numbers(group, L: tl.constexpr, T: tl.constexpr):
+def pick_numbers(group, passed, L: tl.constexpr, T: tl.constexpr):
     """(first, second, scale), the scale in the dtype of the results"""
-    first, second, scale = pick(group.numbers, group.bounds)
+    first, second, scale = pick(group.numbers, passed)
     return as_number(first, L).to(T), as_number(second, L).to(T), as_number(scale, L)
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -72,6 +72,15 @@ class Region:
         size = (self.end - self.begin + 1) // 2
         self.writer = np.full(size, NOBODY, np.int32)
         self.reader = np.full(size, NOBODY, np.int32)
+
+
+def tensors_in(arguments: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Those of a kernel's arguments, in tuples too: a list of segments comes as one."""
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            yield argument
+        elif isinstance(argument, tuple):
+            yield from tensors_in(argument)
 
 
 def regions_of(tensors: list[torch.Tensor]) -> list[Region]:
@@ -258,8 +267,7 @@ def guarded(seed: int = 0) -> Iterator[None]:
     def arguments_of_launch(self: Any, positional: Any, keywords: Any) -> Any:
         nonlocal launch
         on_host = original_arguments(self, positional, keywords)
-        given = [*on_host[0], *on_host[1].values()]
-        launch = Launch([t for t in given if isinstance(t, torch.Tensor)], seed)
+        launch = Launch(list(tensors_in([*on_host[0], *on_host[1].values()])), seed)
         return on_host
 
     def call(self: Any, *positional: Any, **keywords: Any) -> Any:

@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("triton")
 from triton.runtime.jit import JITFunction
@@ -32,7 +33,7 @@ class Machine:
         return before
 
     def run(self, *arguments: object, **keywords: object) -> None:
-        tensors = [x for x in arguments if isinstance(x, torch.Tensor)]
+        tensors = [x for x in tree_leaves(arguments) if isinstance(x, torch.Tensor)]
         self.launches.append((self.current, {x.get_device() for x in tensors}))
 
 

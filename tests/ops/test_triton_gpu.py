@@ -98,6 +98,30 @@ def test_a_tensor_on_the_second_gpu_is_computed_there():
     assert_near(ours["outputs"][0], truth["outputs"][0], 1e-5)
 
 
+def test_a_list_is_captured_in_a_cuda_graph():
+    """The addresses are the launch's own: they hold when only the graph is left of the call."""
+    a = [leaf(draw(n)).to(DEVICE).detach().requires_grad_() for n in (7, 1009, 65_537)]
+
+    def step():
+        loss = ops.multi_tensor_loss([Segment(x, terms.hinge(1.0, 1.0)) for x in a]).total
+        return [loss.detach(), *torch.autograd.grad(loss, a)]
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()  # compiles
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        for x in a:
+            x.normal_()
+    expected = step()
+    graph.replay()
+    torch.testing.assert_close(captured, expected)
+
+
 def test_a_step_is_captured_in_a_cuda_graph():
     a = leaf(draw(100_003)).to(DEVICE).detach().requires_grad_()
 

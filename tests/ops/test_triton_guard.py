@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 import triton_guard
@@ -30,6 +32,7 @@ from ganloss_fast.ops.triton import (
     multi_tensor_loss_kernels,
     norm_penalty,
     reduction,
+    segments,
 )
 
 pytestmark = [pytest.mark.every_implementation, pytest.mark.usefixtures("under_guard")]
@@ -97,6 +100,19 @@ def copy_beyond_the_end(x, out, N: tl.constexpr):
 
 
 @triton.jit
+def copy_a_list_beyond_the_end(group, N: tl.constexpr):
+    offsets = tl.arange(0, N)
+    for k in tl.static_range(len(group.x)):
+        if tl.program_id(0) == k:
+            tl.store(group.out[k] + offsets, tl.load(group.x[k] + offsets))
+
+
+class Lists(NamedTuple):
+    x: tuple[torch.Tensor, ...]
+    out: tuple[torch.Tensor, ...]
+
+
+@triton.jit
 def read_beyond_the_end(x, out, N: tl.constexpr):
     tl.store(out, tl.sum(tl.load(x + tl.arange(0, N)), 0))
 
@@ -121,13 +137,25 @@ def sum_masked_lanes(x, out, n, N: tl.constexpr):
 
 
 @triton.jit
-def take_relaxed_ticket(ticket):
-    return tl.atomic_add(ticket, 1, sem="relaxed") == tl.num_programs(0) - 1
+def take_relaxed_ticket(ticket, count):
+    return tl.atomic_add(ticket, 1, sem="relaxed") == count - 1
 
 
 @triton.jit
-def take_release_only_ticket(ticket):
-    return tl.atomic_add(ticket, 1, sem="release") == tl.num_programs(0) - 1
+def take_release_only_ticket(ticket, count):
+    return tl.atomic_add(ticket, 1, sem="release") == count - 1
+
+
+def loss_of(*sizes: int):
+    return ops.multi_tensor_loss([Segment(draw(size), terms.LINEAR) for size in sizes])
+
+
+# What takes tickets: the programs of a segment, the segments of a list, the parts of a batch.
+TICKETED = {
+    "programs": (segments, lambda: loss_of(100)),
+    "segments": (segments, lambda: loss_of(5, 5, 5)),
+    "rows": (norm_penalty, lambda: ops.norm_penalty(draw(2, 100), "two_sided", 1.0, 1.0)),
+}
 
 
 def test_an_access_out_of_bounds_is_caught():
@@ -135,6 +163,32 @@ def test_an_access_out_of_bounds_is_caught():
         copy_beyond_the_end[(1,)](draw(63), draw(63), N=64)
     with pytest.raises(triton_guard.KernelFault, match="out of bounds: load of 1"):
         read_beyond_the_end[(1,)](draw(63), draw(1), N=64)
+
+
+@pytest.mark.parametrize("short", ["x", "out"])
+def test_an_access_out_of_bounds_through_a_list_is_caught(short):
+    """The tensors of a list come in tuples: none of them may be left out of sight."""
+    whole = Lists(tuple(draw(64) for _ in range(3)), tuple(draw(64) for _ in range(3)))
+    copy_a_list_beyond_the_end[(3,)](whole, N=64)
+    for cut in range(3):
+        tensors = [x[:63].clone() if k == cut else x for k, x in enumerate(getattr(whole, short))]
+        with pytest.raises(triton_guard.KernelFault, match=r"out of bounds: .* of 1"):
+            copy_a_list_beyond_the_end[(3,)](whole._replace(**{short: tuple(tensors)}), N=64)
+
+
+def test_a_segment_that_takes_the_count_of_another_is_caught(small_blocks, monkeypatch):
+    """Planted in the kernels: the programs of a short segment run over its end."""
+    original = segments.pick
+
+    @triton.jit
+    def pick_wrongly(column, passed):
+        return column[len(column) - 1]
+
+    loss_of(20, 40)
+    monkeypatch.setattr(segments, "pick", pick_wrongly)
+    assert segments.pick is not original
+    with pytest.raises(triton_guard.KernelFault, match="out of bounds: load"):
+        loss_of(20, 40)
 
 
 def test_a_lost_update_is_caught():
@@ -155,26 +209,19 @@ def test_a_masked_lane_that_is_used_is_caught():
 
 
 @pytest.mark.parametrize("ticket", [take_relaxed_ticket, take_release_only_ticket])
-@pytest.mark.parametrize(
-    "module", [multi_tensor_loss_kernels, norm_penalty], ids=["segments", "rows"]
-)
-def test_a_ticket_that_does_not_acquire_is_caught(monkeypatch, small_blocks, module, ticket):
+@pytest.mark.parametrize("name", TICKETED)
+def test_a_ticket_that_does_not_acquire_is_caught(monkeypatch, small_blocks, name, ticket):
     """Planted in the kernels themselves: the sums come out right here, and wrong on a GPU."""
+    module, call = TICKETED[name]
     monkeypatch.setattr(module, "take_ticket", ticket)
-    call = {
-        multi_tensor_loss_kernels: lambda: ops.multi_tensor_loss(
-            [Segment(draw(100), terms.LINEAR)]
-        ),
-        norm_penalty: lambda: ops.norm_penalty(draw(2, 100), "two_sided", 1.0, 1.0),
-    }[module]
     with pytest.raises(triton_guard.KernelFault, match="race"):
         call()
 
 
 def test_the_ticket_as_it_is_passes(small_blocks):
-    assert multi_tensor_loss_kernels.take_ticket is reduction.take_ticket
-    assert norm_penalty.take_ticket is reduction.take_ticket
-    ops.multi_tensor_loss([Segment(draw(100), terms.LINEAR)])
+    for module, call in TICKETED.values():
+        assert module.take_ticket is reduction.take_ticket
+        call()
 
 
 def test_the_guard_rounds_bfloat16_to_nearest_even():
@@ -185,9 +232,9 @@ def test_the_guard_rounds_bfloat16_to_nearest_even():
 
 
 def test_memory_that_no_program_writes_is_seen(small_blocks, monkeypatch):
-    """One program too few: its tile keeps the NaN of fresh memory."""
-    monkeypatch.setattr(multi_tensor_loss, "program_count", lambda elements: 1)
-    monkeypatch.setattr(multi_tensor_loss_kernels, "first_tile", skip_a_tile)
+    """One program, which begins too late: its first tile keeps the NaN of fresh memory."""
+    monkeypatch.setattr(multi_tensor_loss, "program_counts", lambda runs: [1 for _ in runs])
+    monkeypatch.setattr(multi_tensor_loss_kernels, "pick_place", place_without_its_first_tile)
     a = leaf(draw(64))
     (gradient,) = torch.autograd.grad(ops.multi_tensor_loss([Segment(a, terms.LINEAR)]).total, a)
     assert gradient[:16].isnan().all()
@@ -195,5 +242,6 @@ def test_memory_that_no_program_writes_is_seen(small_blocks, monkeypatch):
 
 
 @triton.jit
-def skip_a_tile():
-    return tl.program_id(0) + 1
+def place_without_its_first_tile(group, passed):
+    position, first_tile, programs, count = segments.pick_place(group, passed)
+    return position, first_tile + 1, programs, count

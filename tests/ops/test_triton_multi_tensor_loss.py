@@ -26,13 +26,16 @@ from triton_interpreted import (
     in_float64,
     inputs_of,
     leaf,
+    set_block,
 )
 
 from ganloss_fast import ops
 from ganloss_fast.ops import terms
-from ganloss_fast.ops.multi_tensor_loss import segment_statistics
+from ganloss_fast.ops.multi_tensor_loss import flatten_segments, segment_statistics
 from ganloss_fast.ops.terms import Segment
-from ganloss_fast.ops.triton import launchers
+from ganloss_fast.ops.triton import launchers, segment_arguments
+from ganloss_fast.ops.triton.segment_arguments import Numbers, Operands
+from ganloss_fast.ops.triton.segments import bounds_passed, pick_numbers, pick_place
 from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, TERM_FUNCTIONS, VALUE
 from ganloss_fast.ops.triton.tiles import tile_count
 
@@ -135,6 +138,108 @@ def test_segments_of_one_call_may_differ_in_dtype(small_blocks):
         assert_near(actual, expected, 4 * compute_epsilon(segment.a.dtype))
     for actual, expected in zip(ours["first"], truth["first"]):
         assert_near(actual, expected, 4 * max(EPSILON[actual.dtype], EPSILON[torch.float32]))
+
+
+# ---- lists ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_a_list_may_take_several_launches(small_blocks, monkeypatch, most):
+    monkeypatch.setattr(segment_arguments, "MOST_SEGMENTS", most)
+    assert_matches_reference(every_term(70, torch.float32))
+
+
+def test_a_list_is_cut_where_the_arguments_are_full(small_blocks, monkeypatch):
+    monkeypatch.setattr(segment_arguments, "MOST_ARGUMENTS", 3 * 56 + 128)
+    assert_matches_reference(every_term(70, torch.float64))
+
+
+@pytest.mark.parametrize("programs", [4, 32])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_list_of_one_kind_shares_its_programs(monkeypatch, dtype, programs):
+    """Feature matching: sizes from less than a tile to more than all programs take at once."""
+    set_block(monkeypatch, 16, programs)
+    sizes = [3, 16, 17, 200, 64, 1, 90]
+    segments = [
+        Segment(leaf(draw(n, dtype=dtype)), terms.ABSOLUTE, 0.3, leaf(draw(n, dtype=dtype)))
+        for n in sizes
+    ]
+    assert_matches_reference(segments)
+
+
+def test_segments_of_one_kind_keep_their_own_numbers(small_blocks):
+    segments = [
+        Segment(leaf(draw(20)), terms.hinge(sign, margin), scale)
+        for sign, margin, scale in [(1.0, 1.0, 0.5), (-1.0, 1.0, 0.5), (1.0, 0.3, 2.0)]
+    ]
+    assert_matches_reference(segments)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_segments_of_all_kinds_take_several_programs_each(monkeypatch, dtype):
+    """Some sum for a scalar b as well, some do not: their tickets lie side by side."""
+    set_block(monkeypatch, 16, 32)
+    summed = [
+        Segment(leaf(draw(331, dtype=dtype)), terms.softplus(1.0), 1.0, leaf(draw(dtype=dtype)))
+        for _ in range(2)
+    ]
+    assert_matches_reference([*summed, *every_term(331, dtype)])
+
+
+def test_a_value_does_not_depend_on_what_else_is_in_the_list():
+    segments = every_term(1500, torch.float32)
+    together = ops.multi_tensor_loss(segments).values
+    for segment, value in zip(segments, together):
+        assert torch.equal(ops.multi_tensor_loss([segment]).values[0], value)
+
+
+@pytest.mark.parametrize("wanted", [[1], [0, 3], [2, 7], [5, 6, 1]])
+def test_only_the_segments_that_are_asked_for_have_gradients(small_blocks, wanted):
+    """Indices into a ++ b: the b of the segments 2, 4 and 5 are 6, 7 and 8."""
+    segments = every_term(70, torch.float64)
+    lists = flatten_segments([s._replace(a=s.a.detach()) for s in segments])
+    weights = torch.arange(1.0, 7.0, dtype=torch.float64)
+    ours = launchers.multi_tensor_loss_backward(weights[0], weights, *lists, wanted)
+    tensors = [*(s.a for s in segments), *(s.b for s in segments if s.b is not None)]
+    outputs = reference.multi_tensor_loss(segments)
+    truth = torch.autograd.grad(
+        outputs.total + (weights * outputs.values).sum(), [tensors[k] for k in wanted]
+    )
+    for actual, expected in zip(ours, truth):
+        assert_near(actual, expected, 1e-14)
+
+
+def arguments_of_one(count: int, number: float) -> segment_arguments.Group:
+    operands = Operands([torch.zeros((), dtype=torch.float64)], None, None)
+    numbers = Numbers([0], [count], [1], [0], [number], [0.0], [1.0])
+    (group,) = segment_arguments.launches(operands, numbers, torch.float64)[0].groups
+    return group
+
+
+@triton.jit
+def read_count_and_number(group, count, number):
+    passed = bounds_passed(group)
+    _, _, _, elements = pick_place(group, passed)
+    tl.store(count, elements)
+    first, _, _ = pick_numbers(group, passed, tl.float64, tl.float64)
+    tl.store(number, first)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2**24 - 1, 2**24, 2**31 + 3, 2**47 + 2**24 + 5])
+def test_counts_arrive_as_they_are(count):
+    out, number = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.float64)
+    read_count_and_number[(1,)](arguments_of_one(count, 0.0), out, number)
+    assert out == count
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 0.1, -1 / 3, 1e300, -5e-324, INF, -INF, NAN])
+def test_numbers_of_float64_arrive_bit_for_bit(value):
+    count, out = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.float64)
+    read_count_and_number[(1,)](arguments_of_one(1, value), count, out)
+    assert out.view(torch.int64) == torch.tensor(value, dtype=torch.float64).view(torch.int64)
+
+
+# ---- layouts -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("of_b", LAYOUTS)

@@ -129,13 +129,13 @@ def noise():
 
 # Launches, operators of torch, and the most Python calls: as many as there are, and a quarter.
 COSTS = {
-    "loss, one program": (loss(TILE), 1, {"new_empty": 3}, 42),
-    "loss": (loss(TILES), 1, {"new_empty": 3, "zeros": 1}, 42),
-    "loss of 8": (loss(TILES, 8), 8, {"new_empty": 3, "zeros": 1}, 200),
-    "gradient": (gradient(TILES, False), 1, {"empty_like": 1}, 48),
-    "gradient, scalar b": (gradient(TILES, True), 1, {"empty_like": 2, "zeros": 1}, 58),
-    "second order, one program": (second_order(TILE), 1, {"empty_like": 1, "new_empty": 2}, 65),
-    "second order": (second_order(TILES), 1, {"empty_like": 1, "new_empty": 2, "zeros": 1}, 65),
+    "loss, one program": (loss(TILE), 1, {"new_empty": 3}, 49),
+    "loss": (loss(TILES), 1, {"new_empty": 3, "zeros": 1}, 50),
+    "loss of 8": (loss(TILES, 8), 1, {"new_empty": 3, "zeros": 1}, 115),
+    "gradient": (gradient(TILES, False), 1, {"empty_like": 1}, 68),
+    "gradient, scalar b": (gradient(TILES, True), 1, {"empty_like": 2, "zeros": 1}, 78),
+    "second order, one program": (second_order(TILE), 1, {"empty_like": 1, "new_empty": 2}, 80),
+    "second order": (second_order(TILES), 1, {"empty_like": 1, "new_empty": 2, "zeros": 1}, 81),
     "penalty, one program": (penalty("one program"), 1, {"new_empty": 2}, 30),
     "penalty": (penalty("programs"), 1, {"new_empty": 2, "zeros": 1}, 30),
     "penalty, gradient": (penalty_gradient("programs"), 1, {"empty_like": 1}, 35),

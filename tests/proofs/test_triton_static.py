@@ -19,9 +19,9 @@ triton = pytest.importorskip("triton")
 
 import triton.language as tl
 import triton_compile
+from triton_calls import CALLS, COUNT, gradient, perturb, second_order
 
 from ganloss_fast.ops import terms
-from ganloss_fast.ops.triton import launchers
 from ganloss_fast.ops.triton.terms import TERM_FUNCTIONS
 
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -59,82 +59,8 @@ def read_budget() -> dict[str, list[Row]]:
 
 BUDGET = read_budget()
 
-COUNT = 1_000_003  # prime: not a multiple of 16, nor of anything
 DOUBLE_ARITHMETIC = r"D(ADD|MUL|FMA|SETP|MNMX)|MUFU\.\w+64H"
 AMD_DOUBLE_ARITHMETIC = r"v_(add|mul|fma|div\w*|sqrt|rcp)_f64"
-
-
-# ---- the calls of the budget -------------------------------------------------------------------
-
-
-def segment(dtype, operands: str, code: int = 0) -> tuple:
-    """The arguments of one segment: a, and of b and the weights what `operands` names."""
-    a = torch.empty(COUNT, dtype=dtype)
-    b = {"pair": a, "scalar": a.new_empty(())}
-    others = [tensor for name, tensor in b.items() if name in operands]
-    weights = [a] if "weight" in operands else []
-    return [a], others, weights, [len(others) + 2 * len(weights)], [code], [1.0, 0.5], [2.0]
-
-
-def accumulator(dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def gradient(dtype, operands, code=0):
-    scalar = torch.empty((), dtype=accumulator(dtype))
-    wanted = [0] if operands == "a" else [0, 1]
-    return launchers.multi_tensor_loss_backward(
-        scalar, None, *segment(dtype, operands, code), wanted
-    )
-
-
-def second_order(dtype, operands, code=0):
-    a, b, *rest = segment(dtype, operands, code)
-    scalar = torch.empty((), dtype=accumulator(dtype))
-    return launchers.multi_tensor_loss_double_backward(
-        [*a, *b], scalar, None, a, b, *rest, [0, 1], [0, 1]
-    )
-
-
-def penalty(dtype, shape, order: int):
-    g, norms = torch.empty(shape, dtype=dtype), torch.empty(shape[0], dtype=accumulator(dtype))
-    scalar, penalised = torch.empty((), dtype=accumulator(dtype)), (0, 1.0, 10.0)
-    if order == 0:
-        return launchers.norm_penalty(g, *penalised)
-    if order == 1:
-        return launchers.norm_penalty_backward(scalar, g, norms, *penalised)
-    return launchers.norm_penalty_double_backward(g, scalar, g, norms, *penalised)
-
-
-def interpolate(dtype, alpha_shape):
-    batch = torch.empty((3, COUNT), dtype=dtype)
-    return launchers.interpolate(batch, batch, torch.empty(alpha_shape, dtype=dtype))
-
-
-def perturb(dtype):
-    return launchers.perturb(torch.empty(COUNT, dtype=dtype), 0.5, torch.tensor(7))
-
-
-LONG, SHORT = (3, COUNT), (1000, 33)
-CALLS = {
-    "loss": lambda dtype: launchers.multi_tensor_loss(*segment(dtype, "a"), False),
-    "loss, with statistics": lambda dtype: launchers.multi_tensor_loss(*segment(dtype, "a"), True),
-    "loss, pair and weights": lambda dtype: launchers.multi_tensor_loss(
-        *segment(dtype, "pair weight"), False
-    ),
-    "gradient": lambda dtype: gradient(dtype, "a"),
-    "gradient, pair": lambda dtype: gradient(dtype, "pair"),
-    "gradient, scalar b": lambda dtype: gradient(dtype, "scalar"),
-    "second order, pair": lambda dtype: second_order(dtype, "pair"),
-    "penalty": lambda dtype: penalty(dtype, LONG, 0),
-    "penalty, gradient": lambda dtype: penalty(dtype, LONG, 1),
-    "penalty, second order": lambda dtype: penalty(dtype, LONG, 2),
-    "interpolate, one alpha for each sample": lambda dtype: interpolate(dtype, LONG[:1]),
-    "interpolate, one alpha for each element": lambda dtype: interpolate(dtype, LONG),
-    "perturb": perturb,
-    "penalty of short samples": lambda dtype: penalty(dtype, SHORT, 0),
-    "penalty of short samples, gradient": lambda dtype: penalty(dtype, SHORT, 1),
-}
 
 
 # ---- the budget --------------------------------------------------------------------------------
@@ -289,42 +215,6 @@ def test_no_sum_uses_a_float_atomic(name):
     for launch in triton_compile.launches_of(lambda: CALLS[name](torch.float32), "sm_90"):
         compiled = triton_compile.read(launch.kernel)
         assert compiled.count(r"RED|ATOM\w*\..*F(32|64|P)") == 0
-
-
-# ---- launches ----------------------------------------------------------------------------------
-
-
-def test_a_list_is_one_launch_for_each_segment():
-    segments = [segment(torch.float32, "pair") for _ in range(3)]
-    lists = [[x for s in segments for x in s[field]] for field in range(7)]
-    launches = triton_compile.launches_of(
-        lambda: launchers.multi_tensor_loss(*lists, False), "sm_90"
-    )
-    assert len(launches) == 3
-
-
-def test_lengths_and_label_values_do_not_compile_anew():
-    """One kernel for every length of 32 bits, whatever its divisors, and for every label."""
-    kernels = set()
-    for count, label in ((COUNT, 1.0), (1 << 20, 0.9), (17, 0.0), (1024, -1.0)):
-        a = torch.empty(count)
-        (launch,) = triton_compile.launches_of(
-            lambda a=a, label=label: launchers.multi_tensor_loss_backward(
-                a.new_empty(()), None, [a], [], [], [0], [2], [label, 0.0], [label], [0]
-            ),
-            "sm_90",
-        )
-        kernels.add(id(launch.kernel))
-    assert len(kernels) == 1
-
-
-def test_a_misaligned_tensor_gets_a_kernel_without_wide_loads():
-    a = torch.empty(COUNT + 1)[1:]
-    (launch,) = triton_compile.launches_of(
-        lambda: launchers.multi_tensor_loss([a], [], [], [0], [0], [1.0, 0.0], [1.0], False),
-        "sm_90",
-    )
-    assert triton_compile.read(launch.kernel).count(r"LDG\..*128") == 0
 
 
 # ---- the table of terms ------------------------------------------------------------------------

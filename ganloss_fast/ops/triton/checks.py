@@ -46,15 +46,15 @@ def check_segments(segments: SegmentLists) -> None:
     count = len(a)
     if count == 0:
         raise ValueError("a: expected at least one segment, got none")
-    lengths: dict[str, tuple[Sequence[Any], int]] = {
-        "operands": (operands, count),
-        "terms": (terms, count),
-        "parameters": (parameters, 2 * count),
-        "scale": (scale, count),
-        "b": (b, sum(bool(taken & HAS_B) for taken in operands)),
-        "weights": (weights, sum(bool(taken & HAS_WEIGHT) for taken in operands)),
-    }
-    for name, (entries, expected) in lengths.items():
+    lengths: tuple[tuple[str, Sequence[Any], int], ...] = (
+        ("operands", operands, count),
+        ("terms", terms, count),
+        ("parameters", parameters, 2 * count),
+        ("scale", scale, count),
+        ("b", b, len([taken for taken in operands if taken & HAS_B])),
+        ("weights", weights, len([taken for taken in operands if taken & HAS_WEIGHT])),
+    )
+    for name, entries, expected in lengths:
         if len(entries) != expected:
             raise ValueError(
                 f"{name}: expected {expected} entries for {count} segments, got {len(entries)}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
-from ganloss_fast.ops.triton.reduction import MAX_PROGRAMS, PARTIALS_AT, WORDS_OF_PARTIAL
+from ganloss_fast.ops.triton.reduction import MAX_PROGRAMS
 
 COMPUTE_DTYPES = {
     torch.float16: tl.float32,
@@ -47,16 +48,27 @@ def program_count(elements: int) -> int:
     return max(1, min(MAX_PROGRAMS, ceil_div(elements, BLOCK)))
 
 
-def workspace_for(programs: int, sums: int, device: torch.device) -> Tensor | None:
-    """Where programs add up `sums` numbers each; None for a single one, which needs nothing.
+def program_counts(runs: Sequence[int]) -> list[int]:
+    """Programs for each of several runs of one launch, by their number of elements: MAX_PROGRAMS
+    for all of them, and a few more where that does not divide."""
+    tiles = [max(1, ceil_div(elements, BLOCK)) for elements in runs]
+    total = sum(tiles)
+    if total <= MAX_PROGRAMS:
+        return tiles
+    return [ceil_div(count * MAX_PROGRAMS, total) for count in tiles]
 
-    Of one call: the launches of a call follow each other on one stream and may share it, those
-    of another call, perhaps on another stream, may not.
+
+def zeroed_workspace(numbers: int, tickets: int, device: torch.device) -> Tensor:
+    """See reduction.py.
+
+    Of one launch: those of another call, perhaps on another stream, may not share it.
     """
-    if programs == 1:
-        return None
-    words = PARTIALS_AT.value + WORDS_OF_PARTIAL * sums * programs
-    return torch.zeros(words, dtype=torch.int32, device=device)
+    return torch.zeros(2 * numbers + tickets, dtype=torch.int32, device=device)
+
+
+def workspace_for(programs: int, device: torch.device) -> Tensor | None:
+    """Where programs add up a number each; None for a single one, which needs nothing."""
+    return zeroed_workspace(programs, 1, device) if programs > 1 else None
 
 
 def rows_of(batch: Tensor) -> tuple[int, int]:

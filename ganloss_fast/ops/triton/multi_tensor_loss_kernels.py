@@ -1,34 +1,26 @@
-"""The kernels of multi_tensor_loss: one launch for each segment, forward, backward and once more.
+"""The kernels of multi_tensor_loss: one launch for a list, forward, backward and once more.
 
-The launches of a call, one for each segment, follow each other on one stream, so the last program
-of a launch can add its segment to the total of those before it: no further launch, no host.
+Each runs a function for the group of the program's segment: compiled for every kind of segments in
+the list, it knows term, dtypes and operands, and picks the rest (``segments.py``).
 """
 
 import triton
 import triton.language as tl
 
-from ganloss_fast.ops.triton.reduction import store_partial, sum_partials, take_ticket
-from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, VALUE, square_root
-from ganloss_fast.ops.triton.tiles import as_scalar, first_tile, load_tile, store_tile, tile_count
-
-
-@triton.jit
-def only(x, offsets, count, is_whole):
-    """x, and 0 behind the end: for sums."""
-    if not is_whole:
-        x = tl.where(offsets < count, x, 0.0)
-    return x
-
-
-@triton.jit
-def minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR: tl.constexpr, T: tl.constexpr):
-    """x - b, for a b like x, a single one, or none."""
-    if b is not None:
-        if B_IS_SCALAR:
-            x -= tl.load(b).to(T)
-        else:
-            x -= load_tile(b, offsets, count, is_whole, T)
-    return x
+from ganloss_fast.ops.triton.segments import (
+    bounds_passed,
+    is_in_group,
+    minus_b,
+    pick,
+    pick_numbers,
+    pick_place,
+    store_mean,
+    store_pair,
+    sums_over_programs,
+)
+from ganloss_fast.ops.triton.statistics import add_statistics, center_of, store_statistics
+from ganloss_fast.ops.triton.terms import CURVATURE, SLOPE, VALUE
+from ganloss_fast.ops.triton.tiles import load_tile, offsets_of_tile, only, tile_count
 
 
 @triton.jit
@@ -42,7 +34,7 @@ def incoming(
     grad_total,  # [] or None
     grad_values,  # [S] with any stride, or None
     grad_values_stride,
-    segment,
+    position,
     scale,
     count,
     T: tl.constexpr,
@@ -50,105 +42,42 @@ def incoming(
     """d loss / d (sum of the segment): what reaches the segment, over its number of elements."""
     factor = tl.zeros((), T)
     if grad_total is not None:
-        factor += tl.load(grad_total).to(T) * as_scalar(scale, T)
+        factor += tl.load(grad_total).to(T) * scale.to(T)
     if grad_values is not None:
-        factor += tl.load(grad_values + segment * grad_values_stride).to(T)
+        place = position.to(tl.int64) * grad_values_stride
+        factor += tl.load(grad_values + place).to(T)
     return factor / count.to(T)
 
 
-@triton.jit
-def store_mean(
-    values,  # [S]
-    total,  # []
-    segment,
-    scale,
-    mean,
-):
-    """Writes the mean of a segment and adds it to the total of the segments before it."""
-    L: tl.constexpr = total.dtype.element_ty
-    mean = mean.to(L)
-    tl.store(values + segment, mean)
-    before = tl.load(total, mask=segment > 0, other=0.0)
-    tl.store(total, before + as_scalar(scale, L) * mean)
+# ---- forward -------------------------------------------------------------------------------------
 
 
 @triton.jit
-def finite_element(a, index, count, T: tl.constexpr):
-    x = tl.load(a + index, mask=count > 0, other=0.0).to(T)
-    return tl.where(x - x == 0.0, x, 0.0)
-
-
-@triton.jit
-def center_of(a, count, T: tl.constexpr):
-    """What deviations are counted from: see ``csrc/math/statistics.h``.
-
-    Near the mean, so that a large one does not swallow the deviation: the middle of three elements,
-    of which one may be an outlier. An infinite one would make the mean of infinities NaN.
-    """
-    step = count // 6
-    x = finite_element(a, step, count, T)
-    y = finite_element(a, 3 * step, count, T)
-    z = finite_element(a, 5 * step, count, T)
-    return tl.minimum(tl.maximum(tl.minimum(x, y), z), tl.maximum(x, y))
-
-
-@triton.jit
-def add_statistics(deviations, squares, signs, nonfinite, x, shift, offsets, count, is_whole):
-    """The sums that the statistics are made of, with one more tile."""
-    deviation = x - shift
-    sign = tl.where(x > 0.0, 1.0, 0.0) - tl.where(x < 0.0, 1.0, 0.0)
-    is_finite = (x - x) == 0.0
-    deviations += only(deviation, offsets, count, is_whole)
-    squares += only(deviation * deviation, offsets, count, is_whole)
-    signs += only(sign.to(x.dtype), offsets, count, is_whole)
-    nonfinite += only(tl.where(is_finite, 0.0, 1.0).to(x.dtype), offsets, count, is_whole)
-    return deviations, squares, signs, nonfinite
-
-
-@triton.jit
-def store_statistics(
-    row,  # [4]
-    count,
-    shift,
-    deviations,
-    squares,
-    signs,
-    nonfinite,
-):
-    """Mean, standard deviation, mean sign and non-finite count from the sums of a segment."""
-    L: tl.constexpr = row.dtype.element_ty
-    mean = deviations / count
-    variance = squares / count - mean * mean
-    variance = tl.where(variance < 0.0, 0.0, variance)
-    tl.store(row, (shift + mean).to(L))
-    tl.store(row + 1, square_root(variance).to(L))
-    tl.store(row + 2, (signs / count).to(L))
-    tl.store(row + 3, nonfinite.to(L))
-
-
-@triton.jit(do_not_specialize=["segment", "count"])
-def term_mean_kernel(
-    a,  # [count]
-    b,  # [count], [] or None
-    weight,  # [count] or None
-    workspace,  # int32, see reduction.py; None for a single program
-    values,  # [S]
-    total,  # []
-    statistics,  # [S, 4] or None
-    segment,
-    count,
-    scale: tl.float64,
-    first: tl.float64,
-    second: tl.float64,
-    TERM: tl.constexpr,  # the term's function
+def segment_mean(
+    group,
+    workspace,
+    values,
+    total,
+    statistics,
+    follows,
+    size,
+    TERM: tl.constexpr,
     B_IS_SCALAR: tl.constexpr,
-    T: tl.constexpr,  # the compute dtype
+    NARROW: tl.constexpr,
+    L: tl.constexpr,
+    SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
     PARTIALS_BLOCK: tl.constexpr,
 ):
-    """values[segment] = mean(w phi(a - b)), total += scale * values[segment], statistics of a."""
-    first = as_scalar(first, T)
-    second = as_scalar(second, T)
+    T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
+    SUMS: tl.constexpr = 1 if statistics is None else 5
+    passed = bounds_passed(group)
+    place = pick_place(group, passed)
+    position, first_tile, programs, count = place
+    first, second, scale = pick_numbers(group, passed, L, T)
+    a = pick(group.a, passed)
+    b = pick(group.b, passed) if len(group.b) > 0 else None
+    weight = pick(group.weight, passed) if len(group.weight) > 0 else None
     terms = tl.zeros((BLOCK,), T)
     if statistics is not None:
         shift = center_of(a, count, T)
@@ -157,8 +86,8 @@ def term_mean_kernel(
         signs = tl.zeros((BLOCK,), T)
         nonfinite = tl.zeros((BLOCK,), T)
 
-    for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
-        offsets = tile * BLOCK + tl.arange(0, BLOCK)
+    for tile in range(first_tile, tile_count(count, BLOCK), programs):
+        offsets = offsets_of_tile(tile, BLOCK, NARROW)
         is_whole = tile < count // BLOCK
         x = load_tile(a, offsets, count, is_whole, T)
         z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
@@ -171,95 +100,116 @@ def term_mean_kernel(
                 deviations, squares, signs, nonfinite, x, shift, offsets, count, is_whole
             )
 
-    elements = count.to(T)
-    if workspace is None:
-        store_mean(values, total, segment, scale, tl.sum(terms, 0) / elements)
+    sums = (tl.sum(terms, 0).to(L),)
+    if statistics is not None:
+        sums = (
+            tl.sum(terms, 0).to(L),
+            tl.sum(deviations, 0).to(L),
+            tl.sum(squares, 0).to(L),
+            tl.sum(signs, 0).to(L),
+            tl.sum(nonfinite, 0).to(L),
+        )
+    is_last, sums = sums_over_programs(sums, place, workspace, size, SUMS, PARTIALS_BLOCK)
+    if is_last:
+        elements = count.to(L)
         if statistics is not None:
-            store_statistics(
-                statistics + 4 * segment,
-                elements,
-                shift,
-                tl.sum(deviations, 0),
-                tl.sum(squares, 0),
-                tl.sum(signs, 0),
-                tl.sum(nonfinite, 0),
-            )
-    else:
-        store_partial(workspace, 0, tl.sum(terms, 0))
-        if statistics is not None:
-            store_partial(workspace, 1, tl.sum(deviations, 0))
-            store_partial(workspace, 2, tl.sum(squares, 0))
-            store_partial(workspace, 3, tl.sum(signs, 0))
-            store_partial(workspace, 4, tl.sum(nonfinite, 0))
-        if take_ticket(workspace):
-            sum_of_terms = sum_partials(workspace, 0, T, PARTIALS_BLOCK)
-            store_mean(values, total, segment, scale, sum_of_terms / elements)
-            if statistics is not None:
-                store_statistics(
-                    statistics + 4 * segment,
-                    elements,
-                    shift,
-                    sum_partials(workspace, 1, T, PARTIALS_BLOCK),
-                    sum_partials(workspace, 2, T, PARTIALS_BLOCK),
-                    sum_partials(workspace, 3, T, PARTIALS_BLOCK),
-                    sum_partials(workspace, 4, T, PARTIALS_BLOCK),
-                )
-            tl.store(workspace, 0)  # for the launch of the next segment
+            row = statistics + 4 * position
+            store_statistics(row, elements, shift.to(L), sums[1], sums[2], sums[3], sums[4])
+        mean = sums[0] / elements
+        store_mean(
+            values,
+            total,
+            follows,
+            place,
+            scale,
+            mean,
+            workspace,
+            size,
+            SUMS,
+            SEGMENTS,
+            PARTIALS_BLOCK,
+        )
 
 
-@triton.jit
-def store_pair(
-    to_a,  # [count] or None
-    to_b,  # [count], [] or None
-    x,
-    offsets,
-    count,
-    is_whole,
-    B_IS_SCALAR: tl.constexpr,
-):
-    """Writes x to the gradient of a and -x to the gradient of a tensor b."""
-    if to_a is not None:
-        store_tile(to_a, x, offsets, count, is_whole)
-    if to_b is not None and not B_IS_SCALAR:
-        store_tile(to_b, -x, offsets, count, is_whole)
-
-
-@triton.jit(do_not_specialize=["segment", "grad_values_stride", "count"])
-def term_gradient_kernel(
-    a,  # [count]
-    b,  # [count], [] or None
-    weight,  # [count] or None
-    workspace,  # int32; None for a single program, or where b is no scalar
-    grad_total,  # [] or None
-    grad_values,  # [S] or None
-    to_a,  # [count] or None
-    to_b,  # [count], [] or None
-    grad_values_stride,
-    segment,
-    count,
-    scale: tl.float64,
-    first: tl.float64,
-    second: tl.float64,
-    TERM: tl.constexpr,
-    B_IS_SCALAR: tl.constexpr,
-    T: tl.constexpr,
+@triton.jit(do_not_specialize=["follows", "size"])
+def term_mean_kernel(
+    groups,
+    workspace,  # int32, see segments.py; None for a single program
+    values,  # [size]
+    total,  # []
+    statistics,  # [size, 4] or None
+    follows,
+    size,
+    TERMS: tl.constexpr,  # of each group, the term's function
+    B_IS_SCALAR: tl.constexpr,  # of each group
+    NARROW: tl.constexpr,  # of each group, whether an operand is not aligned
+    L: tl.constexpr,  # of the results, of sums and of numbers
+    SEGMENTS: tl.constexpr,  # of the launch
     BLOCK: tl.constexpr,
     PARTIALS_BLOCK: tl.constexpr,
 ):
-    """to_a = incoming * w phi'(a - b), to_b = -to_a, or minus its sum where b is a scalar."""
-    first = as_scalar(first, T)
-    second = as_scalar(second, T)
-    factor = incoming(grad_total, grad_values, grad_values_stride, segment, scale, count, T)
+    """values[s] = mean(w phi(a - b)), total = sum of scale_s values[s], statistics of a."""
+    for g in tl.static_range(len(groups)):
+        if is_in_group(groups, g):
+            segment_mean(
+                groups[g],
+                workspace,
+                values,
+                total,
+                statistics,
+                follows,
+                size,
+                TERMS[g],
+                B_IS_SCALAR[g],
+                NARROW[g],
+                L,
+                SEGMENTS,
+                BLOCK,
+                PARTIALS_BLOCK,
+            )
+
+
+# ---- backward ------------------------------------------------------------------------------------
+
+
+@triton.jit
+def segment_gradient(
+    group,
+    workspace,
+    grad_total,
+    grad_values,
+    grad_values_stride,
+    follows,
+    size,
+    TERM: tl.constexpr,
+    B_IS_SCALAR: tl.constexpr,
+    NARROW: tl.constexpr,
+    L: tl.constexpr,
+    SEGMENTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PARTIALS_BLOCK: tl.constexpr,
+):
+    T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
+    SUMMED: tl.constexpr = B_IS_SCALAR and len(group.to_b) > 0
+    passed = bounds_passed(group)
+    place = pick_place(group, passed)
+    position, first_tile, programs, count = place
+    first, second, scale = pick_numbers(group, passed, L, T)
+    a = pick(group.a, passed)
+    b = pick(group.b, passed) if len(group.b) > 0 else None
+    weight = pick(group.weight, passed) if len(group.weight) > 0 else None
+    to_a = pick(group.to_a, passed) if len(group.to_a) > 0 else None
+    to_b = pick(group.to_b, passed) if len(group.to_b) > 0 else None
+    factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     before = factor
     if weight is not None:  # see Factor in csrc/math/terms.h
         before = tl.where(tl.abs(factor) > 1.0, 0.5, factor)
         after = tl.where(tl.abs(factor) > 1.0, 2.0 * factor, 1.0)
-    SUMMED: tl.constexpr = B_IS_SCALAR and to_b is not None
     if SUMMED:
         sums = tl.zeros((BLOCK,), T)
 
-    for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
-        offsets = tile * BLOCK + tl.arange(0, BLOCK)
+    for tile in range(first_tile, tile_count(count, BLOCK), programs):
+        offsets = offsets_of_tile(tile, BLOCK, NARROW)
         is_whole = tile < count // BLOCK
         x = load_tile(a, offsets, count, is_whole, T)
         z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
@@ -272,59 +222,94 @@ def term_gradient_kernel(
             sums += only(gradient, offsets, count, is_whole)
 
     if SUMMED:
-        if workspace is None:
-            tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
-        else:
-            store_partial(workspace, 0, tl.sum(sums, 0))
-            if take_ticket(workspace):
-                gradient_of_b = -sum_partials(workspace, 0, T, PARTIALS_BLOCK)
-                tl.store(to_b, gradient_of_b.to(to_b.dtype.element_ty))
-                tl.store(workspace, 0)
+        of_program = (tl.sum(sums, 0).to(L),)
+        is_last, of_b = sums_over_programs(of_program, place, workspace, size, 1, PARTIALS_BLOCK)
+        if is_last:
+            tl.store(to_b, (-of_b[0]).to(to_b.dtype.element_ty))
 
 
-@triton.jit(do_not_specialize=["segment", "grad_values_stride", "count"])
-def term_curvature_kernel(
-    a,  # [count]
-    b,  # [count], [] or None
-    weight,  # [count] or None
-    workspace,  # int32; None for a single program
-    va,  # [count] or None: the direction in the gradient of a
-    vb,  # [count], [] or None: the direction in the gradient of b
+@triton.jit(do_not_specialize=["grad_values_stride", "follows", "size"])
+def term_gradient_kernel(
+    groups,
+    workspace,  # int32; None where no sum for a scalar b takes several programs
     grad_total,  # [] or None
-    grad_values,  # [S] or None
-    to_a,  # [count] or None
-    to_b,  # [count], [] or None
-    grad_grad_values,  # [S]
-    grad_grad_total,  # []
+    grad_values,  # [size] or None
     grad_values_stride,
-    segment,
-    count,
-    scale: tl.float64,
-    first: tl.float64,
-    second: tl.float64,
-    TERM: tl.constexpr,
+    follows,
+    size,
+    TERMS: tl.constexpr,
     B_IS_SCALAR: tl.constexpr,
-    T: tl.constexpr,
+    NARROW: tl.constexpr,
+    L: tl.constexpr,
+    SEGMENTS: tl.constexpr,
     BLOCK: tl.constexpr,
     PARTIALS_BLOCK: tl.constexpr,
 ):
-    """The backward of the backward along v = va - vb.
+    """to_a = incoming * w phi'(a - b), to_b = -to_a, or minus its sum where b is a scalar."""
+    for g in tl.static_range(len(groups)):
+        if is_in_group(groups, g):
+            segment_gradient(
+                groups[g],
+                workspace,
+                grad_total,
+                grad_values,
+                grad_values_stride,
+                follows,
+                size,
+                TERMS[g],
+                B_IS_SCALAR[g],
+                NARROW[g],
+                L,
+                SEGMENTS,
+                BLOCK,
+                PARTIALS_BLOCK,
+            )
 
-    to_a = incoming * w phi''(a - b) v and to_b = -to_a (or minus its sum);
-    grad_grad_values[segment] = mean(w phi'(a - b) v), and the total its weighted sum.
-    """
-    first = as_scalar(first, T)
-    second = as_scalar(second, T)
-    factor = incoming(grad_total, grad_values, grad_values_stride, segment, scale, count, T)
-    SUMMED: tl.constexpr = B_IS_SCALAR and to_b is not None
+
+# ---- backward of the backward --------------------------------------------------------------------
+
+
+@triton.jit
+def segment_curvature(
+    group,
+    workspace,
+    grad_total,
+    grad_values,
+    grad_grad_values,
+    grad_grad_total,
+    grad_values_stride,
+    follows,
+    size,
+    TERM: tl.constexpr,
+    B_IS_SCALAR: tl.constexpr,
+    NARROW: tl.constexpr,
+    L: tl.constexpr,
+    SEGMENTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PARTIALS_BLOCK: tl.constexpr,
+):
+    T: tl.constexpr = tl.float64 if group.a[0].dtype.element_ty == tl.float64 else tl.float32
+    SUMMED: tl.constexpr = B_IS_SCALAR and len(group.to_b) > 0
+    passed = bounds_passed(group)
+    place = pick_place(group, passed)
+    position, first_tile, programs, count = place
+    first, second, scale = pick_numbers(group, passed, L, T)
+    a = pick(group.a, passed)
+    b = pick(group.b, passed) if len(group.b) > 0 else None
+    weight = pick(group.weight, passed) if len(group.weight) > 0 else None
+    va = pick(group.va, passed) if len(group.va) > 0 else None
+    vb = pick(group.vb, passed) if len(group.vb) > 0 else None
+    to_a = pick(group.to_a, passed) if len(group.to_a) > 0 else None
+    to_b = pick(group.to_b, passed) if len(group.to_b) > 0 else None
+    factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     inverse_count = 1.0 / count.to(T)
     nothing = tl.where(count > 0, 0.0, float("nan"))  # what is added to a mean over nothing
     contractions = tl.zeros((BLOCK,), T)
     if SUMMED:
         sums = tl.zeros((BLOCK,), T)
 
-    for tile in range(first_tile(), tile_count(count, BLOCK), tl.num_programs(0)):
-        offsets = tile * BLOCK + tl.arange(0, BLOCK)
+    for tile in range(first_tile, tile_count(count, BLOCK), programs):
+        offsets = offsets_of_tile(tile, BLOCK, NARROW)
         is_whole = tile < count // BLOCK
         x = load_tile(a, offsets, count, is_whole, T)
         z = minus_b(x, b, offsets, count, is_whole, B_IS_SCALAR, T)
@@ -344,19 +329,70 @@ def term_curvature_kernel(
         if SUMMED:
             sums += only(second_order, offsets, count, is_whole)
 
-    if workspace is None:
-        mean = tl.sum(contractions, 0) + nothing
-        store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
+    of_program = (tl.sum(contractions, 0).to(L),)
+    if SUMMED:
+        of_program = (tl.sum(contractions, 0).to(L), tl.sum(sums, 0).to(L))
+    is_last, totals = sums_over_programs(of_program, place, workspace, size, 2, PARTIALS_BLOCK)
+    if is_last:
         if SUMMED:
-            tl.store(to_b, (-tl.sum(sums, 0)).to(to_b.dtype.element_ty))
-    else:
-        store_partial(workspace, 0, tl.sum(contractions, 0))
-        if SUMMED:
-            store_partial(workspace, 1, tl.sum(sums, 0))
-        if take_ticket(workspace):
-            mean = sum_partials(workspace, 0, T, PARTIALS_BLOCK) + nothing
-            store_mean(grad_grad_values, grad_grad_total, segment, scale, mean)
-            if SUMMED:
-                gradient_of_b = -sum_partials(workspace, 1, T, PARTIALS_BLOCK)
-                tl.store(to_b, gradient_of_b.to(to_b.dtype.element_ty))
-            tl.store(workspace, 0)
+            tl.store(to_b, (-totals[1]).to(to_b.dtype.element_ty))
+        mean = totals[0] + nothing
+        store_mean(
+            grad_grad_values,
+            grad_grad_total,
+            follows,
+            place,
+            scale,
+            mean,
+            workspace,
+            size,
+            2,
+            SEGMENTS,
+            PARTIALS_BLOCK,
+        )
+
+
+@triton.jit(do_not_specialize=["grad_values_stride", "follows", "size"])
+def term_curvature_kernel(
+    groups,
+    workspace,  # int32; None for a single program
+    grad_total,  # [] or None
+    grad_values,  # [size] or None
+    grad_grad_values,  # [size]
+    grad_grad_total,  # []
+    grad_values_stride,
+    follows,
+    size,
+    TERMS: tl.constexpr,
+    B_IS_SCALAR: tl.constexpr,
+    NARROW: tl.constexpr,
+    L: tl.constexpr,
+    SEGMENTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PARTIALS_BLOCK: tl.constexpr,
+):
+    """The backward of the backward along v = va - vb.
+
+    to_a = incoming * w phi''(a - b) v and to_b = -to_a (or minus its sum);
+    grad_grad_values[s] = mean(w phi'(a - b) v), and the total its weighted sum.
+    """
+    for g in tl.static_range(len(groups)):
+        if is_in_group(groups, g):
+            segment_curvature(
+                groups[g],
+                workspace,
+                grad_total,
+                grad_values,
+                grad_grad_values,
+                grad_grad_total,
+                grad_values_stride,
+                follows,
+                size,
+                TERMS[g],
+                B_IS_SCALAR[g],
+                NARROW[g],
+                L,
+                SEGMENTS,
+                BLOCK,
+                PARTIALS_BLOCK,
+            )

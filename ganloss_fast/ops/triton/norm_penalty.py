@@ -25,10 +25,11 @@ from ganloss_fast.ops.triton.layout import (
 )
 from ganloss_fast.ops.triton.reduction import (
     MAX_PROGRAMS,
-    partials_of,
+    numbers_of,
     store_partial,
-    sum_partials,
+    sum_numbers,
     take_ticket,
+    tickets_behind,
 )
 from ganloss_fast.ops.triton.rows import load_part, long_row, rows_end_to_end, store_part
 from ganloss_fast.ops.triton.terms import square_root
@@ -172,9 +173,9 @@ def row_dots_kernel(
         dots = tl.sum(product(x, y, offsets, inside, T), 1)
 
     if SPLIT:
-        store_partial(workspace, 0, tl.sum(dots, 0))
-        if take_ticket(workspace):
-            partials = partials_of(workspace, T)
+        partials = numbers_of(workspace, T)
+        store_partial(partials, 0, tl.sum(dots, 0))
+        if take_ticket(tickets_behind(workspace, tl.num_programs(0)), tl.num_programs(0)):
             SAMPLES: tl.constexpr = PARTIALS_BLOCK // SPLITS_BLOCK
             parts = tl.arange(0, SPLITS_BLOCK)
             shares = tl.zeros((SAMPLES,), T)
@@ -191,9 +192,10 @@ def row_dots_kernel(
         if workspace is None:
             store_scaled_mean(mean, share, scale, batch)
         else:
-            store_partial(workspace, 0, share)
-            if take_ticket(workspace):
-                shares = sum_partials(workspace, 0, T, PARTIALS_BLOCK)
+            partials = numbers_of(workspace, T)
+            store_partial(partials, 0, share)
+            if take_ticket(tickets_behind(workspace, tl.num_programs(0)), tl.num_programs(0)):
+                shares = sum_numbers(partials, tl.num_programs(0), PARTIALS_BLOCK)
                 store_scaled_mean(mean, shares, scale, batch)
 
 
@@ -278,7 +280,7 @@ def launch_row_dots(
         norms,
         results,
         mean,
-        workspace_for(geometry.programs, 1, x.device),
+        workspace_for(geometry.programs, x.device),
         geometry.batch,
         geometry.length,
         geometry.splits,

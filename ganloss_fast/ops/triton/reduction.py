@@ -7,6 +7,9 @@ Memory order: the ticket is an acquire-release atomic. Release: the partials of 
 visible before its ticket is counted. Acquire: the last program reads no stale ones. A relaxed
 ticket gives wrong sums now and then, on some GPUs, and never in a test on a CPU without a race
 check (tests/triton_guard.py has one).
+
+The workspace of a launch is 32-bit words, zeroed: numbers of up to 64 bits, of which the partials
+[sums, programs] are the first, and behind all numbers the tickets. One fill, and one argument.
 """
 
 import triton
@@ -17,40 +20,48 @@ import triton.language as tl
 MAX_PROGRAMS = 1024
 
 
-# What the launchers allocate, zeroed, for a launch of several programs: 32-bit words, the ticket
-# and, from the next 16 bytes on, the partials, of up to 64 bits. One fill, and one argument.
-PARTIALS_AT = tl.constexpr(4)
-WORDS_OF_PARTIAL = 2
+@triton.jit
+def tickets_behind(
+    workspace,  # int32
+    numbers,  # how many
+):
+    """[tickets] int32: how many programs are done, 0 on entry."""
+    return workspace + 2 * numbers
 
 
 @triton.jit
 def take_ticket(
-    workspace,  # int32; the first word: how many programs are done, 0 on entry
+    ticket,  # [] int32
+    count,
 ):
-    """True in the program that is the last to come here, which may read all partials."""
-    taken = tl.atomic_add(workspace, 1, sem="acq_rel")
-    return taken == tl.num_programs(0) - 1
+    """True in the last of `count` programs to come here, which may read what they all wrote."""
+    return tl.atomic_add(ticket, 1, sem="acq_rel") == count - 1
 
 
 @triton.jit
-def partials_of(workspace, T: tl.constexpr):
-    """[sums, programs] in the compute dtype."""
-    return (workspace + PARTIALS_AT).to(tl.pointer_type(T), bitcast=True)
+def numbers_of(workspace, T: tl.constexpr):
+    """[numbers] in the compute dtype."""
+    return workspace.to(tl.pointer_type(T), bitcast=True)
 
 
 @triton.jit
-def store_partial(workspace, SUM: tl.constexpr, value):
-    partials = partials_of(workspace, value.dtype)
+def store_partial(
+    partials,  # [sums, programs]
+    SUM: tl.constexpr,
+    value,
+):
     tl.store(partials + SUM * tl.num_programs(0) + tl.program_id(0), value)
 
 
 @triton.jit
-def sum_partials(workspace, SUM: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr):
-    """The sum of one row of partials, in an order that depends on the number of programs alone."""
-    partials = partials_of(workspace, T)
-    programs = tl.num_programs(0)
-    sums = tl.zeros((BLOCK,), T)
-    for start in range(0, programs, BLOCK):
+def sum_numbers(
+    numbers,  # [count]
+    count,
+    BLOCK: tl.constexpr,
+):
+    """Their sum, in an order that depends on the count alone."""
+    sums = tl.zeros((BLOCK,), numbers.dtype.element_ty)
+    for start in range(0, count, BLOCK):
         index = start + tl.arange(0, BLOCK)
-        sums += tl.load(partials + SUM * programs + index, mask=index < programs, other=0.0)
+        sums += tl.load(numbers + index, mask=index < count, other=0.0)
     return tl.sum(sums, 0)

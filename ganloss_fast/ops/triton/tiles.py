@@ -24,6 +24,19 @@ def tile_count(count, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def offsets_of_tile(tile, BLOCK: tl.constexpr, NARROW: tl.constexpr):
+    """[BLOCK], for memory that allows no wide access (NARROW) or does.
+
+    A thread that may not load its 16 bytes at once would load them one element after another, and
+    use a quarter of the sectors at a time. So neighbouring threads take neighbouring elements.
+    """
+    offsets = tile * BLOCK + tl.arange(0, BLOCK)
+    if NARROW:
+        offsets = tl.max_contiguous(offsets, 1)  # what a layout may count on
+    return offsets
+
+
+@triton.jit
 def load_tile(pointer, offsets, count, is_whole, T: tl.constexpr):
     """The elements of a tile in the compute dtype; 0 behind the end."""
     if is_whole:
@@ -41,6 +54,14 @@ def store_tile(pointer, x, offsets, count, is_whole):
         tl.store(pointer + offsets, x)
     else:
         tl.store(pointer + offsets, x, mask=offsets < count)
+
+
+@triton.jit
+def only(x, offsets, count, is_whole):
+    """x, and 0 behind the end: for sums."""
+    if not is_whole:
+        x = tl.where(offsets < count, x, 0.0)
+    return x
 
 
 @triton.jit

@@ -11,6 +11,7 @@ import torch
 
 import ganloss_fast
 from ganloss_fast import backends, ops
+from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.perturb import normals_of_blocks
 from ganloss_fast.ops.terms import Segment
@@ -246,14 +247,7 @@ def test_a_step_can_be_captured(device, loss):
             value = value + ganloss_fast.gradient_penalty(critic, real, fake, alpha=alpha)
             return [value.detach(), *torch.autograd.grad(value, parameters)]
 
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = step()
+        graph, captured = capture(step)
         for _ in range(3):
             real.normal_()
             fake.normal_()
@@ -265,14 +259,7 @@ def test_a_step_can_be_captured(device, loss):
 def test_a_captured_noise_reads_a_new_seed_at_every_replay(device):
     with torch.cuda.device(device):
         x, seed = torch.randn(10_007, device=device), torch.tensor(1, device=device)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            ops.perturb(x, 0.5, seed)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = ops.perturb(x, 0.5, seed)
+        graph, captured = capture(lambda: ops.perturb(x, 0.5, seed))
         for value in (2, 3):
             seed.fill_(value)
             graph.replay()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -150,24 +151,22 @@ def _positive(text: str) -> int:
     return value
 
 
-def _above_0(text: str) -> float:
+def _number(text: str, fits: Callable[[float], bool], expected: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+        value = math.nan  # fits nothing
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text!r}")
     return value
+
+
+def _above_0(text: str) -> float:
+    return _number(text, lambda value: 0 < value < math.inf, "above 0")
 
 
 def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 up to 1, got {text!r}")
-    return value
+    return _number(text, lambda value: 0 <= value < 1, "from 0 up to 1")
 
 
 def _device(text: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.table import Table
 
@@ -63,21 +63,33 @@ def listing(workloads: Sequence[Workload]) -> Table:
     return table
 
 
-def measured_table(rows: Sequence[Row]) -> Table:
-    table = Table(
-        title=f"Times faster than {EAGER} (95 % interval), medians of interleaved rounds",
-        title_justify="left",
-    )
-    for column in ("workload, contender", "p20", "p50", "p80", "GB/s", "ops", "peak", "faster"):
+def _of_contenders(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
         table.add_column(column, justify="left" if "," in column else "right", overflow="fold")
+    return table
+
+
+def _add_contenders(
+    table: Table, name: str, rows: Iterable[Row], cells: Callable[[Row], Iterable[str]]
+) -> None:
+    """A section: its name, and each contender's cells or why it has none."""
+    table.add_section()
+    table.add_row(f"[bold]{name}[/]")
+    for row in rows:
+        if row.measured:
+            table.add_row(f"  {row.contender}", *cells(row))
+        else:
+            table.add_row(f"  {row.contender}: [red]{row.status}[/]")
+
+
+def measured_table(rows: Sequence[Row]) -> Table:
+    table = _of_contenders(
+        f"Times faster than {EAGER} (95 % interval), medians of interleaved rounds",
+        ("workload, contender", "p20", "p50", "p80", "GB/s", "ops", "peak", "faster"),
+    )
     for workload, contenders in by_workload(rows).items():
-        table.add_section()
-        table.add_row(f"[bold]{workload}[/]")
-        for row in contenders.values():
-            if row.measured:
-                table.add_row(f"  {row.contender}", *_cells(row))
-            else:
-                table.add_row(f"  {row.contender}: [red]{row.status}[/]")
+        _add_contenders(table, workload, contenders.values(), _cells)
     return table
 
 
@@ -89,21 +101,12 @@ DRIFT = (
 
 def trained_table(rows: Sequence[Row]) -> Table:
     """The rows of trainings."""
-    table = Table(
-        title=f"Trainings on real data: times faster than {EAGER} (95 % interval)",
-        title_justify="left",
+    table = _of_contenders(
+        f"Trainings on real data: times faster than {EAGER} (95 % interval)",
+        ("training, form", "a second", "a step", "s per 1000", "peak", "faster", "drift"),
     )
-    columns = ("training, form", "a second", "a step", "s per 1000", "peak", "faster", "drift")
-    for column in columns:
-        table.add_column(column, justify="left" if "," in column else "right", overflow="fold")
     for name, forms in by_workload(rows).items():
-        table.add_section()
-        table.add_row(f"[bold]{name}[/]")
-        for row in forms.values():
-            if row.measured:
-                table.add_row(f"  {row.contender}", *_trained_cells(row))
-            else:
-                table.add_row(f"  {row.contender}: [red]{row.status}[/]")
+        _add_contenders(table, name, forms.values(), _trained_cells)
         table.add_row(f"[dim]{shares_text(next(iter(forms.values())))}[/]")
     table.caption = DRIFT
     table.caption_justify = "left"

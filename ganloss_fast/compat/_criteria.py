@@ -29,8 +29,9 @@ def cross_entropy(real_label: Label, fake_label: Label) -> Loss:
 
 
 class UnknownMode(NotImplementedError, ValueError):
-    """A mode that a criterion does not have. CycleGAN's family raises NotImplementedError there and
-    SPADE's ValueError, and scripts catch what their codebase raises."""
+    """A name that is none of those which a criterion knows. It is caught by either of its bases:
+    CycleGAN's family raises the one there and SPADE's the other, and scripts catch what their
+    codebase raises."""
 
 
 def check_mode(name: str, mode: object, modes: Sequence[str]) -> None:

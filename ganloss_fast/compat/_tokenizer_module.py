@@ -20,6 +20,9 @@ from ganloss_fast.losses.sides import mean_logits
 
 Network = Callable[..., Tensor]
 
+# The distances of pixels, under the names that the codebases give them.
+PIXELS: dict[str, type[L1 | MSE]] = {"l1": L1, "l2": MSE}
+
 
 def check_network(name: str, network: object, example: str) -> None:
     if not callable(network) or isinstance(network, type):

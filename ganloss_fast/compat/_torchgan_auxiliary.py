@@ -16,11 +16,11 @@ from ganloss_fast.compat._torchgan_functional import (
 from ganloss_fast.compat._torchgan_steps import (
     DiscriminatorLoss,
     GeneratorLoss,
+    Loss,
     Model,
     Samples,
     check_labels,
 )
-from ganloss_fast.freezing import frozen
 
 # ---- auxiliary classifiers ---------------------------------------------------------------------
 
@@ -45,66 +45,55 @@ class AuxiliaryClassifierGeneratorLoss(GeneratorLoss):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return auxiliary_classification_loss(logits, labels, self.reduction)
 
-    def train_ops(
+    def check_step(self, generator: Model, discriminator: Model, labels: Tensor | None) -> None:
+        check_labels(labels, generator)
+        _check_classes(generator)
+
+    def step_loss(
         self,
         generator: Model,
         discriminator: Model,
-        optimizer_generator: torch.optim.Optimizer,
         device: Any,
         batch_size: int,
-        labels: Tensor | None = None,
-    ) -> Any:
-        if self.override_train_ops is not None:
-            return self.override_train_ops(
-                generator, discriminator, optimizer_generator, device, batch_size, labels
-            )
-        check_labels(labels, generator)
-        _check_classes(generator)
+        labels: Tensor | None,
+    ) -> Tensor:
         noise = torch.randn(batch_size, generator.encoding_dims, device=device)
         wanted = _labels(generator, batch_size, device, labels)
-        optimizer_generator.zero_grad()
-        with frozen(discriminator, keep=generator):
-            loss = self(discriminator(generator(noise, wanted), mode="classifier"), wanted)
-            loss.backward()
-        optimizer_generator.step()
-        return loss.item()
+        logits = discriminator(generator(noise, wanted), mode="classifier")
+        loss: Tensor = self(logits, wanted)
+        return loss
 
 
 class AuxiliaryClassifierDiscriminatorLoss(DiscriminatorLoss):
     """Cross-entropy of the classes of real samples, and of those that the generator was to draw;
     as :class:`AuxiliaryClassifierGeneratorLoss`."""
 
+    hands_itself_over = False
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return auxiliary_classification_loss(logits, labels, self.reduction)
 
-    def train_ops(
-        self,
-        generator: Model,
-        discriminator: Model,
-        optimizer_discriminator: torch.optim.Optimizer,
-        real_inputs: Tensor,
-        device: Any,
-        labels: Tensor | None = None,
-    ) -> Any:
-        if self.override_train_ops is not None:
-            return self.override_train_ops(
-                generator, discriminator, optimizer_discriminator, real_inputs, device, labels
-            )
+    def check_step(self, generator: Model, discriminator: Model, labels: Tensor | None) -> None:
         if labels is None:
             raise ValueError("labels: the classifier learns from the labels of the data, got None.")
         _check_classes(generator)
+
+    def step_losses(
+        self,
+        generator: Model,
+        discriminator: Model,
+        real_inputs: Tensor,
+        device: Any,
+        labels: Tensor | None,
+    ) -> tuple[Tensor, ...]:
         batch_size = real_inputs.size(0)
         noise = torch.randn(batch_size, generator.encoding_dims, device=device)
-        optimizer_discriminator.zero_grad()
         of_real = discriminator(real_inputs, mode="classifier")
         wanted = _labels(generator, batch_size, device, labels)
         with torch.no_grad():
             fake = generator(noise, wanted)
         of_fake = discriminator(fake, mode="classifier")
-        loss = self(of_fake, wanted) + self(of_real, labels)
-        loss.backward()
-        optimizer_discriminator.step()
-        return loss.item()
+        return (self(of_fake, wanted) + self(of_real, labels),)
 
 
 # ---- features, embeddings, codes ---------------------------------------------------------------
@@ -130,17 +119,16 @@ class FeatureMatchingGeneratorLoss(GeneratorLoss):
             return self.override_train_ops(
                 generator, discriminator, optimizer_generator, device, labels
             )
-        check_labels(labels, generator)
-        samples = Samples(generator, real_inputs.size(0), device, labels)
-        optimizer_generator.zero_grad()
-        fake = samples.fake()
-        with frozen(discriminator, keep=generator):
+        self.check_step(generator, discriminator, labels)
+
+        def loss_of_step() -> Tensor:
+            samples = Samples(generator, real_inputs.size(0), device, labels)
+            fake = samples.fake()
             fx = samples.judged_real(discriminator, real_inputs, feature_matching=True)
-            fgz = samples.judged(discriminator, fake, feature_matching=True)
-            loss = self(fx, fgz)
-            loss.backward()
-        optimizer_generator.step()
-        return loss.item()
+            loss: Tensor = self(fx, samples.judged(discriminator, fake, feature_matching=True))
+            return loss
+
+        return self.step(generator, discriminator, optimizer_generator, loss_of_step)
 
 
 class EnergyBasedPullingAwayTerm(GeneratorLoss):
@@ -154,19 +142,7 @@ class EnergyBasedPullingAwayTerm(GeneratorLoss):
     def forward(self, dgz: Tensor, d_hid: Tensor) -> Tensor:
         return self.pt_ratio * energy_based_pulling_away_term(d_hid)
 
-    def train_ops(
-        self,
-        generator: Model,
-        discriminator: Model,
-        optimizer_generator: torch.optim.Optimizer,
-        device: Any,
-        batch_size: int,
-        labels: Tensor | None = None,
-    ) -> Any:
-        if self.override_train_ops is not None:
-            return self.override_train_ops(
-                generator, discriminator, optimizer_generator, device, batch_size, labels
-            )
+    def check_step(self, generator: Model, discriminator: Model, labels: Tensor | None) -> None:
         if not getattr(discriminator, "embeddings", False):
             raise ValueError(
                 "discriminator: expected one that auto-encodes, with embeddings=True, to pull its "
@@ -176,14 +152,19 @@ class EnergyBasedPullingAwayTerm(GeneratorLoss):
             raise ValueError(
                 f"generator: expected one without labels, got label_type={generator.label_type!r}."
             )
+
+    def step_loss(
+        self,
+        generator: Model,
+        discriminator: Model,
+        device: Any,
+        batch_size: int,
+        labels: Tensor | None,
+    ) -> Tensor:
         noise = torch.randn(batch_size, generator.encoding_dims, device=device)
-        optimizer_generator.zero_grad()
-        with frozen(discriminator, keep=generator):
-            d_hid, dgz = discriminator(generator(noise))
-            loss = self(dgz, d_hid)
-            loss.backward()
-        optimizer_generator.step()
-        return loss.item()
+        d_hid, dgz = discriminator(generator(noise))
+        loss: Tensor = self(dgz, d_hid)
+        return loss
 
 
 class MutualInformationPenalty(GeneratorLoss, DiscriminatorLoss):
@@ -239,15 +220,21 @@ class MutualInformationPenalty(GeneratorLoss, DiscriminatorLoss):
 # ---- historical averages -----------------------------------------------------------------------
 
 
-class _HistoricalAverage:
+class _HistoricalAverage(Loss):
     """``lambd sum (p - mean of p so far)^2`` of the parameters of a network."""
 
-    lambd: float
-    timesteps: int
-    sum_parameters: list[Tensor]
-    override_train_ops: Any
+    def __init__(
+        self,
+        reduction: str = "elementwise_mean",
+        override_train_ops: Any = None,
+        lambd: float = 1.0,
+    ) -> None:
+        super().__init__(reduction, override_train_ops)
+        self.timesteps = 0
+        self.sum_parameters: list[Tensor] = []
+        self.lambd = lambd
 
-    def _step(self, network: Model, optimizer: torch.optim.Optimizer) -> Any:
+    def average_step(self, network: Model, optimizer: torch.optim.Optimizer) -> Any:
         if self.override_train_ops is not None:
             return self.override_train_ops(self, network, optimizer)
         parameters = list(network.parameters())
@@ -273,34 +260,16 @@ class HistoricalAverageGeneratorLoss(_HistoricalAverage, GeneratorLoss):
     """``lambd`` times the squared distance of the parameters from their mean over all steps so far
     (Salimans et al., 2016). The first call only remembers them, and returns 0."""
 
-    def __init__(
-        self,
-        reduction: str = "elementwise_mean",
-        override_train_ops: Any = None,
-        lambd: float = 1.0,
-    ) -> None:
-        super().__init__(reduction, override_train_ops)
-        self.timesteps, self.sum_parameters, self.lambd = 0, [], lambd
-
     def train_ops(  # type: ignore[override]  # torchgan's takes nothing else
         self, generator: Model, optimizer_generator: torch.optim.Optimizer
     ) -> Any:
-        return self._step(generator, optimizer_generator)
+        return self.average_step(generator, optimizer_generator)
 
 
 class HistoricalAverageDiscriminatorLoss(_HistoricalAverage, DiscriminatorLoss):
     """:class:`HistoricalAverageGeneratorLoss` of the discriminator."""
 
-    def __init__(
-        self,
-        reduction: str = "elementwise_mean",
-        override_train_ops: Any = None,
-        lambd: float = 1.0,
-    ) -> None:
-        super().__init__(reduction, override_train_ops)
-        self.timesteps, self.sum_parameters, self.lambd = 0, [], lambd
-
     def train_ops(  # type: ignore[override]  # torchgan's takes nothing else
         self, discriminator: Model, optimizer_discriminator: torch.optim.Optimizer
     ) -> Any:
-        return self._step(discriminator, optimizer_discriminator)
+        return self.average_step(discriminator, optimizer_discriminator)

@@ -74,7 +74,9 @@ def _logits_alone(discriminator: Model, wanted: bool) -> Iterator[None]:
         discriminator.embeddings = True
 
 
-class _Loss(torch.nn.Module):
+class Loss(torch.nn.Module):
+    """What all of torchgan's losses have."""
+
     without_embeddings: ClassVar[bool] = False
 
     def __init__(
@@ -96,7 +98,7 @@ def _bases(name: str) -> tuple[type, ...]:
     return () if _torchgans is None else (getattr(_torchgans, name),)
 
 
-class GeneratorLoss(_Loss, *_bases("GeneratorLoss")):  # type: ignore[misc]
+class GeneratorLoss(Loss, *_bases("GeneratorLoss")):  # type: ignore[misc]
     """torchgan's base class of generator losses."""
 
     def train_ops(
@@ -113,20 +115,49 @@ class GeneratorLoss(_Loss, *_bases("GeneratorLoss")):  # type: ignore[misc]
             return self.override_train_ops(
                 generator, discriminator, optimizer_generator, device, batch_size, labels
             )
+        self.check_step(generator, discriminator, labels)
+        return self.step(
+            generator,
+            discriminator,
+            optimizer_generator,
+            lambda: self.step_loss(generator, discriminator, device, batch_size, labels),
+        )
+
+    def check_step(self, generator: Model, discriminator: Model, labels: Tensor | None) -> None:
+        """Raises ValueError where the models or labels do not suit the loss."""
         check_labels(labels, generator)
+
+    def step_loss(
+        self,
+        generator: Model,
+        discriminator: Model,
+        device: Any,
+        batch_size: int,
+        labels: Tensor | None,
+    ) -> Tensor:
+        """The loss of a step, of samples that it draws."""
         samples = Samples(generator, batch_size, device, labels)
-        optimizer_generator.zero_grad()
-        with frozen(discriminator, keep=generator), self._logits(discriminator):
-            loss = self(samples.judged(discriminator, samples.fake()))
+        loss: Tensor = self(samples.judged(discriminator, samples.fake()))
+        return loss
+
+    def step(
+        self,
+        generator: Model,
+        discriminator: Model,
+        optimizer: torch.optim.Optimizer,
+        loss_of_step: Callable[[], Tensor],
+    ) -> float:
+        """The generator learns; the discriminator gets no gradients."""
+        optimizer.zero_grad()
+        alone = _logits_alone(discriminator, self.without_embeddings)
+        with frozen(discriminator, keep=generator), alone:
+            loss = loss_of_step()
             loss.backward()
-        optimizer_generator.step()
+        optimizer.step()
         return loss.item()
 
-    def _logits(self, discriminator: Model) -> contextlib.AbstractContextManager[None]:
-        return _logits_alone(discriminator, self.without_embeddings)
 
-
-class DiscriminatorLoss(_Loss, *_bases("DiscriminatorLoss")):  # type: ignore[misc]
+class DiscriminatorLoss(Loss, *_bases("DiscriminatorLoss")):  # type: ignore[misc]
     """torchgan's base class of discriminator losses."""
 
     hands_itself_over: ClassVar[bool] = True  # to override_train_ops, as its first argument
@@ -146,29 +177,44 @@ class DiscriminatorLoss(_Loss, *_bases("DiscriminatorLoss")):  # type: ignore[mi
             first = (self,) if self.hands_itself_over else ()
             step = (generator, discriminator, optimizer_discriminator, real_inputs, device, labels)
             return self.override_train_ops(*first, *step)
-        check_labels(labels, generator, discriminator)
+        self.check_step(generator, discriminator, labels)
         if self.clip is not None:
             with torch.no_grad():
                 clamp_each_(list(discriminator.parameters()), self.clip[0], self.clip[1])
-        samples = Samples(generator, real_inputs.size(0), device, labels)
         optimizer_discriminator.zero_grad()
+        losses = self.step_losses(generator, discriminator, real_inputs, device, labels)
+        losses[0].backward()
+        optimizer_discriminator.step()
+        return self.after_step(losses)
+
+    def check_step(self, generator: Model, discriminator: Model, labels: Tensor | None) -> None:
+        """Raises ValueError where the models or labels do not suit the loss."""
+        check_labels(labels, generator, discriminator)
+
+    def step_losses(
+        self,
+        generator: Model,
+        discriminator: Model,
+        real_inputs: Tensor,
+        device: Any,
+        labels: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """The loss of a step, which is walked back, and its parts, if it has any."""
+        samples = Samples(generator, real_inputs.size(0), device, labels)
         with _logits_alone(discriminator, self.without_embeddings):
             dx = samples.judged_real(discriminator, real_inputs)
             with torch.no_grad():
                 fake = samples.fake()
             dgz = samples.judged(discriminator, fake)
         result = self(dx, dgz)
-        losses = result if isinstance(result, tuple) else (result,)
-        losses[0].backward()
-        optimizer_discriminator.step()
-        return self.after_step(losses)
+        return result if isinstance(result, tuple) else (result,)
 
     def after_step(self, losses: tuple[Tensor, ...]) -> float:
         """What ``train_ops`` returns."""
         return losses[0].item()
 
 
-class PenaltyLoss(_Loss, *_bases("DiscriminatorLoss")):  # type: ignore[misc]
+class PenaltyLoss(Loss, *_bases("DiscriminatorLoss")):  # type: ignore[misc]
     """A gradient penalty with a step of its own."""
 
     around_real: ClassVar[bool] = False

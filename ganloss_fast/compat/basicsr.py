@@ -45,7 +45,7 @@ class GANLoss(ModeCriterion):
             tensor.
 
     Raises:
-        NotImplementedError: for another type. It is a ValueError too.
+        UnknownMode: for another type.
     """
 
     MODES: ClassVar[dict[str, Mode]] = {
@@ -192,7 +192,7 @@ class PerceptualLoss(LayeredLoss):
             :class:`ganloss_fast.SequentialFeatures`. Its parameters are frozen.
 
     Raises:
-        NotImplementedError: for another criterion. It is a ValueError too.
+        UnknownMode: for another criterion.
         TypeError: if the network is missing.
     """
 

@@ -7,7 +7,7 @@ with a weight for each sample. The networks stay the codebase's, as in
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,12 @@ from torch import Tensor
 from ganloss_fast.checks import check_integer, check_tensor, describe
 from ganloss_fast.compat import taming
 from ganloss_fast.compat._criteria import check_mode
-from ganloss_fast.compat._tokenizer_module import Network, TokenizerLoss, check_optimizer_idx
+from ganloss_fast.compat._tokenizer_module import (
+    PIXELS,
+    Network,
+    TokenizerLoss,
+    check_optimizer_idx,
+)
 from ganloss_fast.compat.taming import (
     adopt_weight,
     calculate_adaptive_weight,
@@ -23,7 +28,6 @@ from ganloss_fast.compat.taming import (
     vanilla_d_loss,
 )
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
-from ganloss_fast.losses.composite.terms import L1, MSE
 
 __all__ = [
     "LPIPSWithDiscriminator",
@@ -92,8 +96,6 @@ class VQLPIPSWithDiscriminator(taming.VQLPIPSWithDiscriminator):
         ValueError, TypeError: as there, and for another ``pixel_loss``.
     """
 
-    PIXELS: ClassVar[dict[str, type[L1 | MSE]]] = {"l1": L1, "l2": MSE}
-
     def __init__(
         self,
         disc_start: int,
@@ -128,8 +130,8 @@ class VQLPIPSWithDiscriminator(taming.VQLPIPSWithDiscriminator):
             discriminator=discriminator,
             discriminator_gradients=discriminator_gradients,
         )
-        check_mode("pixel_loss", pixel_loss, list(self.PIXELS))
-        self.pixels = self.PIXELS[pixel_loss]
+        check_mode("pixel_loss", pixel_loss, list(PIXELS))
+        self.pixels = PIXELS[pixel_loss]
         self.n_classes = n_classes
 
     def forward(

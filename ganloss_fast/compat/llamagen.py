@@ -17,7 +17,12 @@ import torch
 from torch import Tensor
 
 from ganloss_fast.compat._criteria import check_mode
-from ganloss_fast.compat._tokenizer_module import Network, TokenizerLoss, check_optimizer_idx
+from ganloss_fast.compat._tokenizer_module import (
+    PIXELS,
+    Network,
+    TokenizerLoss,
+    check_optimizer_idx,
+)
 from ganloss_fast.compat.taming import (
     adopt_weight,
     calculate_adaptive_weight,
@@ -25,7 +30,6 @@ from ganloss_fast.compat.taming import (
     vanilla_d_loss,
 )
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
-from ganloss_fast.losses.composite.terms import L1, MSE
 
 __all__ = [
     "VQLoss",
@@ -113,7 +117,6 @@ class VQLoss(TokenizerLoss):
         **TokenizerLoss.D_LOSSES,
         "non-saturating": non_saturating_d_loss,
     }
-    PIXELS: ClassVar[dict[str, type[L1 | MSE]]] = {"l1": L1, "l2": MSE}
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class VQLoss(TokenizerLoss):
             discriminator_gradients=discriminator_gradients,
         )
         check_mode("gen_adv_loss", gen_adv_loss, ("hinge", "non-saturating"))
-        check_mode("reconstruction_loss", reconstruction_loss, list(self.PIXELS))
+        check_mode("reconstruction_loss", reconstruction_loss, list(PIXELS))
         self.gen_adv_loss: Callable[[Tensor], Tensor] = hinge_gen_loss
         if gen_adv_loss == "non-saturating":
             self.gen_adv_loss = partial(
@@ -161,7 +164,7 @@ class VQLoss(TokenizerLoss):
             )
         self.disc_weight = disc_weight
         self.disc_adaptive_weight = disc_adaptive_weight
-        self.rec_loss = self.PIXELS[reconstruction_loss]
+        self.rec_loss = PIXELS[reconstruction_loss]
         self.rec_weight = reconstruction_weight
         self.codebook_weight = codebook_weight
 

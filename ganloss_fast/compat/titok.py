@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from ganloss_fast.compat._criteria import check_mode
-from ganloss_fast.compat._tokenizer_module import Network, check_network
+from ganloss_fast.compat._tokenizer_module import PIXELS, Network, check_network
 from ganloss_fast.compat.taming import hinge_d_loss
 from ganloss_fast.losses.adversarial import generator_loss
 from ganloss_fast.losses.composite.composite_loss import composite_loss
-from ganloss_fast.losses.composite.terms import L1, MSE
 from ganloss_fast.losses.lecam import lecam_regularization
 from ganloss_fast.losses.sides import mean_logits
 
@@ -65,7 +64,6 @@ class ReconstructionLoss_Stage2(Module):
         TypeError: if a network is missing.
     """
 
-    PIXELS: ClassVar[dict[str, type[L1 | MSE]]] = {"l1": L1, "l2": MSE}
     ema_real_logits_mean: Tensor
     ema_fake_logits_mean: Tensor
 
@@ -80,7 +78,7 @@ class ReconstructionLoss_Stage2(Module):
         check_network("perceptual_loss", perceptual_loss, "your codebase's PerceptualLoss(...)")
         check_network("discriminator", discriminator, "NLayerDiscriminator()")
         losses = config.losses
-        check_mode("reconstruction_loss", losses.reconstruction_loss, list(self.PIXELS))
+        check_mode("reconstruction_loss", losses.reconstruction_loss, list(PIXELS))
         self.discriminator: Any = discriminator
         self.perceptual_loss: Any = perceptual_loss
         if isinstance(perceptual_loss, Module):
@@ -150,7 +148,7 @@ class ReconstructionLoss_Stage2(Module):
     def _generator(
         self, inputs: Tensor, reconstructions: Tensor, results: Any, global_step: int
     ) -> tuple[Tensor, dict[str, Any]]:
-        pixels = self.PIXELS[self.reconstruction_loss]
+        pixels = PIXELS[self.reconstruction_loss]
         distances = composite_loss(
             pixels=pixels(reconstructions, inputs, self.reconstruction_weight, detach_target=False)
         ).total

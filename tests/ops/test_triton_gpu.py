@@ -21,6 +21,7 @@ from triton_interpreted import (
 )
 
 from ganloss_fast import backends, ops
+from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment
 
@@ -106,14 +107,7 @@ def test_a_list_is_captured_in_a_cuda_graph():
         loss = ops.multi_tensor_loss([Segment(x, terms.hinge(1.0, 1.0)) for x in a]).total
         return [loss.detach(), *torch.autograd.grad(loss, a)]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()  # compiles
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    graph, captured = capture(step)
     with torch.no_grad():
         for x in a:
             x.normal_()
@@ -131,14 +125,7 @@ def test_a_step_is_captured_in_a_cuda_graph():
         penalty = ops.norm_penalty(gradient.view(1, -1), "two_sided", 1.0, 1.0)[0]
         return torch.autograd.grad(loss + penalty, a)[0]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()  # compiles
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    graph, captured = capture(step)
     with torch.no_grad():
         a.normal_()
     graph.replay()

@@ -24,7 +24,7 @@ class PerceptualLoss(LayeredLoss):
             frozen.
 
     Raises:
-        NotImplementedError: for another criterion. It is a ValueError too.
+        UnknownMode: for another criterion.
         TypeError: if the network is missing.
     """
 

@@ -76,8 +76,8 @@ def segment_mean(
     position, first_tile, programs, count = place
     first, second, scale = pick_numbers(group, passed, L, T)
     a = pick(group.a, passed)
-    b = pick(group.b, passed) if len(group.b) > 0 else None
-    weight = pick(group.weight, passed) if len(group.weight) > 0 else None
+    b = pick(group.b, passed)
+    weight = pick(group.weight, passed)
     terms = tl.zeros((BLOCK,), T)
     if statistics is not None:
         shift = center_of(a, count, T)
@@ -196,10 +196,10 @@ def segment_gradient(
     position, first_tile, programs, count = place
     first, second, scale = pick_numbers(group, passed, L, T)
     a = pick(group.a, passed)
-    b = pick(group.b, passed) if len(group.b) > 0 else None
-    weight = pick(group.weight, passed) if len(group.weight) > 0 else None
-    to_a = pick(group.to_a, passed) if len(group.to_a) > 0 else None
-    to_b = pick(group.to_b, passed) if len(group.to_b) > 0 else None
+    b = pick(group.b, passed)
+    weight = pick(group.weight, passed)
+    to_a = pick(group.to_a, passed)
+    to_b = pick(group.to_b, passed)
     factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     before = factor
     if weight is not None:  # see Factor in csrc/math/terms.h
@@ -295,12 +295,12 @@ def segment_curvature(
     position, first_tile, programs, count = place
     first, second, scale = pick_numbers(group, passed, L, T)
     a = pick(group.a, passed)
-    b = pick(group.b, passed) if len(group.b) > 0 else None
-    weight = pick(group.weight, passed) if len(group.weight) > 0 else None
-    va = pick(group.va, passed) if len(group.va) > 0 else None
-    vb = pick(group.vb, passed) if len(group.vb) > 0 else None
-    to_a = pick(group.to_a, passed) if len(group.to_a) > 0 else None
-    to_b = pick(group.to_b, passed) if len(group.to_b) > 0 else None
+    b = pick(group.b, passed)
+    weight = pick(group.weight, passed)
+    va = pick(group.va, passed)
+    vb = pick(group.vb, passed)
+    to_a = pick(group.to_a, passed)
+    to_b = pick(group.to_b, passed)
     factor = incoming(grad_total, grad_values, grad_values_stride, position, scale, count, T)
     inverse_count = 1.0 / count.to(T)
     nothing = tl.where(count > 0, 0.0, float("nan"))  # what is added to a mean over nothing

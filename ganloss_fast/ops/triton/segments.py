@@ -62,11 +62,14 @@ def bounds_passed(group):
 
 @triton.jit
 def pick(column, passed):
-    """Of a column of arguments: what belongs to the segment of this program."""
-    found = column[0]
-    for k in tl.static_range(1, len(column)):
-        if passed[k - 1]:
-            found = column[k]
+    """Of a column of arguments: what belongs to the segment of this program. None, of no column."""
+    if len(column) == 0:
+        found = None
+    else:
+        found = column[0]
+        for k in tl.static_range(1, len(column)):
+            if passed[k - 1]:
+                found = column[k]
     return found
 
 

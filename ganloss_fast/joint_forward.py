@@ -8,7 +8,7 @@ as in vocoders, that is most of the time.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from torch.nn import Module
 from ganloss_fast._torch import BatchNorm, FakeTensor, tree_flatten, tree_leaves, tree_unflatten
 from ganloss_fast.checks import check_same_device, check_tensor, describe
 from ganloss_fast.penalties.critic.modules import is_power_iteration
+from ganloss_fast.penalties.critic.random_state import RandomState
+from ganloss_fast.penalties.critic.reach import Reach
+from ganloss_fast.penalties.critic.rounding import differ, tolerance_of
 
 _calls: weakref.WeakKeyDictionary[Module, _Calls] = weakref.WeakKeyDictionary()
 
@@ -31,9 +34,8 @@ class _Calls:
     due: int = 1
 
 
-def _check_modules(discriminator: Module) -> bool:
-    """Refuses what makes one forward another one than two; whether it draws random numbers."""
-    draws = False
+def _check_modules(discriminator: Module) -> None:
+    """Refuses what makes one forward another one than two."""
     for part in discriminator.modules():
         if isinstance(part, BatchNorm) and (part.training or part.running_mean is None):
             raise ValueError(
@@ -46,8 +48,6 @@ def _check_modules(discriminator: Module) -> bool:
                 "a step of the power iteration; one in place of two is another training. Run it on "
                 "either side."
             )
-        draws = draws or (part.training and "Dropout" in type(part).__name__)
-    return draws
 
 
 def _split(output: object, count: int, whole: int, first: bool) -> Any:
@@ -67,50 +67,52 @@ def _tensors(outputs: object) -> list[Tensor]:
     return [tensor for tensor in found if tensor.is_floating_point() and tensor.numel() > 0]
 
 
-def _reach(discriminator: Module, real: Tensor, fake: Tensor, of_real: bool) -> tuple[bool, bool]:
-    """Whether the outputs on one side depend on samples of their own side, and of the other."""
-    samples = torch.cat([real, fake]).detach().requires_grad_()
+def _reach(discriminator: Module, samples: Tensor, own: slice, others: slice) -> tuple[bool, bool]:
+    """Whether the outputs of a side depend on its own samples, and on those of the other."""
+    samples = samples.detach().requires_grad_()
+    weights = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         outputs = [out for out in _tensors(discriminator(samples)) if out.requires_grad]
-        parts = [out[: len(real)] if of_real else out[len(real) :] for out in outputs]
         # Random weights: a sum over a normalised batch is constant.
-        total = sum((part * (torch.rand_like(part) + 0.5)).sum() for part in parts)
+        total = sum(
+            (out[own] * (torch.rand(out[own].shape, generator=weights) + 0.5).to(out)).sum()
+            for out in outputs
+        )
     if not isinstance(total, Tensor):
         return False, False
     (gradient,) = torch.autograd.grad(total, samples)
-    sides = [
-        bool(side.nan_to_num().any()) for side in (gradient[: len(real)], gradient[len(real) :])
-    ]
-    return (sides[0], sides[1]) if of_real else (sides[1], sides[0])
+    return bool(gradient[own].nan_to_num().any()), bool(gradient[others].nan_to_num().any())
 
 
-def _is_judged_otherwise(discriminator: Module, real: Tensor, together: object) -> bool:
+def _is_judged_otherwise(discriminator: Module, real: Tensor, together: Sequence[Tensor]) -> bool:
     """Whether real samples have other outputs alone, by more than rounding explains."""
     with torch.no_grad():
-        alone = discriminator(real)
-    pairs = list(zip(_tensors(together), _tensors(alone), strict=True))
-    # Batches of other sizes run other kernels, on a GPU in TF32.
-    coarsest = max((torch.finfo(one.dtype).eps for one, _ in pairs), default=0.0)
-    if real.device.type != "cpu":
-        coarsest = max(coarsest, 2.0**-10)
-    return any(
-        bool((one.detach() - other).abs().max() > coarsest**0.5 * other.abs().max())
-        for one, other in pairs
-    )
+        alone = _tensors(discriminator(real))
+    tolerance = tolerance_of(together, [real])
+    return any(differ(one, other, tolerance) for one, other in zip(together, alone, strict=True))
 
 
-def _refuse_meetings(discriminator: Module, real: Tensor, fake: Tensor, together: object) -> bool:
+def _refuse_meetings(
+    discriminator: Module, real: Tensor, fake: Tensor, together: Sequence[Tensor]
+) -> bool:
     """Raises where samples of one side change what is said of the other; whether there was
     anything to be seen."""
-    devices = [] if real.device.type == "cpu" else [real.device]
-    device_type = real.device.type if devices else "cuda"
-    with torch.random.fork_rng(devices, device_type=device_type):
-        reach = [_reach(discriminator, real, fake, of_real) for of_real in (True, False)]
-    meet = any(other for _, other in reach)
-    if meet or (together is not None and _is_judged_otherwise(discriminator, real, together)):
+    samples = torch.cat([real, fake])
+    of_real, of_fake = slice(len(real)), slice(len(real), None)
+    random = RandomState(real.device, Reach(discriminator).generators)
+    try:
+        reach = [_reach(discriminator, samples, of_real, of_fake)]
+        is_random = random.has_moved()
+        reach.append(_reach(discriminator, samples, of_fake, of_real))
+        meet = any(other for _, other in reach)
+        if not (meet or is_random):
+            meet = _is_judged_otherwise(discriminator, real, together)
+    finally:
+        random.restore()
+    if meet:
         raise ValueError(
             "discriminator: real samples are judged otherwise beside fake ones. Its samples meet "
-            "(statistics over the batch), or it draws random numbers. Run it on either of them."
+            "(statistics over the batch). Run it on either of them."
         )
     return all(own for own, _ in reach)
 
@@ -129,7 +131,7 @@ def forward_together(
     Calls 1, 2, 4, 8, ... with a module ask whether its samples meet: whether outputs on one side
     have a gradient at the other, and are those of real samples alone. That costs two steps and
     waits for the device; inside of torch.compile nothing is asked. Dropout draws one mask for all
-    samples together; its outputs are not compared.
+    samples together, and outputs that are random are not compared.
 
     Args:
         discriminator: a module, samples to outputs: a tensor, or lists, tuples and dicts of them,
@@ -143,7 +145,7 @@ def forward_together(
     Raises:
         ValueError: if the samples do not fit each other, if an output has another number of
             samples, or if the discriminator is one whose samples meet.
-        TypeError: if samples are no tensors, or the discriminator is no module.
+        TypeError: if samples are no floating-point tensors, or the discriminator is no module.
     """
     if not isinstance(discriminator, Module):
         raise TypeError(
@@ -154,7 +156,7 @@ def forward_together(
         raise ValueError(
             f"fake: expected samples like real, {describe(real)}, got {describe(fake)}."
         )
-    draws = _check_modules(discriminator)
+    _check_modules(discriminator)
     count, whole = len(real), len(real) + len(fake)
     outputs = discriminator(torch.cat([real, fake]))
     leaves, structure = tree_flatten(outputs)
@@ -167,6 +169,6 @@ def forward_together(
         calls = _calls.setdefault(discriminator, _Calls())
         calls.made += 1
         if calls.made >= calls.due and count > 0 and whole > count:
-            shown = _refuse_meetings(discriminator, real, fake, None if draws else sides[0])
+            shown = _refuse_meetings(discriminator, real, fake, _tensors(sides[0]))
             calls.due = 2 * calls.made if shown else calls.made + 1
     return sides[0], sides[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -136,11 +138,41 @@ def test_in_evaluation_nothing_meets(critic):
     torch.testing.assert_close(found, (critic(real), critic(fake)))
 
 
-def test_dropout_is_not_compared():
-    critic = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Dropout(0.5)).double()
+class FunctionalDropout(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.5)
+
+
+class OfPython(nn.Module):
+    def forward(self, x):
+        return x * random.random()
+
+
+@pytest.mark.parametrize("part", [nn.Dropout(0.5), FunctionalDropout(), OfPython()])
+def test_random_outputs_are_not_compared(part):
+    critic = nn.Sequential(nn.Conv1d(1, 2, 3), part).double()
     real, fake = samples()
     of_real, of_fake = gf.forward_together(critic, real, fake)
     assert (len(of_real), len(of_fake)) == (3, 2)
+
+
+def test_rounding_under_autocast_is_no_difference():
+    """Logits in float32 behind layers in bfloat16."""
+
+    class Coarse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(64, 256), nn.Linear(256, 1)
+
+        def forward(self, x):  # what other kernels do with a batch of another size
+            shift = 2.0**-9 * (len(x) - 3)
+            return self.last(self.first(x).relu() * (1 + shift)).float()
+
+    critic, x = Coarse(), torch.randn(5, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        gf.forward_together(critic, x[:3], x[3:])
+    with pytest.raises(ValueError, match="judged otherwise"):
+        gf.forward_together(Coarse(), x[:3], x[3:])
 
 
 def test_wrong_samples_are_explained():
@@ -152,6 +184,8 @@ def test_wrong_samples_are_explained():
         gf.forward_together(critic, real, fake.float())
     with pytest.raises(TypeError, match=r"discriminator: expected a torch\.nn\.Module"):
         gf.forward_together(lambda x: x, real, fake)
+    with pytest.raises(TypeError, match="fake: expected float16, bfloat16"):
+        gf.forward_together(critic, real.long(), fake.long())
     with pytest.raises(TypeError, match="real: expected a tensor"):
         gf.forward_together(critic, [real], fake)
     with pytest.raises(ValueError, match="expected outputs with 5 samples in front"):

@@ -22,12 +22,13 @@ MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
 
-def check_extractor(network: object) -> None:
+def check_extractor(network: Extractor | None) -> Extractor:
     if network is None:
         raise TypeError(
             "network: expected what gives the feature maps, such as "
             "SequentialFeatures(torchvision.models.vgg19(...).features, {'conv5_4': 34}), got None."
         )
+    return network
 
 
 class LayeredLoss(torch.nn.Module):
@@ -51,7 +52,7 @@ class LayeredLoss(torch.nn.Module):
         network: Extractor | None,
     ) -> None:
         super().__init__()
-        check_extractor(network)
+        extractor = check_extractor(network)
         if not isinstance(layer_weights, Mapping) or not layer_weights:
             raise TypeError(
                 "layer_weights: expected a dict of layers and their weights, got "
@@ -66,8 +67,7 @@ class LayeredLoss(torch.nn.Module):
         statistics: dict[str, Any] = {}
         if use_input_norm:
             statistics = {"mean": MEAN, "std": DEVIATION}
-        assert network is not None
-        self.vgg = PerceptualFeatures(network, from_signed=from_signed, **statistics)
+        self.vgg = PerceptualFeatures(extractor, from_signed=from_signed, **statistics)
 
     def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The two losses, 0-d.

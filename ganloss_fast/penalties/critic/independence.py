@@ -35,6 +35,9 @@ from ganloss_fast.penalties.critic.arguments import CriticArguments
 from ganloss_fast.penalties.critic.call import CriticCall
 from ganloss_fast.penalties.critic.leaf_gradients import gradients_aside, leaves_of
 from ganloss_fast.penalties.critic.modules import ModuleStates
+from ganloss_fast.penalties.critic.random_state import RandomState
+from ganloss_fast.penalties.critic.reach import Reach
+from ganloss_fast.penalties.critic.rounding import differ, tolerance_of
 from ganloss_fast.penalties.critic.slices import (
     INTERACTING,
     BatchSlice,
@@ -96,7 +99,7 @@ def refuse_interaction(
     chunk_size: int,
 ) -> None:
     """Raises if samples are seen to interact. No hook of a parameter runs, and neither ``.grad``,
-    buffers nor torch's random numbers change."""
+    buffers nor random numbers change."""
     batch = points[0].shape[0]
     if chunk_size >= batch or points[0].is_meta or isinstance(points[0], FakeTensor):
         return
@@ -130,17 +133,14 @@ class _Question:
     def ask(self) -> bool:
         """Whether there was anything to be seen; raises if samples interact."""
         states = ModuleStates()
-        device = self._points[0].device
-        devices = [] if device.type == "cpu" else [device]
-        device_type = "cuda" if device.type == "cpu" else device.type
-        with torch.enable_grad(), torch.random.fork_rng(devices, device_type=device_type):
+        random = RandomState(self._points[0].device, Reach(self._call.critic).generators)
+        with torch.enable_grad():
             try:
-                before = _random_states(device)
                 piece = self._slice(self._rows)
                 differentiable = [row for row in piece.rows if row.dtype.is_floating_point]
                 inputs = [row.requires_grad_() for row in differentiable]
                 logits = first_run(piece, self._arguments, states, self._run, self.ran).logits
-                is_random = not all(map(torch.equal, before, _random_states(device)))
+                is_random = random.has_moved()
                 size = len(self._rows)
                 order = torch.randperm(size, generator=self._generator).tolist()
                 half, rest = sorted(order[: size // 2]), sorted(order[size // 2 :])
@@ -153,6 +153,7 @@ class _Question:
                     self._refuse_other_logits(logits, rest if 0 in half else half)
                 return shown
             finally:
+                random.restore()
                 states.unfreeze()
                 states.restore()
 
@@ -211,32 +212,22 @@ class _Question:
             return run_alone(piece, self._arguments, self._run).logits
 
         size = len(self._rows)
-        tolerance = self._tolerance(logits)
+        tolerance = tolerance_of(logits, self._points)
         try:
             found = alone()
-            differ = any(
+            apart = any(
                 whole.shape[0] == size
                 and part.shape == whole[half].shape
-                and _differ(whole[half], part, tolerance)
+                and differ(whole[half], part, tolerance)
                 for whole, part in zip(logits, found)
             )
-            if not differ or any(map(_differ, found, alone(), [tolerance] * len(found))):
+            if not apart or any(
+                differ(one, other, tolerance) for one, other in zip(found, alone())
+            ):
                 return  # alike; or random by means that torch does not know of
         except (ValueError, RuntimeError):  # so few samples do not run: nothing to compare
             return
         raise ValueError(f"{INTERACTING} {self._arguments.how_they_went_in()}".strip())
-
-    def _tolerance(self, logits: Sequence[Tensor]) -> float:
-        """The root of the coarsest rounding: batches of other sizes run other kernels."""
-        device = self._points[0].device.type
-        dtypes = {t.dtype for t in (*logits, *self._points, *leaves_of(logits))}
-        if torch.is_autocast_enabled(device):
-            dtypes.add(torch.get_autocast_dtype(device))
-        coarsest = max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
-        if device == "cuda" and coarsest < 1e-3 and torch.float64 not in dtypes:
-            coarsest = 2.0**-10  # TF32
-        tolerance: float = coarsest**0.5
-        return tolerance
 
     def _weighted(self, values: Tensor) -> Tensor:
         weights = torch.rand(values.shape, generator=self._generator) + 0.5
@@ -247,17 +238,3 @@ def _has_nonzero(gradient: Tensor) -> bool:
     if gradient.is_sparse:
         gradient = gradient.coalesce().values()
     return bool(gradient.detach().nan_to_num(nan=0.0).any())
-
-
-def _differ(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    a, b = a.detach().double(), b.detach().double()
-    if a.numel() == 0:
-        return False
-    return bool((a - b).abs().nan_to_num(0.0).max() > tolerance * a.abs().nan_to_num(0.0).max())
-
-
-def _random_states(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if device.type != "cpu":
-        states.append(torch.get_device_module(device).get_rng_state(device))
-    return states

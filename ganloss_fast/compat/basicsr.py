@@ -45,7 +45,7 @@ class GANLoss(ModeCriterion):
             tensor.
 
     Raises:
-        UnknownMode: for another type.
+        ganloss_fast.compat.UnknownMode: for another type.
     """
 
     MODES: ClassVar[dict[str, Mode]] = {
@@ -192,7 +192,7 @@ class PerceptualLoss(LayeredLoss):
             :class:`ganloss_fast.SequentialFeatures`. Its parameters are frozen.
 
     Raises:
-        UnknownMode: for another criterion.
+        ganloss_fast.compat.UnknownMode: for another criterion.
         TypeError: if the network is missing.
     """
 

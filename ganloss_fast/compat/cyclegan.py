@@ -46,7 +46,7 @@ class GANLoss(ModeCriterion):
     What is written to them counts from the next call on; they are read from the device only then.
 
     Raises:
-        UnknownMode: for another mode.
+        ganloss_fast.compat.UnknownMode: for another mode.
     """
 
     MODES: ClassVar[dict[str, Mode]] = {
@@ -142,7 +142,7 @@ def cal_gradient_penalty(
         ``(0.0, None)`` where ``lambda_gp`` is not positive.
 
     Raises:
-        UnknownMode: for another ``type``.
+        ganloss_fast.compat.UnknownMode: for another ``type``.
     """
     if not lambda_gp > 0.0:
         return 0.0, None

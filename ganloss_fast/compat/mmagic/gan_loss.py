@@ -190,7 +190,7 @@ def gradient_penalty_loss(
         loss_weight: factor of the result; not in mmagic, where it is applied outside.
 
     Raises:
-        UnknownMode: for another ``norm_mode``.
+        ganloss_fast.compat.UnknownMode: for another ``norm_mode``.
     """
     penalty = _of_norm_mode(norm_mode, PENALTIES["mmagic"].penalty, WGANGP(1.0), mask)
     return penalty_between(discriminator, real_data, fake_data, penalty, loss_weight, mask)
@@ -241,7 +241,7 @@ def r1_gradient_penalty_loss(
         loss_weight: factor of the result; not in mmagic, where it is applied outside.
 
     Raises:
-        UnknownMode: for another ``norm_mode``.
+        ganloss_fast.compat.UnknownMode: for another ``norm_mode``.
         ValueError: for ``use_apex_amp``.
     """
     _refuse_apex(use_apex_amp)

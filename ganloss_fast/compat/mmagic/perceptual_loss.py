@@ -24,7 +24,7 @@ class PerceptualLoss(LayeredLoss):
             frozen.
 
     Raises:
-        UnknownMode: for another criterion.
+        ganloss_fast.compat.UnknownMode: for another criterion.
         TypeError: if the network is missing.
     """
 

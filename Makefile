@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 SOURCES = $(shell find csrc -type f) setup.py pyproject.toml
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench picture docs lint format clean gpu test-gpu bench-gpu sanitize-gpu \
+.PHONY: demo test bench speed gate picture docs lint format clean gpu test-gpu bench-gpu sanitize-gpu \
     verify-gpu-kernels prove-cuda prove-cuda-ops prove-cuda-schedule prove-triton
 
 demo: $(VENV)/.built
@@ -20,6 +20,17 @@ test: $(VENV)/.built
 
 bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks.record $(ARGS)
+
+# One contender after the other, with pytest-benchmark: its tables, comparisons and profiles.
+speed: $(VENV)/.built
+	$(BIN)/python -m pytest benchmarks/test_speed.py $(ARGS)
+
+# Ratios against the record, of workloads whose ratios are much the same on every machine. They
+# move by a tenth from run to run; a slowdown of 1.5 makes 0.67 of one.
+gate: $(VENV)/.built
+	$(BIN)/python -m benchmarks gate --base benchmarks/results/cpu.json --tolerance 0.25 \
+	    --only "64 logits" --only "8 outputs" --only "54 maps" \
+	    --only "norm penalty" --only "DCGAN: penalty" $(ARGS)
 
 # The picture and the tables of numbers in README and docs, from the records of the benchmark.
 picture: $(VENV)/.built

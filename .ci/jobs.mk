@@ -8,9 +8,9 @@ CORE = losses penalties graph_cut test_freezing.py
 # All instruction sets are the suite's business; another torch is asked with the preferred one.
 PYTEST = -m pytest -q --preferred-isa
 
-.PHONY: all environment lint suite oldest newest site
+.PHONY: all environment lint suite speed oldest newest site
 all: environment .venv-oldest .venv-newest suite proof-cuda proof-triton proof-cuda-ops oldest newest \
-    lint proof-cuda-schedule site
+    lint proof-cuda-schedule site speed
 
 # cuda: an error, not a CPU build, where a tool for CUDA is missing. For one GPU: the proofs compile
 # the kernels for the others themselves.
@@ -26,6 +26,11 @@ suite: | environment
 
 site: | environment
 	$(MAKE) docs
+
+# Ratios still as recorded; of the maintainers' benchmarks, that they run.
+speed: | environment
+	$(MAKE) gate
+	$(MAKE) speed ARGS="-q --benchmark-disable"
 
 proof-%: | environment
 	$(MAKE) prove-$* ARGS=--no-skips

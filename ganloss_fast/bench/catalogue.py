@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from ganloss_fast.bench import curves, large, losses, real
 from ganloss_fast.bench.steps import catalogue as steps
@@ -21,11 +22,11 @@ WORKLOADS: tuple[Workload, ...] = (
 class NothingChosen(ValueError):
     """Nothing has the text in its name; the message is one line, and names what is close."""
 
-    def __init__(self, asked: Sequence[str], names: Sequence[str]) -> None:
-        wanted = " or ".join(map(repr, asked))
-        close = difflib.get_close_matches(asked[0], names, n=3, cutoff=0.0)
+    def __init__(self, asked: str, names: Sequence[str]) -> None:
+        close = difflib.get_close_matches(asked, names, n=3, cutoff=0.0)
         super().__init__(
-            f"--only: nothing of {len(names)} has {wanted} in its name; closest: {'; '.join(close)}"
+            f"--only: nothing of {len(names)} has {asked!r} in its name; closest: "
+            f"{'; '.join(close)}"
         )
 
 
@@ -33,20 +34,40 @@ class NothingQuick(ValueError):
     """None of the workloads that are asked for is small enough for --quick."""
 
 
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+One = TypeVar("One", bound=Named)
+
+
+def having(
+    asked: Sequence[str], there: Sequence[One], texts: Callable[[One], Sequence[str]]
+) -> list[One]:
+    """Those of which one of the texts holds something that is asked for; all where nothing is.
+
+    Raises:
+        NothingChosen: if something that is asked for is nowhere.
+    """
+
+    def has(each: One, text: str) -> bool:
+        return any(text in line for line in texts(each))
+
+    for text in asked:
+        if not any(has(each, text) for each in there):
+            raise NothingChosen(text, [each.name for each in there])
+    return [each for each in there if not asked or any(has(each, text) for text in asked)]
+
+
 def choose(workloads: Sequence[Workload], only: Sequence[str], quick: bool) -> list[Workload]:
     """Those with any of the texts in their name or section, and of them the quick ones.
 
     Raises:
-        NothingChosen: if there is none.
+        NothingChosen: if there is none with one of the texts.
         NothingQuick: if there is none among the quick ones.
     """
-    asked = [
-        each
-        for each in workloads
-        if not only or any(text in each.name or text in each.section for text in only)
-    ]
-    if not asked:
-        raise NothingChosen(only, [each.name for each in workloads])
+    asked = having(only, workloads, lambda each: (each.name, each.section))
     if not quick:
         return asked
     quickly = [each for each in asked if each.quick]

@@ -108,9 +108,7 @@ def train(options: argparse.Namespace, workloads: Sequence[Workload], console: C
         steps=options.steps,
         most_seconds=options.seconds or seconds,
     )
-    asked = [run for run in RUNS if not options.only or any(x in run.name for x in options.only)]
-    if not asked:
-        raise catalogue.NothingChosen(options.only, [run.name for run in RUNS])
+    asked = catalogue.having(options.only, RUNS, lambda each: (each.name,))
     found = side_by_side.train_all(asked, plan, data.Source(options.data), console.print)
     return _kept(found, options.out, trained_table, console)
 
@@ -225,7 +223,7 @@ def report(options: argparse.Namespace, workloads: Sequence[Workload], console: 
 def gate(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     base = gating.expected(options.base)
     known = {row.workload for row in base}
-    asked = catalogue.choose(workloads, options.only, quick=True)
+    asked = catalogue.choose(workloads, options.only, quick=not options.only)
     asked = [each for each in asked if each.name in known]
     if not asked:
         raise Misuse(f"--base: {options.base} has none of the workloads that are asked for")

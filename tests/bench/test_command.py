@@ -169,6 +169,11 @@ def test_an_unknown_workload_names_the_known_ones(capsys):
     assert said.count("\n") == 1
 
 
+def test_one_unknown_workload_among_known_ones_is_not_passed_over(capsys):
+    said = complaint(capsys, "run", "--only", "good", "--only", "nonsense")
+    assert "nothing of 2 has 'nonsense' in its name" in said
+
+
 def test_a_workload_that_is_not_quick_is_refused_for_quick(capsys):
     slow = Workload("slow", "tests", sum_of())
     assert command.main(["run", "--quick"], (slow,)) == 2

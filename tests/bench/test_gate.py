@@ -86,3 +86,9 @@ def test_what_is_no_record_is_said_in_one_line(tmp_path, capsys, text):
     said = capsys.readouterr().err
     assert "cpu.json" in said
     assert said.count("\n") == 1
+
+
+def test_what_is_named_is_measured_quick_or_not(tmp_path, capsys):
+    named = replace(WORKLOAD, quick=False)
+    assert gate(record(tmp_path, 1.0), named) == 0
+    assert WORKLOAD.name in capsys.readouterr().out

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from ganloss_fast.graph_cut.rows import Row
-from ganloss_fast.ops.terms import Segment
+from ganloss_fast.ops.terms import Segment, SideOfLoss
 
 compiler: str
 """The version of the C++ compiler that built the module."""
@@ -32,6 +32,10 @@ def multi_tensor_loss(
     segments: list[Segment], with_statistics: bool, /
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The op of that name (total, values, statistics), on a shorter way than ``torch.ops``."""
+
+def total_of_sides(sides: tuple[SideOfLoss, ...], /) -> Tensor | None:
+    """The total of the segments that the sides stand for. None where one has no summands or other
+    outputs than dense floating-point tensors on one device, or where their numbers differ."""
 
 def set_row_lookup(lookup: Callable[[str], Row | None], /) -> None:
     """Where the graph cut looks up the row of a node by its name, once for each type of node."""

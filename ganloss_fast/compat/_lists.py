@@ -44,14 +44,14 @@ def side_terms(
             f"and {len(fake)}."
         )
     check_same_device(fake_name, fake[0], real_name, real[0])
-    segments = [*loss.real_segments(real, 1.0), *loss.fake_segments(fake, 1.0)]
+    segments = [*loss.segments("real", real, 1.0), *loss.segments("fake", fake, 1.0)]
     computed = ops.multi_tensor_loss(segments)
     return SideTerms(computed.total, *computed.values.split(len(real)))
 
 
 def generator_terms(name: str, fakes: object, loss: Loss) -> tuple[Tensor, list[Tensor]]:
     """A generator loss over all outputs, and its term for each of them, which carry gradients."""
-    computed = ops.multi_tensor_loss(loss.generator_segments(_listed(name, fakes), 1.0))
+    computed = ops.multi_tensor_loss(loss.segments("generator", _listed(name, fakes), 1.0))
     return computed.total, list(computed.values.unbind())
 
 

@@ -22,7 +22,7 @@ def minimax_generator_loss(
     """``bce(dgz, 1)``, or ``-bce(dgz, 0)`` for the saturating form."""
     loss = BCE(saturating=not nonsaturating)
     fake = [check_tensor("dgz", dgz)]
-    return _toolkits.reduced_sides(reduction, fake=loss.generator_segments(fake, 1.0))
+    return _toolkits.reduced_sides(reduction, fake=loss.segments("generator", fake, 1.0))
 
 
 def minimax_discriminator_loss(
@@ -32,7 +32,7 @@ def minimax_discriminator_loss(
     real, fake = _toolkits.check_pair(("dx", "dgz"), dx, dgz)
     loss = BCE(real_label=1.0 - label_smoothing)
     return _toolkits.reduced_sides(
-        reduction, real=loss.real_segments([real], 1.0), fake=loss.fake_segments([fake], 1.0)
+        reduction, real=loss.segments("real", [real], 1.0), fake=loss.segments("fake", [fake], 1.0)
     )
 
 
@@ -40,7 +40,7 @@ def least_squares_generator_loss(dgz: Tensor, c: float = 1.0, reduction: str = "
     """``(dgz - c)^2 / 2``."""
     loss = LeastSquares(generator_label=c)
     fake = [check_tensor("dgz", dgz)]
-    return _toolkits.reduced_sides(reduction, fake=loss.generator_segments(fake, 0.5))
+    return _toolkits.reduced_sides(reduction, fake=loss.segments("generator", fake, 0.5))
 
 
 def least_squares_discriminator_loss(
@@ -50,13 +50,13 @@ def least_squares_discriminator_loss(
     real, fake = _toolkits.check_pair(("dx", "dgz"), dx, dgz)
     loss = LeastSquares(real_label=b, fake_label=a)
     return _toolkits.reduced_sides(
-        reduction, real=loss.real_segments([real], 0.5), fake=loss.fake_segments([fake], 0.5)
+        reduction, real=loss.segments("real", [real], 0.5), fake=loss.segments("fake", [fake], 0.5)
     )
 
 
 def wasserstein_generator_loss(fgz: Tensor, reduction: str = "mean") -> Tensor:
     """``-fgz``."""
-    segments = Wasserstein().generator_segments([check_tensor("fgz", fgz)], 1.0)
+    segments = Wasserstein().segments("generator", [check_tensor("fgz", fgz)], 1.0)
     return _toolkits.reduced_sides(reduction, fake=segments)
 
 
@@ -65,7 +65,7 @@ def wasserstein_discriminator_loss(fx: Tensor, fgz: Tensor, reduction: str = "me
     real, fake = _toolkits.check_pair(("fx", "fgz"), fx, fgz)
     loss = Wasserstein()
     return _toolkits.reduced_sides(
-        reduction, real=loss.real_segments([real], 1.0), fake=loss.fake_segments([fake], 1.0)
+        reduction, real=loss.segments("real", [real], 1.0), fake=loss.segments("fake", [fake], 1.0)
     )
 
 

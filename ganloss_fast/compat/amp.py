@@ -70,9 +70,9 @@ def prediction_loss(
     loss = BCE() if loss is None else loss
     agents = as_outputs("agent_logits", agent_logits)
     count = sum(logits.numel() for logits in agents)
-    segments = loss.real_segments(as_outputs("demo_logits", demo_logits), scale)
+    segments = loss.segments("real", as_outputs("demo_logits", demo_logits), scale)
     for logits in agents:
-        segments += loss.fake_segments([logits], scale * logits.numel() / max(count, 1))
+        segments += loss.segments("fake", [logits], scale * logits.numel() / max(count, 1))
     return ops.multi_tensor_loss(segments).total
 
 

@@ -73,7 +73,7 @@ def lecam_reg(dis_real: Tensor, dis_fake: Tensor, ema: Any) -> Tensor:
 
 def _both(loss: Loss, dis_fake: Tensor, dis_real: Tensor) -> tuple[Tensor, Tensor]:
     real, fake = check_tensor("dis_real", dis_real), check_tensor("dis_fake", dis_fake)
-    return pair_of_values(loss.real_segments([real], 1.0), loss.fake_segments([fake], 1.0))
+    return pair_of_values(loss.segments("real", [real], 1.0), loss.segments("fake", [fake], 1.0))
 
 
 # ---- non-saturating ----------------------------------------------------------------------------

@@ -66,8 +66,8 @@ def _both_sides(
     fake = check_tensor("discriminator_gen_outputs", outputs[1])
     return weighted_loss(
         reduction,
-        (losses[0].real_segments([real], scale), weights[0]),
-        (losses[1].fake_segments([fake], scale), weights[1]),
+        (losses[0].segments("real", [real], scale), weights[0]),
+        (losses[1].segments("fake", [fake], scale), weights[1]),
     )
 
 
@@ -79,7 +79,7 @@ def wasserstein_generator_loss(
 ) -> Tensor:
     """``-f`` (Arjovsky et al., 2017)."""
     fake = check_tensor("discriminator_gen_outputs", discriminator_gen_outputs)
-    return weighted_loss(reduction, (Wasserstein().generator_segments([fake], 1.0), weights))
+    return weighted_loss(reduction, (Wasserstein().segments("generator", [fake], 1.0), weights))
 
 
 wasserstein_hinge_generator_loss = wasserstein_generator_loss
@@ -208,7 +208,7 @@ def modified_generator_loss(
     """``bce(f, 1 - label_smoothing / 2)``: the non-saturating loss."""
     fake = check_tensor("discriminator_gen_outputs", discriminator_gen_outputs)
     loss = BCE(generator_label=1.0 - check_number("label_smoothing", label_smoothing) / 2)
-    return weighted_loss(reduction, (loss.generator_segments([fake], 1.0), weights))
+    return weighted_loss(reduction, (loss.segments("generator", [fake], 1.0), weights))
 
 
 # ---- least squares -----------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def least_squares_generator_loss(
     """``(f - real_label)^2 / 2`` (Mao et al., 2017)."""
     fake = check_tensor("discriminator_gen_outputs", discriminator_gen_outputs)
     loss = LeastSquares(generator_label=real_label)
-    return weighted_loss(reduction, (loss.generator_segments([fake], 0.5), weights))
+    return weighted_loss(reduction, (loss.segments("generator", [fake], 0.5), weights))
 
 
 def least_squares_discriminator_loss(

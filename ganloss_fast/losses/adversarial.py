@@ -24,6 +24,7 @@ from ganloss_fast.losses.reductions import (
     number_of,
     output_share,
     reduced,
+    total_at_once,
     total_of,
     weighted,
 )
@@ -34,7 +35,7 @@ from ganloss_fast.losses.sides import (
     pair_outputs,
     with_logits,
 )
-from ganloss_fast.losses.table import Loss, LossLike, resolve_loss
+from ganloss_fast.losses.table import Loss, LossLike, Side, resolve_loss
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -119,12 +120,19 @@ def discriminator_loss(
     loss = resolve_loss(loss)
     weights = _check_weights(loss, real_weight, fake_weight)
     check_group(loss, process_group)
+    are_means = reduction == "mean" and real_mask is fake_mask is None and not normalize_by_mask
+    if are_means and output_reduction == "sum":
+        total = total_at_once(
+            loss, ("real", real, weights["real"]), ("fake", fake, weights["fake"])
+        )
+        if total is not None:
+            return total
     reals, fakes = pair_outputs(real, fake, loss)
     count, share = len(reals), output_share(output_reduction, len(reals))
     real_scale = number_of(weights["real"]) * share
     fake_scale = number_of(weights["fake"]) * share
     sides = discriminator_sides(reals, fakes, loss, process_group, real_scale, fake_scale)
-    if reduction == "mean" and real_mask is fake_mask is None and not normalize_by_mask:
+    if are_means:
         return total_of(sides, weights)
     check_reduction(reduction, output_reduction, normalize_by_mask)
     masks = {"real_mask": real_mask, "fake_mask": fake_mask}
@@ -210,12 +218,16 @@ def discriminator_side_loss(
             f"loss: relativistic={loss.relativistic!r} compares real with fake logits and has no "
             "term for one side alone; use discriminator_loss(real, fake, loss)."
         )
+    side: Side = "real" if target_is_real else "fake"
+    is_mean = reduction == "mean" and mask is None and not normalize_by_mask
+    if is_mean and output_reduction == "sum":
+        total = total_at_once(loss, (side, logits, weight))
+        if total is not None:
+            return total
     outputs = as_outputs("logits", logits)
     scale = number_of(weight) * output_share(output_reduction, len(outputs))
-    segments_of = loss.real_segments if target_is_real else loss.fake_segments
-    side = "real" if target_is_real else "fake"
-    sides: Sides = {side: segments_of(outputs, scale)}
-    if reduction == "mean" and mask is None and not normalize_by_mask:
+    sides: Sides = {side: loss.segments(side, outputs, scale)}
+    if is_mean:
         return weighted(weight, ops.multi_tensor_loss(sides[side]).total)
     check_reduction(reduction, output_reduction, normalize_by_mask)
     sides = masked_sides(sides, {"mask": mask}, loss, len(outputs), normalize_by_mask)
@@ -291,11 +303,16 @@ def generator_loss(
     loss = resolve_loss(loss)
     weight = check_weight("weight", weight)
     check_group(loss, process_group)
+    is_mean = reduction == "mean" and mask is None and not normalize_by_mask
+    if is_mean and output_reduction == "sum" and real is None:
+        total = total_at_once(loss, ("generator", fake, weight))
+        if total is not None:
+            return total
     fakes, reals = generator_logits(fake, real, loss)
     scale = number_of(weight) * output_share(output_reduction, len(fakes))
     sides = generator_sides(fakes, reals, loss, process_group, scale)
     is_list = not isinstance(fake, Tensor)
-    if reduction == "mean" and mask is None and not normalize_by_mask:
+    if is_mean:
         return weighted(weight, ops.multi_tensor_loss(flatten(sides)).total)
     check_reduction(reduction, output_reduction, normalize_by_mask)
     sides = masked_sides(sides, {"mask": mask}, loss, len(fakes), normalize_by_mask)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ganloss_fast import ops
-from ganloss_fast.checks import Weight, check_choice, check_flag, scaled
+from ganloss_fast.checks import Logits, Weight, check_choice, check_flag, scaled
 from ganloss_fast.losses.details import REDUCTIONS, Reduction, Sides, flatten
 from ganloss_fast.losses.masks import Mask, masked
-from ganloss_fast.losses.table import Loss
+from ganloss_fast.losses.table import Loss, Side
 from ganloss_fast.ops.multi_tensor_loss import segment_elements
+from ganloss_fast.ops.terms import SideOfLoss
 
 ElementReduction = Literal["mean", "sum", "none", "sample"]
 
@@ -34,6 +35,19 @@ def number_of(weight: Weight) -> float:
 def weighted(weight: Weight, value: Tensor) -> Tensor:
     """``value``, whose scales hold the weight if it is a number."""
     return scaled(weight, value) if isinstance(weight, Tensor) else value
+
+
+def total_at_once(loss: Loss, *sides: tuple[Side, Logits, Weight]) -> Tensor | None:
+    """The sum of weighted means where nothing needs the segments: straight from the logits, whose
+    checks it leaves, as everything out of the ordinary, to the long way round (None)."""
+    if loss.relativistic is not None:
+        return None
+    asked: list[SideOfLoss] = []
+    for side, logits, weight in sides:
+        if isinstance(weight, Tensor):
+            return None
+        asked.append((logits, loss.summands(side), weight))
+    return ops.total_of_sides(*asked)
 
 
 def total_of(sides: Sides, weights: dict[str, Weight]) -> Tensor:

@@ -85,8 +85,8 @@ def discriminator_sides(
 ) -> Sides:
     if loss.relativistic is None:
         return {
-            "real": loss.real_segments(reals, real_scale),
-            "fake": loss.fake_segments(fakes, fake_scale),
+            "real": loss.segments("real", reals, real_scale),
+            "fake": loss.segments("fake", fakes, fake_scale),
         }
     forward, backward = loss.relativistic_terms
     if loss.relativistic == "paired":
@@ -106,7 +106,7 @@ def generator_sides(
     scale: float = 1.0,
 ) -> Sides:
     if reals is None:
-        return {"fake": loss.generator_segments(fakes, scale)}
+        return {"fake": loss.segments("generator", fakes, scale)}
     forward, backward = loss.relativistic_terms
     if loss.relativistic == "paired":
         return {"paired": _less(fakes, reals, forward, scale)}

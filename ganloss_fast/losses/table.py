@@ -26,10 +26,12 @@ from ganloss_fast.checks import (
     suggestion,
 )
 from ganloss_fast.ops import terms
-from ganloss_fast.ops.terms import Segment, Term, compute_dtype
+from ganloss_fast.ops.terms import Segment, Summands, Term, compute_dtype
 
 Label = float | Tensor
 Relativistic = Literal["paired", "average"] | None
+Side = Literal["real", "fake", "generator"]
+"""The discriminator loss on real and on fake logits, and the generator's on fake ones."""
 
 
 class TermPair(NamedTuple):
@@ -78,16 +80,8 @@ def _label_map(name: str, label: Tensor, logits: Tensor) -> Tensor:
     return label.expand(logits.shape)
 
 
-def _each(outputs: list[Tensor], *summands: tuple[Term, float]) -> list[Segment]:
-    """``scale * mean(term(logits))`` for every output and every summand."""
-    return [Segment(logits, term, scale) for logits in outputs for term, scale in summands]
-
-
 class Loss(Value, ABC):
-    """What every loss of the table gives: its segments for each side, with a common scale.
-
-    ``outputs`` are the logits of every discriminator output.
-    """
+    """What every loss of the table gives: what it takes the mean of, for each side."""
 
     name: ClassVar[str]
     relativistic_terms: ClassVar[TermPair]  # absent where there is no relativistic form
@@ -95,16 +89,20 @@ class Loss(Value, ABC):
     detach_means: bool = False
 
     @abstractmethod
-    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        """The discriminator loss on real logits."""
+    def summands(self, side: Side) -> Summands | None:
+        """The loss of a side on the logits of one output. None where it depends on more than
+        them, as with a label map; then ``map_segments`` says what it is."""
 
-    @abstractmethod
-    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        """The discriminator loss on fake logits."""
+    def segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+        """``scale`` times the loss of a side on the logits of every output."""
+        summands = self.summands(side)
+        if summands is None:
+            return self.map_segments(side, outputs, scale)
+        return [Segment(t, term, scale * factor) for t in outputs for term, factor in summands]
 
-    @abstractmethod
-    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        """The generator loss on fake logits."""
+    def map_segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+        """The same of a side without summands."""
+        raise NotImplementedError(f"{self.name}: the summands of every side stand for it")
 
 
 _TOWARDS_REAL = terms.softplus(-1.0)  # small where the logit is high
@@ -156,28 +154,27 @@ class BCE(Loss):
                 "leave it at 1.0."
             )
 
-    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return self._segments("real_label", outputs, scale)
-
-    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return self._segments("fake_label", outputs, scale)
-
-    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        if self.saturating:
-            return self._segments("fake_label", outputs, -scale)
-        return self._segments("generator_label", outputs, scale)
-
-    def _segments(self, label_name: str, outputs: list[Tensor], scale: float) -> list[Segment]:
-        label = getattr(self, label_name)
+    def summands(self, side: Side) -> Summands | None:
+        name, factor = self._label(side)
+        label = getattr(self, name)
         if isinstance(label, Tensor):
-            return [s for t in outputs for s in _soft_target_segments(label_name, label, t, scale)]
+            return None
         if label == 1.0:
-            return _each(outputs, (_TOWARDS_REAL, scale))
+            return ((_TOWARDS_REAL, factor),)
         if label == 0.0:
-            return _each(outputs, (_TOWARDS_FAKE, scale))
-        return _each(
-            outputs, (_TOWARDS_REAL, scale * label), (_TOWARDS_FAKE, scale * (1.0 - label))
-        )
+            return ((_TOWARDS_FAKE, factor),)
+        return (_TOWARDS_REAL, factor * label), (_TOWARDS_FAKE, factor * (1.0 - label))
+
+    def map_segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+        name, factor = self._label(side)
+        label: Tensor = getattr(self, name)
+        return [s for t in outputs for s in _soft_target_segments(name, label, t, scale * factor)]
+
+    def _label(self, side: Side) -> tuple[str, float]:
+        """The name of the target of a side's logits, and a factor of the loss."""
+        if side == "generator" and self.saturating:
+            return "fake_label", -1.0
+        return f"{side}_label", 1.0
 
 
 def _soft_target_segments(
@@ -219,16 +216,10 @@ class Hinge(Loss):
         check_choice("generator_form", self.generator_form, ("linear", "hinge"))
         _check_relativistic(self, {"margin": 1.0, "generator_form": "linear"})
 
-    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return _each(outputs, (terms.hinge(1.0, self.margin), scale))
-
-    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return _each(outputs, (terms.hinge(-1.0, self.margin), scale))
-
-    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        if self.generator_form == "hinge":
-            return _each(outputs, (terms.hinge(1.0, self.margin), scale))
-        return _each(outputs, (terms.LINEAR, -scale))
+    def summands(self, side: Side) -> Summands:
+        if side == "generator" and self.generator_form == "linear":
+            return ((terms.LINEAR, -1.0),)
+        return ((terms.hinge(-1.0 if side == "fake" else 1.0, self.margin), 1.0),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,20 +255,14 @@ class LeastSquares(Loss):
             _check_label(self, name)
         _check_relativistic(self, {"real_label": 1.0, "fake_label": 0.0, "generator_label": 1.0})
 
-    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return self._segments("real_label", outputs, scale)
+    def summands(self, side: Side) -> Summands | None:
+        label = getattr(self, f"{side}_label")
+        return None if isinstance(label, Tensor) else ((terms.squared(label), 1.0),)
 
-    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return self._segments("fake_label", outputs, scale)
-
-    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return self._segments("generator_label", outputs, scale)
-
-    def _segments(self, label_name: str, outputs: list[Tensor], scale: float) -> list[Segment]:
-        label = getattr(self, label_name)
-        if not isinstance(label, Tensor):
-            return _each(outputs, (terms.squared(label), scale))
-        return [_map_segment(label_name, label, logits, scale) for logits in outputs]
+    def map_segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+        name = f"{side}_label"
+        label: Tensor = getattr(self, name)
+        return [_map_segment(name, label, logits, scale) for logits in outputs]
 
 
 def _map_segment(label_name: str, label: Tensor, logits: Tensor, scale: float) -> Segment:
@@ -306,16 +291,12 @@ class Wasserstein(Loss):
     def __post_init__(self) -> None:
         check_number_field(self, "drift")
 
-    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        if self.drift == 0.0:
-            return _each(outputs, (terms.LINEAR, -scale))
-        return _each(outputs, (terms.LINEAR, -scale), (terms.squared(0.0), scale * self.drift))
-
-    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return _each(outputs, (terms.LINEAR, scale))
-
-    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return _each(outputs, (terms.LINEAR, -scale))
+    def summands(self, side: Side) -> Summands:
+        if side == "fake":
+            return ((terms.LINEAR, 1.0),)
+        if side == "generator" or self.drift == 0.0:
+            return ((terms.LINEAR, -1.0),)
+        return (terms.LINEAR, -1.0), (terms.squared(0.0), self.drift)
 
 
 LossLike = str | Loss

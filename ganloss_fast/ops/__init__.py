@@ -16,11 +16,19 @@ from ganloss_fast.ops.multi_tensor_loss import (
     MULTI_TENSOR_LOSS,
     flatten_segments,
     multi_tensor_loss,
+    total_of_sides,
 )
 from ganloss_fast.ops.norm_penalty import NORM_PENALTY, norm_penalty
 from ganloss_fast.ops.perturb import PERTURB, perturb
 
-__all__ = ["flatten_segments", "interpolate", "multi_tensor_loss", "norm_penalty", "perturb"]
+__all__ = [
+    "flatten_segments",
+    "interpolate",
+    "multi_tensor_loss",
+    "norm_penalty",
+    "perturb",
+    "total_of_sides",
+]
 
 OPS = (MULTI_TENSOR_LOSS, NORM_PENALTY, INTERPOLATE, PERTURB)
 

@@ -23,12 +23,14 @@ from ganloss_fast.ops.terms import (
     LossOutputs,
     Segment,
     SegmentLists,
+    SideOfLoss,
     compute_dtype,
     result_dtype,
 )
 
 if backends.HAS_NATIVE:  # takes the segments as they are: less Python in front of small losses
     from ganloss_fast._C import multi_tensor_loss as _multi_tensor_loss_eager
+    from ganloss_fast._C import total_of_sides as _total_of_sides_eager
 
 
 def multi_tensor_loss(segments: list[Segment], with_statistics: bool = False) -> LossOutputs:
@@ -49,6 +51,26 @@ def multi_tensor_loss(segments: list[Segment], with_statistics: bool = False) ->
         if all(new is old for new, old in zip(savable_segments, segments)):
             raise
         return multi_tensor_loss(savable_segments, with_statistics)
+
+
+def total_of_sides(*sides: SideOfLoss) -> Tensor | None:
+    """The total of ``multi_tensor_loss`` for the segments that the sides stand for, without
+    building them; that takes longer than to read small logits.
+
+    None where it has to be done the long way, which also says what is wrong: with logits that are
+    no dense floating-point tensors on one device, with a label map, with another backend, under
+    torch.compile.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    outputs = sides[0][0]
+    first = outputs[0] if type(outputs) in (list, tuple) and outputs else outputs
+    if type(first) is not Tensor or not backends.is_native(first):
+        return None
+    try:
+        return _total_of_sides_eager(sides)
+    except RuntimeError:
+        return None
 
 
 def _dispatched(segments: list[Segment], with_statistics: bool) -> LossOutputs:

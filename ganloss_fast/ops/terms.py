@@ -102,6 +102,13 @@ class Segment(NamedTuple):
     weight: Tensor | None = None
 
 
+Summands = tuple[tuple[Term, float], ...]
+"""``sum factor * mean(term(logits))``, over the pairs of a term and its factor."""
+
+SideOfLoss = tuple[Tensor | Sequence[Tensor], Summands | None, float]
+"""Logits of one or many outputs, the summands of each, and a factor of all of them: a shorter way
+to write segments that have nothing but ``a``."""
+
 HAS_B, HAS_WEIGHT = 1, 2  # the bits of SegmentLists.operands
 
 

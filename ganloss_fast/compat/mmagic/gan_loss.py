@@ -23,7 +23,7 @@ from ganloss_fast.compat._filters import separably_filtered
 from ganloss_fast.compat._penalties import SQUARED_NORM, path_length, penalty_between
 from ganloss_fast.compat._processes import average_over_processes
 from ganloss_fast.losses.adversarial import discriminator_side_loss
-from ganloss_fast.losses.table import Hinge, LeastSquares, Loss, Wasserstein
+from ganloss_fast.losses.table import Hinge, LeastSquares, Loss, Side, Wasserstein
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment, compute_dtype
 from ganloss_fast.penalties.critic.call import Critic, InvScale
@@ -41,16 +41,11 @@ class LeastAbsolute(Loss):
     real_label: float = 1.0
     fake_label: float = 0.0
 
-    def real_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return self._segments(outputs, self.real_label, scale)
+    def summands(self, side: Side) -> None:
+        return None  # |z| has no parameter: the label is an operand
 
-    def fake_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return self._segments(outputs, self.fake_label, scale)
-
-    def generator_segments(self, outputs: list[Tensor], scale: float) -> list[Segment]:
-        return self.real_segments(outputs, scale)
-
-    def _segments(self, outputs: list[Tensor], label: float, scale: float) -> list[Segment]:
+    def map_segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+        label = self.fake_label if side == "fake" else self.real_label
         return [
             Segment(t, terms.ABSOLUTE, scale, t.new_full((), label, dtype=compute_dtype(t.dtype)))
             for t in outputs

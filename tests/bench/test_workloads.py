@@ -84,7 +84,7 @@ STEPS = {
     "taming": lambda: images.taming_step(CPU, size=32, width=4),
     "ESRGAN": lambda: images.esrgan_step(CPU, size=32, width=4),
     "PyTorch-GAN wgan_gp": lambda: penalised.wgan_gp_step(CPU, width=16, batch=8),
-    "CTGAN": lambda: penalised.ctgan_step(CPU, rows=40, spans=(1, 3, 4)),
+    "CTGAN": lambda: penalised.ctgan_step(CPU, rows=40, numbers=1, categories=(3, 4)),
 }
 
 

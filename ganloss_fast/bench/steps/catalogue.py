@@ -35,5 +35,5 @@ WORKLOADS = (
     _step("taming", "2x3x64x64", "CompVis/taming-transformers", images.taming_step),
     _step("ESRGAN", "2x3x64x64", "XPixelGroup/BasicSR", images.esrgan_step),
     _step("PyTorch-GAN wgan_gp", "64x784", "eriklindernoren/PyTorch-GAN", penalised.wgan_gp_step),
-    _step("CTGAN", "500x158", "sdv-dev/CTGAN", penalised.ctgan_step, quick=True),
+    _step("CTGAN", "500x262", "sdv-dev/CTGAN", penalised.ctgan_step, quick=True),
 )

@@ -105,31 +105,21 @@ class _Residual(nn.Module):
         return torch.cat([F.relu(self.bn(self.fc(x))), x], dim=1)
 
 
-class _Activations(nn.Module):
+def _activated(x: Tensor, spans: Sequence[int]) -> Tensor:
     """Of the columns that stand for one column of the table: a number, or which category it is."""
-
-    def __init__(self, spans: Sequence[int]) -> None:
-        super().__init__()
-        self.spans = tuple(spans)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = x.split(self.spans, dim=1)
-        return torch.cat(
-            [
-                part.tanh() if part.shape[1] == 1 else F.gumbel_softmax(part, tau=0.2)
-                for part in parts
-            ],
-            dim=1,
-        )
+    parts = [
+        part.tanh() if part.shape[1] == 1 else F.gumbel_softmax(part, tau=0.2)
+        for part in x.split(tuple(spans), dim=1)
+    ]
+    return torch.cat(parts, dim=1)
 
 
-def _generator_of_ctgan(spans: Sequence[int], noise: int = 128, width: int = 256) -> nn.Module:
+def _generator_of_ctgan(inputs: int, outputs: int, width: int = 256) -> nn.Module:
     """The published one at its default widths."""
     return nn.Sequential(
-        _Residual(noise, width),
-        _Residual(noise + width, width),
-        nn.Linear(noise + 2 * width, sum(spans)),
-        _Activations(spans),
+        _Residual(inputs, width),
+        _Residual(inputs + width, width),
+        nn.Linear(inputs + 2 * width, outputs),
     )
 
 
@@ -145,28 +135,45 @@ def _penalty_of_ctgan(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     return 10.0 * plain.penalty(gradient.view(-1, PACK * real.size(1)))
 
 
-# Six numbers, each with the mode that it belongs to, and nine categories, as in the Adult table.
-SPANS = (1, 8) * 6 + (9, 16, 7, 15, 6, 5, 2, 42, 2)
+# Categories of the columns that are no numbers, as in the Adult table.
+CATEGORIES = (9, 16, 7, 15, 6, 5, 2, 42, 2)
 
 
 def ctgan_step(
-    device: torch.device, rows: int = 500, spans: Sequence[int] = SPANS
+    device: torch.device,
+    rows: int = 500,
+    numbers: int = 6,
+    categories: Sequence[int] = CATEGORIES,
+    noise: int = 128,
 ) -> dict[str, Form]:
-    """Tables: ten rows make one sample of the discriminator, which has dropout. Penalty and loss
-    have a backward each, and both walk through the generator, whose rows are not detached."""
-    columns = sum(spans)
+    """Tables: ten rows make one sample of the discriminator, which has dropout. A row asks for one
+    category, which both networks see. Penalty and loss have a backward each, and both walk through
+    the generator, whose rows are not detached."""
+    spans = (1, 8) * numbers + tuple(categories)  # of a number: itself, and which of its modes
+    columns, asked = sum(spans), sum(categories)
+    condition = F.one_hot(torch.randint(asked, (rows,)), asked).float()
+    chosen = condition.split(tuple(categories), dim=1)
 
     def of_drop_in(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         assert isinstance(critic, ctgan.Discriminator)
         return critic.calc_gradient_penalty(real, fake, real.device, PACK)
 
+    def generated(t: Training) -> tuple[Tensor, Tensor]:
+        raw = t.generator(t.batch["noise"])
+        return raw, torch.cat([_activated(raw, spans), t.batch["condition"]], dim=1)
+
     def generator_step(t: Training) -> Tensor:
+        raw, fake = generated(t)
+        missed = [
+            F.cross_entropy(part, of_row.argmax(1), reduction="none") * of_row.sum(1)
+            for part, of_row in zip(raw.split(spans, dim=1)[2 * numbers :], chosen)
+        ]
         t.of_generator.zero_grad(set_to_none=False)
-        loss: Tensor = -t.discriminator(t.generator(t.batch["noise"])).mean()
+        loss: Tensor = -t.discriminator(fake).mean() + torch.stack(missed).sum() / rows
         return loss
 
     def step(t: Training, penalty: Penalty) -> Sequence[Tensor]:
-        real, fake = t.batch["real"], t.generator(t.batch["noise"])
+        real, (_, fake) = t.batch["real"], generated(t)
         of_fake, of_real = t.discriminator(fake), t.discriminator(real)
         of_norms = penalty(t.discriminator, real, fake)
         loss = -(of_real.mean() - of_fake.mean())
@@ -181,7 +188,7 @@ def ctgan_step(
         assert isinstance(t.discriminator, ctgan.Discriminator)
         real = t.batch["real"]
         with torch.set_grad_enabled(not helpers):
-            fake = t.generator(t.batch["noise"])
+            _, fake = generated(t)
         loss, penalty = ctgan.discriminator_losses(t.discriminator, real, fake, real.device)
         t.of_discriminator.zero_grad(set_to_none=False)
         (loss + penalty).backward()
@@ -193,10 +200,14 @@ def ctgan_step(
             loss.backward()
         return of_d, moved(t.of_generator, t.generator)
 
-    critic = ctgan.Discriminator(columns, (256, 256), PACK)
-    tensors = {"real": torch.randn(rows, columns), "noise": torch.randn(rows, 128)}
+    critic = ctgan.Discriminator(columns + asked, (256, 256), PACK)
+    tensors = {
+        "real": torch.cat([torch.randn(rows, columns), condition], dim=1),
+        "noise": torch.cat([torch.randn(rows, noise), condition], dim=1),
+        "condition": condition,
+    }
     return forms(
-        Training(_generator_of_ctgan(spans), critic, tensors),
+        Training(_generator_of_ctgan(noise + asked, columns), critic, tensors),
         device,
         lambda t: step(t, _penalty_of_ctgan),
         lambda t: step(t, of_drop_in),

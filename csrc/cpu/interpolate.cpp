@@ -1,4 +1,4 @@
-// interpolate on the CPU: a batch is rows, a row is pieces.
+// interpolate on the CPU: a batch is bands of rows.
 #include "../host/samples.h"
 #include "../ops.h"
 #include "launch.h"
@@ -12,14 +12,13 @@ at::Tensor interpolate(const at::Tensor& real, const at::Tensor& fake, const at:
   const std::vector<double> of_row = per_element ? std::vector<double>() : to_doubles(weight);
   at::Tensor out = empty_output(r);
   const int64_t length = row_length(r, operands.rows);
-  const std::vector<Piece> pieces = cut_batch(operands.rows, length);
-  for_each_piece(pieces, [&](int64_t index) {
-    const Piece& piece = pieces[index];
-    const int64_t first = piece.first_element(length);
-    kernels().interpolate(dtype_of(r), at_offset(r, first), at_offset(f, first),
-                          per_element ? at_offset(weight, first) : nullptr,
-                          per_element ? 0.0 : of_row[piece.row], at_offset_mutable(out, first),
-                          piece.count);
+  const std::vector<Band> bands = cut_batch(operands.rows, length);
+  for_each_piece(bands, [&](int64_t index) {
+    const Band& band = bands[index];
+    kernels().interpolate(dtype_of(r), at_offset(r, band.first), at_offset(f, band.first),
+                          per_element ? at_offset(weight, band.first) : nullptr,
+                          per_element ? nullptr : &of_row[band.row],
+                          at_offset_mutable(out, band.first), band.rows);
   });
   return restore_layout(out, r, real);
 }

@@ -53,11 +53,6 @@ const Kernels*& current() {
   return chosen;
 }
 
-void append_row(std::vector<Piece>& pieces, int64_t row, int64_t length) {
-  for (int64_t offset = 0; offset < length; offset += kPiece)
-    pieces.push_back({row, offset, std::min(kPiece, length - offset)});
-}
-
 }  // namespace
 
 const Kernels& kernels() {
@@ -78,15 +73,24 @@ std::vector<Piece> cut_rows(at::IntArrayRef lengths) {
   std::vector<Piece> pieces;
   pieces.reserve(lengths.size());
   for (size_t row = 0; row < lengths.size(); ++row)
-    append_row(pieces, static_cast<int64_t>(row), lengths[row]);
+    for (int64_t offset = 0; offset < lengths[row]; offset += kPiece)
+      pieces.push_back(
+          {static_cast<int64_t>(row), offset, std::min(kPiece, lengths[row] - offset)});
   return pieces;
 }
 
-std::vector<Piece> cut_batch(int64_t rows, int64_t length) {
-  std::vector<Piece> pieces;
-  pieces.reserve(rows * ((length + kPiece - 1) / kPiece));
-  for (int64_t row = 0; row < rows; ++row) append_row(pieces, row, length);
-  return pieces;
+std::vector<Band> cut_batch(int64_t rows, int64_t length) {
+  std::vector<Band> bands;
+  if (length <= kPiece) {
+    const int64_t together = kPiece / std::max<int64_t>(1, length);
+    for (int64_t row = 0; row < rows; row += together)
+      bands.push_back({row, row * length, {std::min(together, rows - row), length}});
+    return bands;
+  }
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t offset = 0; offset < length; offset += kPiece)
+      bands.push_back({row, row * length + offset, {1, std::min(kPiece, length - offset)}});
+  return bands;
 }
 
 at::Tensor empty_small(at::IntArrayRef sizes, at::ScalarType dtype) {

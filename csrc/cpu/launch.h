@@ -20,30 +20,39 @@ const Kernels& kernels();
 std::vector<std::string> available_isas();
 void select_isa(const std::string& isa);
 
-// A run of elements within one row (a segment, or a sample of a batch).
+// A run of elements within one segment.
 struct Piece {
   int64_t row;
   int64_t offset;
   int64_t count;
 
-  // Of a batch whose rows have this length.
-  int64_t first_element(int64_t length) const { return row * length + offset; }
+  int64_t elements() const { return count; }
 };
 
-// Rows cut into pieces of a fixed length, in order. The cut depends on the lengths alone, so a
-// sum over pieces in index order is the same for any number of threads.
+// Some rows of a batch, or a part of one.
+struct Band {
+  int64_t row;    // the first
+  int64_t first;  // the first element, counted from the start of the batch
+  Rows rows;
+
+  int64_t elements() const { return rows.count * rows.length; }
+};
+
+// Segments cut into pieces of a fixed length, in order, and a batch into bands of about that many
+// elements. The cut depends on the lengths alone, so a sum over pieces in index order is the same
+// for any number of threads.
 std::vector<Piece> cut_rows(at::IntArrayRef lengths);
-std::vector<Piece> cut_batch(int64_t rows, int64_t length);
+std::vector<Band> cut_batch(int64_t rows, int64_t length);
 
 // Waking a second thread costs 10 to 15 microseconds; below this many elements it does not pay.
 inline constexpr int64_t kWorthThreads = 131072;
 
-// Calls body(index) for every piece, on several threads where that pays.
-template <typename Body>
-void for_each_piece(const std::vector<Piece>& pieces, const Body& body) {
+// Calls body(index) for every piece, or band, on several threads where that pays.
+template <typename Any, typename Body>
+void for_each_piece(const std::vector<Any>& pieces, const Body& body) {
   const auto count = static_cast<int64_t>(pieces.size());
   int64_t elements = 0;
-  for (const Piece& piece : pieces) elements += piece.count;
+  for (const Any& piece : pieces) elements += piece.elements();
   if (elements < kWorthThreads) {
     for (int64_t index = 0; index < count; ++index) body(index);
     return;

@@ -1,4 +1,4 @@
-// norm_penalty on the CPU: a batch is rows, a row is pieces.
+// norm_penalty on the CPU: a batch is bands of rows.
 #include "../host/samples.h"
 #include "../math/penalty.h"
 #include "../ops.h"
@@ -11,15 +11,23 @@ namespace {
 // <x_i, y_i> for every sample, in double.
 std::vector<double> row_dots(const at::Tensor& x, const at::Tensor& y) {
   const int64_t length = row_length(x, x.size(0));
-  const std::vector<Piece> pieces = cut_batch(x.size(0), length);
-  std::vector<double> partial(pieces.size());
-  for_each_piece(pieces, [&](int64_t index) {
-    const int64_t first = pieces[index].first_element(length);
-    partial[index] =
-        kernels().dot(dtype_of(x), at_offset(x, first), at_offset(y, first), pieces[index].count);
+  const std::vector<Band> bands = cut_batch(x.size(0), length);
+  std::vector<size_t> place;  // of the first sum of each band
+  size_t count = 0;
+  for (const Band& band : bands) {
+    place.push_back(count);
+    count += band.rows.count;
+  }
+  std::vector<double> partial(count);
+  for_each_piece(bands, [&](int64_t index) {
+    const Band& band = bands[index];
+    kernels().dots(dtype_of(x), at_offset(x, band.first), at_offset(y, band.first),
+                   &partial[place[index]], band.rows);
   });
   std::vector<double> dots(x.size(0), 0.0);
-  for (size_t index = 0; index < pieces.size(); ++index) dots[pieces[index].row] += partial[index];
+  for (size_t index = 0; index < bands.size(); ++index)
+    for (int64_t k = 0; k < bands[index].rows.count; ++k)
+      dots[bands[index].row + k] += partial[place[index] + k];
   return dots;
 }
 
@@ -28,14 +36,13 @@ at::Tensor combine_rows(const at::Tensor& x, const std::vector<double>& x_scale,
                         const at::Tensor& y, const std::vector<double>& y_scale) {
   at::Tensor out = empty_output(x);
   const int64_t length = row_length(x, x.size(0));
-  const std::vector<Piece> pieces = cut_batch(x.size(0), length);
-  for_each_piece(pieces, [&](int64_t index) {
-    const Piece& piece = pieces[index];
-    const int64_t first = piece.first_element(length);
-    kernels().combine(dtype_of(x), at_offset(x, first), x_scale[piece.row],
-                      y.defined() ? at_offset(y, first) : nullptr,
-                      y.defined() ? y_scale[piece.row] : 0.0, at_offset_mutable(out, first),
-                      piece.count);
+  const std::vector<Band> bands = cut_batch(x.size(0), length);
+  for_each_piece(bands, [&](int64_t index) {
+    const Band& band = bands[index];
+    kernels().combine(dtype_of(x), at_offset(x, band.first), &x_scale[band.row],
+                      y.defined() ? at_offset(y, band.first) : nullptr,
+                      y.defined() ? &y_scale[band.row] : nullptr,
+                      at_offset_mutable(out, band.first), band.rows);
   });
   return out;
 }

@@ -1,7 +1,7 @@
 // What the CPU kernels of one instruction set offer to the ATen side. No torch, no C++ library.
 //
-// A kernel works on one contiguous run of elements ("span") and on one thread. Cutting tensors
-// into spans, threads and the order of the sums belong to the caller.
+// A kernel works on one contiguous run of elements ("span"), or on some rows of a batch, and on
+// one thread. Cutting tensors, threads and the order of the sums belong to the caller.
 #pragma once
 
 #include <stdint.h>
@@ -26,6 +26,12 @@ struct DirectionSpan {
   const void* va;  // [count] or null: 0
   const void* vb;  // [count] or null: vb_scalar serves
   double vb_scalar;
+};
+
+// Rows of a batch that lie one after the other. Where they are parts of longer rows there is one.
+struct Rows {
+  int64_t count;
+  int64_t length;  // of each
 };
 
 struct Statistics {
@@ -76,15 +82,15 @@ struct Kernels {
   // out_a = scale w phi''(a - b) v, out_b = -out_a (each or null).
   Curvature (*term_curvature)(Dtype, const math::TermSpec&, const TermSpan&, const DirectionSpan&,
                               double scale, double contraction_scale, void* out_a, void* out_b);
-  // out = fake + alpha (real - fake), exact at alpha 0 and 1. alpha: [count] in the compute
-  // type, or null: alpha_scalar serves.
+  // out = fake + alpha (real - fake), exact at alpha 0 and 1. alpha: one for each element in the
+  // compute type, or null: alpha_of_row serves.
   void (*interpolate)(Dtype, const void* real, const void* fake, const void* alpha,
-                      double alpha_scalar, void* out, int64_t count);
-  // Sum of x * y.
-  double (*dot)(Dtype, const void* x, const void* y, int64_t count);
-  // out = x_scale x + y_scale y; y may be null.
-  void (*combine)(Dtype, const void* x, double x_scale, const void* y, double y_scale, void* out,
-                  int64_t count);
+                      const double* alpha_of_row, void* out, const Rows&);
+  // out = the sum of x * y, of each row.
+  void (*dots)(Dtype, const void* x, const void* y, double* out, const Rows&);
+  // out = x_scale x + y_scale y, with a scale for each row; y may be null.
+  void (*combine)(Dtype, const void* x, const double* x_scale, const void* y, const double* y_scale,
+                  void* out, const Rows&);
 };
 
 extern const Kernels kBaseKernels;

@@ -23,7 +23,7 @@ const Kernels GANLOSS_KERNELS = {
     .wide_term_sum = wide_term_sum,
     .term_curvature = term_curvature,
     .interpolate = interpolate,
-    .dot = dot,
+    .dots = dots,
     .combine = combine,
 };
 

@@ -39,13 +39,19 @@ class Accumulator {
 };
 
 // Calls body(offset, lanes, u) for every vector of a span and end_block() after every block.
-// `lanes` is a compile-time kLanes but for the last vector.
+// `lanes` is Full but for the last vector: either the Part of one that the span has, or a full one
+// that ends with the span, of whose lanes some Overlap the vector before. That is faster, and right
+// where nothing depends on how often an element is written, or on its place.
 struct Full {};
 struct Part {
   int count;
 };
+struct Overlap {
+  int count;
+};
+enum class Tail { kPart, kOverlap };
 
-template <typename T, typename Body, typename EndBlock>
+template <typename T, Tail kTail = Tail::kPart, typename Body, typename EndBlock>
 HOST_DEVICE void for_each_vector(int64_t count, Body&& body, EndBlock&& end_block) {
   constexpr int kLanes = Vector<T>::kLanes;
   constexpr int64_t kBlock = kAdditions * kUnroll * kLanes;
@@ -61,14 +67,24 @@ HOST_DEVICE void for_each_vector(int64_t count, Body&& body, EndBlock&& end_bloc
     for (; stop - offset >= kLanes; offset += kLanes) body(offset, Full{}, 0);
     end_block();
   }
-  if (offset < count) {
-    body(offset, Part{int(count - offset)}, 0);
-    end_block();
+  if (offset == count) return;
+  if constexpr (kTail == Tail::kOverlap) {
+    if (count > kLanes) {
+      body(count - kLanes, Overlap{int(kLanes - (count - offset))}, 0);
+      end_block();
+      return;
+    }
   }
+  body(offset, Part{int(count - offset)}, 0);
+  end_block();
 }
 
 template <typename storage_t>
 HOST_DEVICE auto read(const storage_t* from, Full) {
+  return load(from);
+}
+template <typename storage_t>
+HOST_DEVICE auto read(const storage_t* from, Overlap) {
   return load(from);
 }
 template <typename storage_t>
@@ -80,12 +96,20 @@ HOST_DEVICE void write(storage_t* to, V value, Full) {
   store(to, value);
 }
 template <typename storage_t, typename V>
+HOST_DEVICE void write(storage_t* to, V value, Overlap) {
+  store(to, value);
+}
+template <typename storage_t, typename V>
 HOST_DEVICE void write(storage_t* to, V value, Part part) {
   store_part(to, value, part.count);
 }
 template <typename V>
 HOST_DEVICE V only(V value, Full) {
   return value;
+}
+template <typename V>
+HOST_DEVICE V only(V value, Overlap overlap) {
+  return drop_first(value, overlap.count);
 }
 template <typename V>
 HOST_DEVICE V only(V value, Part part) {

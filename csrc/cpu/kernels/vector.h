@@ -244,12 +244,22 @@ HOST_DEVICE void store_part(storage_t* to, V value, int count) {
   __builtin_memcpy(to, buffer, count * sizeof(storage_t));
 }
 
-// Lanes are added in index order, in double: one fixed result.
+// Lanes are added half to half, in double: one fixed result, and few additions that wait.
 template <typename T>
 HOST_DEVICE double sum_of_lanes(Vector<T> x) {
-  double total = 0.0;
-  for (int lane = 0; lane < Vector<T>::kLanes; ++lane) total += double(x.native[lane]);
-  return total;
+  double sums[Vector<T>::kLanes];
+  for (int lane = 0; lane < Vector<T>::kLanes; ++lane) sums[lane] = double(x.native[lane]);
+  for (int half = Vector<T>::kLanes / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  return sums[0];
+}
+
+// x in all but the first `count` lanes, which are zero.
+template <typename T>
+HOST_DEVICE Vector<T> drop_first(Vector<T> x, int count) {
+  typename Vector<T>::Bits index;
+  for (int lane = 0; lane < Vector<T>::kLanes; ++lane) index[lane] = lane;
+  return select(Mask<T>{index >= count}, x, Vector<T>(T(0)));
 }
 
 // x in the first `count` lanes, zero in the others.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ganloss_fast.bench.steps import audio, images, penalised
+from ganloss_fast.bench.steps import audio, images, penalised, shared_logits, translation
 from ganloss_fast.bench.steps.training import Form
 from ganloss_fast.bench.workload import Workload
 
@@ -34,6 +34,9 @@ WORKLOADS = (
     _step("DAC", "1x1x4096", "descriptinc/descript-audio-codec", audio.dac_step),
     _step("taming", "2x3x64x64", "CompVis/taming-transformers", images.taming_step),
     _step("ESRGAN", "2x3x64x64", "XPixelGroup/BasicSR", images.esrgan_step),
+    _step("pix2pixHD", "1x6x128x128", "NVIDIA/pix2pixHD", translation.pix2pixhd_step),
+    _step("R3GAN", "16x3x32x32", "brownvc/R3GAN", shared_logits.r3gan_step),
+    _step("motion prior", "8192x210, 4096x210", "Toni-SM/skrl", shared_logits.motion_prior_step),
     _step("PyTorch-GAN wgan_gp", "64x784", "eriklindernoren/PyTorch-GAN", penalised.wgan_gp_step),
     _step("CTGAN", "500x262", "sdv-dev/CTGAN", penalised.ctgan_step, quick=True),
 )

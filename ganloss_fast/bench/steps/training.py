@@ -59,12 +59,12 @@ def forms(
     device: torch.device,
     written: Step,
     drop_in: Step,
-    with_helpers: Step,
+    with_helpers: Step | None = None,
     switched: Mapping[str, Step] | None = None,
 ) -> dict[str, Form]:
     """A step as its codebase writes it, with the drop-in alone, and with the step helpers too: each
-    on a copy of the networks, and all with the same random numbers. ``switched``: the drop-in with
-    one of its switches."""
+    on a copy of the networks, and all with the same random numbers. ``with_helpers`` is None where
+    the drop-in leaves them nothing to gain; ``switched``: the drop-in with one of its switches."""
 
     def form(step: Step) -> Form:
         own = Training(
@@ -75,7 +75,9 @@ def forms(
         )
         return Form(step, own)
 
-    steps = {EAGER: written, DROP_IN: drop_in, HELPERS: with_helpers}
+    steps = {EAGER: written, DROP_IN: drop_in}
+    if with_helpers is not None:
+        steps[HELPERS] = with_helpers
     steps |= {f"{DROP_IN}, {name}": step for name, step in (switched or {}).items()}
     return {name: form(step) for name, step in steps.items()}
 

@@ -391,7 +391,7 @@ def public_callables():
             continue
         module = importlib.import_module(f"ganloss_fast.compat.{found.name}")
         for name, value in vars(module).items():
-            home = getattr(value, "__module__", "")
+            home = getattr(value, "__module__", None) or ""
             is_private = name.startswith("_") or not home.startswith("ganloss_fast.compat")
             is_helper = "._" in home and name not in getattr(module, "__all__", [])
             if is_private or is_helper:

@@ -83,6 +83,19 @@ def check_maps(name: str, features: object) -> Sequence[Sequence[Tensor]]:
     return features
 
 
+def last_of_lists(name: str, outputs: object) -> list[Tensor]:
+    """The logits of discriminators that give their maps too, [maps..., logits] each. Where the
+    originals index what they get, of a tensor in its place they would take the last sample."""
+    if isinstance(outputs, (list, tuple)):
+        for k, output in enumerate(outputs):
+            if not isinstance(output, (list, tuple)):
+                raise TypeError(
+                    f"{name}[{k}]: expected the list [maps..., logits] of discriminator {k}, got "
+                    f"{describe(output)}. Pass [logits] for a discriminator without feature maps."
+                )
+    return last_of_each(name, outputs)
+
+
 def last_of_each(name: str, outputs: object) -> list[Tensor]:
     """The logits of every discriminator: its output, or the last of its list [maps..., logits]."""
     if not isinstance(outputs, (list, tuple)):

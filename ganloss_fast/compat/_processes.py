@@ -29,6 +29,18 @@ def broadcast(module: Module) -> None:
             torch.distributed.broadcast(tensor.data, src=0, group=group)
 
 
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a value over all processes. A gradient flows to this process's share of it, as
+    where a codebase reduces a tensor in place: autograd does not see the others."""
+    group = world()
+    if group is None:
+        return value
+    own = value.detach()
+    total = own.clone()
+    torch.distributed.all_reduce(total, group=group)
+    return (total + (value - own)) / group.size()
+
+
 def average_over_processes(tensors: Iterable[Tensor | None]) -> None:
     """In place; what is not floating point, or missing, stays as it is."""
     group = world()

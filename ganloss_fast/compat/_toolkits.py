@@ -7,10 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ganloss_fast import ops
 from ganloss_fast.checks import check_choice, check_same_device, check_tensor
 from ganloss_fast.losses.reductions import reduced
-from ganloss_fast.ops.terms import Segment
+from ganloss_fast.ops.terms import Segment, compute_dtype
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -22,13 +21,14 @@ def reduced_sides(reduction: str, **sides: list[Segment]) -> Tensor:
     return result if isinstance(result, Tensor) else result[0] + result[1]
 
 
-def pair_of_values(real: list[Segment], fake: list[Segment]) -> tuple[Tensor, Tensor]:
-    """(real, fake) as two losses, each backward on its own, from one call. Scales are 1."""
-    values = ops.multi_tensor_loss(real + fake).values
-    if len(real) == len(fake) == 1:
-        one, other = values.unbind()
-        return one, other
-    return values[: len(real)].sum(), values[len(real) :].sum()
+def plainly_reduced(elements: Tensor, reduction: str) -> Tensor:
+    """PyTorch's own mean or sum. It saves nothing for its backward, so that what is made of it can
+    be walked back in parts, and as a whole too."""
+    check_choice("reduction", reduction, REDUCTIONS)
+    dtype = compute_dtype(elements.dtype)
+    if reduction == "none":
+        return elements.to(dtype)
+    return elements.mean(dtype=dtype) if reduction == "mean" else elements.sum(dtype=dtype)
 
 
 def check_pair(names: tuple[str, str], one: object, other: object) -> tuple[Tensor, Tensor]:

@@ -103,14 +103,10 @@ def boundary_equilibrium_discriminator_loss(
     dx: Tensor, dgz: Tensor, k: float | Tensor, reduction: str = "mean"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(``dx - k dgz``, ``dx``, ``dgz``), each reduced."""
-    if reduction == "mean":
-        real, fake = _toolkits.check_pair(("dx", "dgz"), dx, dgz)
-        real, fake = _toolkits.pair_of_values(
-            [Segment(real, terms.LINEAR)], [Segment(fake, terms.LINEAR)]
-        )
-    else:
-        real = energy_based_generator_loss(dx, reduction)
-        fake = energy_based_generator_loss(dgz, reduction)
+    real, fake = (
+        _toolkits.plainly_reduced(energies, reduction)
+        for energies in _toolkits.check_pair(("dx", "dgz"), dx, dgz)
+    )
     return real - k * fake, real, fake
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast.compat import cyclegan
-from ganloss_fast.compat._criteria import Mode, as_logits
+from ganloss_fast.compat._criteria import Mode, as_logits, check_mode
 from ganloss_fast.compat.cyclegan import cal_gradient_penalty
 from ganloss_fast.losses.table import BCE
 from ganloss_fast.ops.multi_tensor_loss import multi_tensor_loss
@@ -27,15 +27,31 @@ class GANLoss(cyclegan.GANLoss):
 
     .. math:: nonsaturating: E_i[\\log(1 + e^{\\mp D_i})]
 
+    There is no older form of this one: it needs a mode.
+
+    Args:
+        gan_mode: ``"lsgan"``, ``"vanilla"``, ``"wgangp"`` or ``"nonsaturating"``.
+        target_real_label: label of real samples, and of fake ones in the generator's loss.
+        target_fake_label: label of fake samples.
+
     Returns:
         ``"nonsaturating"``: [B], the mean over the logits of each sample; its trainer takes the
         mean. The other modes: 0-d.
+
+    Raises:
+        ganloss_fast.compat.UnknownMode: for another mode.
     """
 
     MODES: ClassVar[dict[str, Mode]] = {
         **cyclegan.GANLoss.MODES,
         "nonsaturating": BCE(),
     }
+
+    def __init__(
+        self, gan_mode: str, target_real_label: float = 1.0, target_fake_label: float = 0.0
+    ) -> None:
+        check_mode("gan_mode", gan_mode, list(self.MODES))
+        super().__init__(gan_mode, target_real_label, target_fake_label)
 
     def forward(self, prediction: Tensor, target_is_real: bool) -> Tensor:
         if self.gan_mode not in ("wgangp", "nonsaturating"):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ganloss_fast.checks import quoted
 from ganloss_fast.compat._criteria import (
     Mode,
     ModeCriterion,
@@ -35,18 +36,22 @@ class GANLoss(ModeCriterion):
     with ``t`` the real or the fake label; ``-`` for real. The factor 1/2 is the trainer's.
 
     Args:
-        gan_mode: ``"lsgan"``, ``"vanilla"`` or ``"wgangp"``. A bool is ``use_lsgan``.
+        gan_mode: ``"lsgan"``, ``"vanilla"`` or ``"wgangp"``. A bool, and a call that names no mode,
+            is the older form of this criterion, whose first argument is ``use_lsgan=True``.
         target_real_label: label of real samples, and of fake ones in the generator's loss.
         target_fake_label: label of fake samples.
-        use_lsgan: the older form of this criterion, in place of ``gan_mode``. False is binary
+        use_lsgan: the older form by its own name, in place of ``gan_mode``. False is binary
             cross-entropy of the *probabilities* of a discriminator that ends in a sigmoid.
         tensor: of the older form; not used.
 
     The labels are 0-d buffers, ``real_label`` and ``fake_label``, saved and loaded with the module.
     What is written to them counts from the next call on; they are read from the device only then.
+    A write through ``.data`` or a NumPy view leaves no trace and is not seen: write
+    ``criterion.real_label.fill_(0.9)``, or assign a new tensor.
 
     Raises:
         ganloss_fast.compat.UnknownMode: for another mode.
+        TypeError: for a ``gan_mode`` and a ``use_lsgan`` at once.
     """
 
     MODES: ClassVar[dict[str, Mode]] = {
@@ -59,7 +64,7 @@ class GANLoss(ModeCriterion):
 
     def __init__(
         self,
-        gan_mode: str | bool | None = None,
+        gan_mode: str | bool = True,
         target_real_label: float = 1.0,
         target_fake_label: float = 0.0,
         tensor: Any = None,
@@ -67,17 +72,22 @@ class GANLoss(ModeCriterion):
         use_lsgan: bool | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(gan_mode, bool):
-            use_lsgan = gan_mode
-        if use_lsgan is None:
-            check_mode("gan_mode", gan_mode, list(self.MODES))
-            self.gan_mode = str(gan_mode)
-        else:
-            self.gan_mode = "lsgan" if use_lsgan else _PROBABILITIES
+        self.gan_mode = self._mode_of(gan_mode, use_lsgan)
         self.register_buffer("real_label", torch.tensor(target_real_label))
         self.register_buffer("fake_label", torch.tensor(target_fake_label))
         self._values = (float(target_real_label), float(target_fake_label))
         self._read: tuple[Any, ...] = (None, None, None)
+
+    def _mode_of(self, gan_mode: str | bool, use_lsgan: bool | None) -> str:
+        if use_lsgan is not None and gan_mode is not True:
+            raise TypeError(
+                f"use_lsgan: it takes the place of gan_mode, which is {quoted(gan_mode)}; give one "
+                "of the two."
+            )
+        if isinstance(gan_mode, bool):
+            return "lsgan" if (gan_mode if use_lsgan is None else use_lsgan) else _PROBABILITIES
+        check_mode("gan_mode", gan_mode, list(self.MODES))
+        return gan_mode
 
     def get_target_tensor(self, prediction: Tensor, target_is_real: bool) -> Tensor:
         """The label, expanded to the shape of the prediction."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.compat._lists import check_maps, last_of_each
+from ganloss_fast.compat._lists import check_maps, last_of_lists
 from ganloss_fast.freezing import frozen
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
 from ganloss_fast.losses.matching import feature_matching_loss
@@ -47,7 +47,7 @@ class GANLoss(torch.nn.Module):
         """``sum_k E[f_k^2] + E[(1 - r_k)^2]``, of fake samples that are detached here."""
         fakes, reals = self.forward(_waveform(fake).detach(), real)
         return discriminator_loss(
-            last_of_each("real", reals), last_of_each("fake", fakes), _LEAST_SQUARES
+            last_of_lists("real", reals), last_of_lists("fake", fakes), _LEAST_SQUARES
         )
 
     def generator_loss(self, fake: Any, real: Any) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class GANLoss(torch.nn.Module):
         with frozen(self.discriminator) if self.freeze else contextlib.nullcontext():
             fakes, reals = self.forward(fake, real)
         return (
-            generator_loss(last_of_each("fake", fakes), _LEAST_SQUARES),
+            generator_loss(last_of_lists("fake", fakes), _LEAST_SQUARES),
             feature_matching_loss(
                 check_maps("real", reals), check_maps("fake", fakes), include_last=False
             ),

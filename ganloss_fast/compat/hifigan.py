@@ -53,7 +53,9 @@ def generator_loss(disc_outputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]
     .. math:: \\sum_k E[(1 - g_k)^2]
 
     Returns:
-        ``(loss, gen_losses)``: a 0-d tensor, and a list of them, all with gradients.
+        ``(loss, gen_losses)``: a 0-d tensor, and a list of them, all with gradients. They share
+        one graph: call ``backward`` once, on ``loss`` or on a sum of terms such as
+        ``gen_losses[0] + 0.1 * gen_losses[1]``.
     """
     return generator_terms("disc_outputs", disc_outputs, _LEAST_SQUARES)
 

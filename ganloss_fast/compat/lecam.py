@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ganloss_fast import ops
 from ganloss_fast.checks import check_choice, check_tensor
-from ganloss_fast.compat._toolkits import pair_of_values
+from ganloss_fast.compat._toolkits import plainly_reduced
 from ganloss_fast.losses import adversarial
 from ganloss_fast.losses.lecam import lecam_regularization
 from ganloss_fast.losses.sides import mean_logits
@@ -72,8 +72,12 @@ def lecam_reg(dis_real: Tensor, dis_fake: Tensor, ema: Any) -> Tensor:
 
 
 def _both(loss: Loss, dis_fake: Tensor, dis_real: Tensor) -> tuple[Tensor, Tensor]:
+    """Two losses with a graph each, as there: one of them may be walked back alone."""
     real, fake = check_tensor("dis_real", dis_real), check_tensor("dis_fake", dis_fake)
-    return pair_of_values(loss.segments("real", [real], 1.0), loss.segments("fake", [fake], 1.0))
+    return (
+        adversarial.discriminator_side_loss(real, True, loss),
+        adversarial.discriminator_side_loss(fake, False, loss),
+    )
 
 
 # ---- non-saturating ----------------------------------------------------------------------------
@@ -116,12 +120,12 @@ def loss_rahinge_dis(
 ) -> tuple[Tensor, Tensor]:
     """(real, fake): ``max(0, 1 - (r - E f)) / 2``, ``max(0, 1 + (f - E r)) / 2``."""
     real, fake = check_tensor("dis_real", dis_real), check_tensor("dis_fake", dis_fake)
-    real_mean, fake_mean = mean_logits([real, fake]).unbind()
-    one, other = pair_of_values(
-        [Segment(real, terms.hinge(1.0, 1.0), b=fake_mean)],
-        [Segment(fake, terms.hinge(-1.0, 1.0), b=real_mean)],
+    sides = (
+        Segment(real, terms.hinge(1.0, 1.0), 0.5, plainly_reduced(fake, "mean")),
+        Segment(fake, terms.hinge(-1.0, 1.0), 0.5, plainly_reduced(real, "mean")),
     )
-    return one / 2, other / 2
+    of_real, of_fake = (ops.multi_tensor_loss([side]).total for side in sides)
+    return of_real, of_fake
 
 
 def loss_rahinge_gen(dis_fake: Tensor, dis_real: Tensor | float) -> Tensor:

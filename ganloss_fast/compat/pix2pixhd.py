@@ -16,7 +16,7 @@ from ganloss_fast.compat._criteria import (
     probability_loss,
     side_loss,
 )
-from ganloss_fast.compat._lists import last_of_each
+from ganloss_fast.compat._lists import last_of_lists
 from ganloss_fast.compat._perceptual import Extractor, check_extractor
 from ganloss_fast.losses.composite.composite_loss import composite_loss
 from ganloss_fast.losses.composite.terms import Perceptual
@@ -74,7 +74,8 @@ class GANLoss(ModeCriterion):
             0-d tensor, float32, or float64 if any logits are.
 
         Raises:
-            TypeError: for a tensor, of which pix2pixHD itself would take the last sample alone.
+            TypeError: for a tensor in place of a list, of which pix2pixHD itself would take the
+                last sample alone.
             ValueError: if the lists are nested otherwise.
         """
         logits = _logits(input)
@@ -91,22 +92,25 @@ def _logits(outputs: Any) -> list[Tensor]:
             f"input: expected the discriminators' lists of outputs, got {describe(outputs)}. Pass "
             "[[logits]] for the logits of one discriminator."
         )
-    if outputs and not isinstance(outputs[0], (list, tuple)):
-        outputs = [outputs]
-    return last_of_each("input", outputs)
+    if not any(isinstance(output, (list, tuple)) for output in outputs):
+        outputs = [outputs] if outputs else []
+    return last_of_lists("input", outputs)
 
 
 class VGGLoss(torch.nn.Module):
     """The perceptual loss of pix2pixHD and SPADE, in one call for all maps.
 
-    X
-        Args:
-            gpu_ids: not used: the network is where you put it.
-            network: images to a list of at most five feature maps: the codebase's ``Vgg19()``. Its
+    .. math:: \\sum_l w_l \\, E|\\phi_l(x) - \\phi_l(y)|, \\quad
+        w = \\tfrac{1}{32}, \\tfrac{1}{16}, \\tfrac{1}{8}, \\tfrac{1}{4}, 1
+
+    Args:
+        gpu_ids: not used: the network is where you put it.
+        network: images to a list of at most five feature maps: the codebase's ``Vgg19()``. Its
             parameters stay as they are.
 
-        Raises:
-            TypeError: if the network is missing.
+    Raises:
+        TypeError: if the network is missing.
+        ValueError: when called, if the network gives more maps than there are weights.
     """
 
     weights = (1.0 / 32, 1.0 / 16, 1.0 / 8, 1.0 / 4, 1.0)

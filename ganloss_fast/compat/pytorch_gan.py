@@ -56,6 +56,7 @@ def compute_dragan_penalty(
 ) -> Tensor:
     """dragan.py: ``lambda_gp E[(|g|_c - 1)^2]``, with the norm over channels, around real ones.
 
+    The script's own name for it is ``compute_gradient_penalty``, which wgan_gp.py's has here.
     ``alpha``, one for each element, is the share of the real sample.
     """
     return gradient_penalty(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -57,9 +58,8 @@ def path_length_penalty(
         result = path_length_penalty(images, latents, mean)
         loss, mean = loss + result.penalty, result.mean
 
-    Processes that share one average (mmgeneration) average ``result.mean`` over themselves. Code
-    that keeps its own average of the lengths takes ``decay=0``: the penalty is then about ``mean``
-    as given, without a gradient through it, and ``result.lengths`` are there to update it.
+    Code that keeps its own average of the lengths takes ``decay=0``: the penalty is then about
+    ``mean`` as given, without a gradient through it, and ``result.lengths`` are there to update it.
 
     Args:
         images: generated images [B, C, H, W], with their graph.
@@ -75,6 +75,37 @@ def path_length_penalty(
     Raises:
         ValueError: if shapes do not fit, or the images do not depend on the latents.
     """
+    return path_length_about(
+        images,
+        latents,
+        mean,
+        weight=weight,
+        decay=decay,
+        noise=noise,
+        rng=rng,
+        inv_scale=inv_scale,
+        how=how,
+    )
+
+
+def as_it_is(average: Tensor) -> Tensor:
+    return average
+
+
+def path_length_about(
+    images: Tensor,
+    latents: Tensor,
+    mean: Tensor,
+    agreed: Callable[[Tensor], Tensor] = as_it_is,
+    *,
+    weight: Weight,
+    decay: float,
+    noise: Tensor | None = None,
+    rng: torch.Generator | None = None,
+    inv_scale: InvScale = None,
+    how: Differentiation | None = None,
+) -> PathLength:
+    """:func:`path_length_penalty` about what ``agreed`` makes of the new average."""
     call = critic_call(as_logits, (), inv_scale, how)
     if call.how.chunk_size is not None:
         raise ValueError(
@@ -83,6 +114,29 @@ def path_length_penalty(
         )
     weight = check_weight("weight", weight)
     decay = check_number("decay", decay)
+    _check_tensors(images, latents, mean)
+    if noise is None:
+        noise = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
+        noise = noise / math.sqrt(math.prod(images.shape[2:]))
+    elif noise.shape != images.shape:
+        raise ValueError(
+            f"noise: expected the shape of images, {list(images.shape)}, got {list(noise.shape)}."
+        )
+
+    unrelated = (
+        "latents: the images were not computed from them. Pass the very tensor that went into the "
+        "generator, not a copy or a view of it."
+    )
+    result = gradients_of(call, [images * noise], [latents], unrelated=unrelated)
+    layers = latents.shape[1] if latents.dim() == 3 else 1
+    norms = _NORMS(result.gradients)
+    lengths = norms / math.sqrt(layers)
+    average = agreed(torch.lerp(mean.detach().to(lengths.dtype), lengths.mean(), decay))
+    penalty = result.signalled(scaled(weight, (lengths - average).square().mean()))
+    return PathLength(penalty, average.detach().to(mean.dtype), lengths.detach())
+
+
+def _check_tensors(images: Tensor, latents: Tensor, mean: Tensor) -> None:
     check_tensor("images", images)
     check_tensor("latents", latents)
     check_tensor("mean", mean)
@@ -108,22 +162,3 @@ def path_length_penalty(
             "images: they have no graph; the generator ran under torch.no_grad(), or they were "
             "detached."
         )
-    if noise is None:
-        noise = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
-        noise = noise / math.sqrt(math.prod(images.shape[2:]))
-    elif noise.shape != images.shape:
-        raise ValueError(
-            f"noise: expected the shape of images, {list(images.shape)}, got {list(noise.shape)}."
-        )
-
-    unrelated = (
-        "latents: the images were not computed from them. Pass the very tensor that went into the "
-        "generator, not a copy or a view of it."
-    )
-    result = gradients_of(call, [images * noise], [latents], unrelated=unrelated)
-    layers = latents.shape[1] if latents.dim() == 3 else 1
-    norms = _NORMS(result.gradients)
-    lengths = norms / math.sqrt(layers)
-    average = torch.lerp(mean.detach().to(lengths.dtype), lengths.mean(), decay)
-    penalty = result.signalled(scaled(weight, (lengths - average).square().mean()))
-    return PathLength(penalty, average.detach().to(mean.dtype), lengths.detach())

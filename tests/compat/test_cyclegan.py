@@ -95,6 +95,21 @@ def test_labels_changed_in_place_or_replaced_count():
     assert_near(loss(x, True), ((x - 0.5) ** 2).mean(), 1e-12)
     loss.real_label = torch.tensor(0.75)
     assert_near(loss(x, True), ((x - 0.75) ** 2).mean(), 1e-12)
+    with torch.no_grad():
+        loss.get_buffer("real_label").copy_(torch.tensor(0.25))
+    assert_near(loss(x, True), ((x - 0.25) ** 2).mean(), 1e-12)
+    loss.double()
+    assert_near(loss(x, True), ((x - 0.25) ** 2).mean(), 1e-12)
+
+
+def test_what_the_docstring_says_of_writes_that_leave_no_trace():
+    """They are not seen, and the way that is named in their place is."""
+    loss, x = cyclegan.GANLoss("lsgan"), logits(2, 3)
+    loss(x, True)
+    loss.real_label.data.fill_(0.5)
+    assert_near(loss(x, True), ((x - 1.0) ** 2).mean(), 1e-12)
+    loss.real_label.fill_(0.5)
+    assert_near(loss(x, True), ((x - 0.5) ** 2).mean(), 1e-12)
 
 
 def test_the_target_tensor_is_expanded():
@@ -103,12 +118,35 @@ def test_the_target_tensor_is_expanded():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: cyclegan.GANLoss(use_lsgan=True), lambda: cyclegan.GANLoss(True)]
+    ("arguments", "options"),
+    [
+        ((), {}),
+        ((True,), {}),
+        ((), {"use_lsgan": True}),
+        ((), {"tensor": torch.FloatTensor}),
+        ((), {"target_real_label": 0.9}),
+        ((True, 0.9, 0.1), {}),
+        ((True,), {"target_fake_label": 0.1, "tensor": torch.FloatTensor}),
+    ],
 )
-def test_the_older_form_is_least_squares(make):
-    assert_same(
-        lambda x: make()(x, True), lambda x: plain_criterion("lsgan")(x, True), logits(2, 3)
+def test_the_older_form_is_least_squares_unless_told_otherwise(arguments, options):
+    labels = (*arguments, *(1.0, 1.0, 0.0)[len(arguments) :])[1:]
+    labels = (
+        options.get("target_real_label", labels[0]),
+        options.get("target_fake_label", labels[1]),
     )
+    for target_is_real in (True, False):
+        assert_same(
+            lambda x, t=target_is_real: cyclegan.GANLoss(*arguments, **options)(x, t),
+            lambda x, t=target_is_real: plain_criterion("lsgan", *labels)(x, t),
+            logits(2, 3),
+        )
+
+
+def test_the_older_form_beside_a_mode_is_refused():
+    for mode in ("vanilla", False):
+        with pytest.raises(TypeError, match="use_lsgan: it takes the place of gan_mode, which is"):
+            cyclegan.GANLoss(mode, use_lsgan=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -130,8 +168,16 @@ def test_unknown_modes_list_the_known_ones():
             cyclegan.GANLoss("hinge")
     with pytest.raises(NotImplementedError, match="Did you mean nonsaturating"):
         cut.GANLoss("nonsaturate")
-    with pytest.raises(NotImplementedError, match="got None"):
-        cyclegan.GANLoss()
+    for cls in (cyclegan.GANLoss, cut.GANLoss):
+        with pytest.raises(NotImplementedError, match="got None"):
+            cls(None)
+
+
+def test_cut_has_no_older_form():
+    with pytest.raises(TypeError, match="gan_mode"):
+        cut.GANLoss()
+    with pytest.raises(NotImplementedError, match="got True"):
+        cut.GANLoss(True)
 
 
 def test_a_list_of_outputs_is_refused():

@@ -133,3 +133,11 @@ def test_a_discriminator_of_another_form_is_explained():
     loss = dac.GANLoss(logits)
     with pytest.raises(TypeError, match="real: expected a list of outputs"):
         loss.discriminator_loss(*torch.zeros(2, 1, 1, 8))
+
+
+def test_logits_without_their_maps_are_refused_on_either_side():
+    """Of a tensor in place of the list the codebase would take the last sample alone."""
+    loss = dac.GANLoss(lambda x: [x, x])
+    for step in (loss.discriminator_loss, loss.generator_loss):
+        with pytest.raises(TypeError, match=r"\[0\]: expected the list \[maps..., logits\]"):
+            step(*torch.zeros(2, 2, 1, 8))

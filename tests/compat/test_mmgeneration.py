@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from drop_in_cases import DTYPES, assert_same, draw
+from image_codebases import assert_trains_alike, one_sided_loss
+from mmagic_penalties import plain_gp, plain_r1
 from torch import nn
 
 from ganloss_fast.compat import mmagic, mmgeneration
@@ -107,3 +109,57 @@ def test_wrong_options_are_explained():
 
 def test_the_criterion_is_mmagics():
     assert mmgeneration.GANLoss is mmagic.GANLossComps
+
+
+# ---- a training --------------------------------------------------------------------------------
+
+
+def step_of(losses_of):
+    """mmgen's trainer: what its modules find in one dict, added up; R1 every second step."""
+    iterations = iter(range(10**6))
+
+    def step(G, D, real, z):
+        fake = G(z)
+        gan, others = losses_of
+        outputs = {
+            "disc": D,
+            "real_imgs": real,
+            "fake_imgs": fake.detach(),
+            "disc_pred_real": D(real),
+            "disc_pred_fake": D(fake.detach()),
+            "iteration": next(iterations),
+        }
+        loss = gan(outputs["disc_pred_fake"], False, True) + gan(
+            outputs["disc_pred_real"], True, True
+        )
+        parts = [other(outputs) for other in others]
+        loss = loss + sum(part for part in parts if part is not None)
+        return loss, lambda: gan(D(fake), True, False)
+
+    return step
+
+
+OF_DISC = {"discriminator": "disc", "real_data": "real_imgs"}
+OURS = [
+    mmgeneration.DiscShiftLoss(0.1, data_info={"pred": "disc_pred_fake"}),
+    mmgeneration.R1GradientPenalty(0.5, "HWC", interval=2, data_info=OF_DISC),
+    mmgeneration.GradientPenaltyLoss(
+        0.3, norm_mode="pixel", data_info={**OF_DISC, "fake_data": "fake_imgs"}
+    ),
+]
+PLAIN = [
+    lambda o: 0.1 * o["disc_pred_fake"].square().mean(),
+    lambda o: (
+        None if o["iteration"] % 2 else 0.5 * plain_r1(o["disc"], mode="HWC", real=o["real_imgs"])
+    ),
+    lambda o: 0.3 * plain_gp(o["disc"], samples=(o["real_imgs"], o["fake_imgs"])),
+]
+
+
+@pytest.mark.parametrize("mode", ["wgan-logistic-ns", "hinge"])
+def test_fifty_steps_train_alike(mode):
+    gan = mmgeneration.GANLoss(mode, loss_weight=0.5)
+    assert_trains_alike(
+        step_of((gan, OURS)),
+        step_of((lambda *call: one_sided_loss(mode, *call, weight=0.5), PLAIN)),
+    )

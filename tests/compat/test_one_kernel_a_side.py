@@ -1,4 +1,4 @@
-"""However many outputs a call has, it is one kernel forward and at most one backward."""
+"""However many outputs a side has, it is one kernel forward and at most one backward."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from image_codebases import logits
 from recording import recorded
 
 from ganloss_fast import backends
-from ganloss_fast.compat import basicsr, biggan, cyclegan, mmagic, monai, pix2pixhd, spade
+from ganloss_fast.compat import (
+    basicsr,
+    biggan,
+    cyclegan,
+    lecam,
+    mmagic,
+    monai,
+    parallel_wavegan,
+    pix2pixhd,
+    spade,
+)
 from ganloss_fast.compat import studiogan as sg
 from ganloss_fast.compat import stylegan2_rosinality as rosinality
 
@@ -39,3 +49,20 @@ def test_a_call_is_one_kernel_each_way(call):
     assert names.count("multi_tensor_loss") == 1
     assert names.count("multi_tensor_loss_backward") <= 1
     assert len(names) <= 2
+
+
+PAIRS = {
+    "biggan": lambda: biggan.loss_hinge_dis(X, Y),
+    "lecam-hinge": lambda: lecam.loss_hinge_dis(X, Y),
+    "lecam-ls": lambda: lecam.loss_ls_dis(X, Y),
+    "lecam-rahinge": lambda: lecam.loss_rahinge_dis(X, Y),
+    "parallel-wavegan": lambda: parallel_wavegan.DiscriminatorAdversarialLoss()([X, Z], [Y, Z]),
+}
+
+
+@pytest.mark.parametrize("call", PAIRS.values(), ids=PAIRS)
+def test_a_pair_of_losses_is_one_kernel_a_side_each_way(call):
+    names = [made.name for made in recorded(lambda: sum(call()).backward())]
+    assert names.count("multi_tensor_loss") == 2
+    assert names.count("multi_tensor_loss_backward") == 2
+    assert len(names) == 4

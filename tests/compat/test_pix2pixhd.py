@@ -74,6 +74,16 @@ def test_the_target_tensor_is_filled():
             ValueError,
             r"input\[1\]\[-1\]: expected the logits of discriminator 1.*one level too deep",
         ),
+        (
+            [[torch.zeros(2)], torch.zeros(2)],
+            TypeError,
+            r"input\[1\]: expected the list \[maps..., logits\] of discriminator 1, got a tensor",
+        ),
+        (
+            [torch.zeros(2), [torch.zeros(2)]],
+            TypeError,
+            r"input\[0\]: expected the list.*Pass \[logits\] for a discriminator without",
+        ),
         ([[torch.zeros(2)], [None]], TypeError, r"input\[1\]\[-1\]: expected a tensor, got None"),
     ],
 )

@@ -21,13 +21,14 @@ from ganloss_fast.compat._criteria import (
 )
 from ganloss_fast.compat._filters import separably_filtered
 from ganloss_fast.compat._penalties import SQUARED_NORM, path_length, penalty_between
-from ganloss_fast.compat._processes import average_over_processes
+from ganloss_fast.compat._processes import mean_over_processes
 from ganloss_fast.losses.adversarial import discriminator_side_loss
 from ganloss_fast.losses.table import Hinge, LeastSquares, Loss, Side, Wasserstein
 from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment, compute_dtype
 from ganloss_fast.penalties.critic.call import Critic, InvScale
 from ganloss_fast.penalties.gradient_penalty import gradient_penalty
+from ganloss_fast.penalties.path_length import as_it_is
 from ganloss_fast.penalties.table import PENALTIES, WGANGP, NormPenalty
 
 # ---- the criterion -----------------------------------------------------------------------------
@@ -295,8 +296,7 @@ def gen_path_regularizer(
         decay: share of this batch in the average.
         weight: factor of the penalty.
         pl_batch_size: batch size, in place of the other two.
-        sync_mean_buffer: average the new mean over processes. The penalty itself is about this
-            process's own new mean, where mmagic takes the common one.
+        sync_mean_buffer: average the new mean over processes, ahead of the penalty about it.
         loss_scaler: a ``GradScaler``, or None.
         use_apex_amp: apex is not supported; pass ``loss_scaler``.
 
@@ -311,9 +311,8 @@ def gen_path_regularizer(
         num_batches = pl_batch_size
     outputs = generator(None, num_batches=num_batches, return_latents=True)
     images, latents = outputs["fake_img"], outputs["latent"]
-    result = path_length(images, latents, mean_path_length, decay, weight, loss_scaler)
-    if sync_mean_buffer:
-        average_over_processes([result.mean])
+    agreed = mean_over_processes if sync_mean_buffer else as_it_is
+    result = path_length(images, latents, mean_path_length, decay, weight, loss_scaler, agreed)
     return result.penalty, result.mean, result.lengths
 
 

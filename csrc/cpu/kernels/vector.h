@@ -244,13 +244,14 @@ HOST_DEVICE void store_part(storage_t* to, V value, int count) {
   __builtin_memcpy(to, buffer, count * sizeof(storage_t));
 }
 
-// Lanes are added half to half, in double: one fixed result, and few additions that wait.
+// Neighbours are added, then the sums of neighbours, in double: one fixed result, and few additions
+// that wait for another.
 template <typename T>
 HOST_DEVICE double sum_of_lanes(Vector<T> x) {
   double sums[Vector<T>::kLanes];
   for (int lane = 0; lane < Vector<T>::kLanes; ++lane) sums[lane] = double(x.native[lane]);
-  for (int half = Vector<T>::kLanes / 2; half > 0; half /= 2)
-    for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  for (int left = Vector<T>::kLanes / 2; left > 0; left /= 2)
+    for (int lane = 0; lane < left; ++lane) sums[lane] = sums[2 * lane] + sums[2 * lane + 1];
   return sums[0];
 }
 

@@ -149,18 +149,19 @@ def _with_progress(
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]} left"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.fields[left]}", markup=False),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         first = "measuring the speed of a copy"
-        task = progress.add_task(first, total=len(asked), left=minutes_text(math.inf))
+        task = progress.add_task(first, total=len(asked), left="")
 
         def say(done: int, workload: Workload, seconds: float) -> None:
-            left = minutes_text(seconds)
+            left = "" if math.isinf(seconds) else f"{minutes_text(seconds)} left"
             progress.update(task, completed=done, description=workload.name, left=left)
             if not console.is_terminal:
-                console.print(f"{done + 1} of {len(asked)}, {left} left: {workload.name}")
+                where = ", ".join(filter(None, (f"{done + 1} of {len(asked)}", left)))
+                console.print(f"{where}: {workload.name}")
 
         yield from runner.run(asked, plan, say)
 
@@ -255,6 +256,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[Workload], Console], 
 }
 
 
+MARKED = ("profile",)  # writes markup, and escapes what is not its own
+
+
 # ---- the command -------------------------------------------------------------------------------
 
 
@@ -266,7 +270,11 @@ def main(
     """Returns the exit status: 1 for a failed contender or a regression, 2 for misuse, 130 when
     interrupted."""
     options = parser(prog).parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(  # names, paths and errors are anybody's, and may hold brackets
+        width=None if sys.stdout.isatty() else 140,
+        markup=options.command in MARKED,
+        emoji=False,
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(getattr(options, "threads", before))
     try:

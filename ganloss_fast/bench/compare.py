@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.table import Table
+from rich.text import Text
 
 from ganloss_fast.bench.results import Row
 from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, OURS
@@ -111,8 +112,7 @@ def table(changes: Sequence[Change]) -> Table:
     for column in ("workload", "contender", "base", "now", "factor", "verdict"):
         shown.add_column(column, overflow="fold")
     for change in changes:
-        colour = _COLOURS.get(change.verdict)
-        verdict = f"[{colour}]{change.verdict}[/]" if colour else change.verdict
+        verdict = Text(change.verdict, _COLOURS.get(change.verdict, ""))
         factor = "" if change.factor is None else f"{change.factor:.2f}"
         shown.add_row(
             change.workload, change.contender, _cell(change.old), _cell(change.new), factor, verdict

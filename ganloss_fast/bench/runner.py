@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ganloss_fast import backends
-from ganloss_fast.bench import machine, memory, timing
+from ganloss_fast.bench import agreement, machine, memory, timing
 from ganloss_fast.bench.budget import NOT_MEASURED, Budget
 from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.bench.results import FAILED, Row
-from ganloss_fast.bench.timing import Clock, Timing
+from ganloss_fast.bench.timing import ERRORS, Clock, Timing
 from ganloss_fast.bench.workload import (
     BUILT_IN,
     COMPILE,
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measured:
-    """One contender: its time and its distance from ours, or why there is none."""
+    """One contender: its time and its distance from the code as written, or why there is none."""
 
     status: str
     timing: Timing | None = None
@@ -132,18 +132,6 @@ def _captured(work: Contender) -> Contender:
 # ---- one workload ------------------------------------------------------------------------------
 
 
-def distance(ours: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """Largest relative distance between what two contenders return."""
-    pairs = zip(ours, other, strict=True)
-    return max(float(_relative(a.detach().double(), b.detach().double())) for a, b in pairs)
-
-
-def _relative(a: Tensor, b: Tensor) -> Tensor:
-    apart: Tensor = torch.linalg.vector_norm(a - b)
-    size: Tensor = torch.linalg.vector_norm(b)
-    return apart / size.clamp_min(1e-30)
-
-
 def without_memory(workload: Workload, device: torch.device) -> dict[str, Measured]:
     """The contenders that need more than there is: where memory is overcommitted, to try is to be
     killed."""
@@ -169,18 +157,15 @@ def measure(
         return found
     try:
         contenders = chosen(workload, plan)
-    except Exception as error:
+    except ERRORS as error:
         return {ALL: Measured(reason(error))}
     works = {name: work for name, work in contenders.items() if name not in found}
     results, once = _first_results(works, found, budget)
     if timing.LEAST_ROUNDS * once > budget.left:
         found |= {name: Measured(budget.no_time()) for name in results}
         return {name: found[name] for name in contenders}
-    differences = _differences(results)
-    told_by = OURS if OURS in results else EAGER
-    for name, apart in differences.items():
-        if not apart <= workload.tolerance:
-            found[name] = Measured(f"{FAILED}differs from {told_by} by {apart:.1e}", None, apart)
+    differences, wrong = _judged(results, workload.tolerance)
+    found |= wrong
     works = {name: contenders[name] for name in results if name not in found}
     del results
     gc.collect()
@@ -206,7 +191,7 @@ def _first_results(
         began = time.monotonic()
         try:
             results[name] = [result.detach().clone() for result in work()]
-        except Exception as error:
+        except ERRORS as error:
             found[name] = Measured(reason(error))
         taken = time.monotonic() - began
         if name == COMPILE:
@@ -223,7 +208,7 @@ def _in_turns(
     while works:
         try:
             timings = timing.interleave(works, clock, plan.rounds, plan.most_seconds)
-            observed = {name: memory.observe(work, plan.device) for name, work in works.items()}
+            observed = {name: _observed(name, work, plan.device) for name, work in works.items()}
         except timing.ContenderFailed as failure:  # the others take their turns again
             found[failure.name] = Measured(reason(failure.error))
             del works[failure.name]
@@ -234,16 +219,33 @@ def _in_turns(
     return found
 
 
-def _differences(results: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
-    """From ours; where the package stands in several forms, from the code as written."""
-    measure = OURS if OURS in results else EAGER
-    if measure not in results:
-        return {}
-    return {
-        name: distance(results[measure], found)
-        for name, found in results.items()
-        if name not in (measure, BUILT_IN)
-    }
+def _observed(name: str, work: Contender, device: torch.device) -> memory.Observed:
+    try:
+        return memory.observe(work, device)
+    except ERRORS as error:
+        raise timing.ContenderFailed(name, error) from error
+
+
+def _judged(
+    results: Mapping[str, Sequence[Tensor]], tolerance: float
+) -> tuple[dict[str, float], dict[str, Measured]]:
+    """How far each is from the code as written, and those that are too far; where that did not
+    run, from ours."""
+    judge = EAGER if EAGER in results else OURS
+    differences: dict[str, float] = {}
+    wrong: dict[str, Measured] = {}
+    for name, found in results.items():
+        if judge not in results or name in (judge, BUILT_IN):
+            continue
+        try:
+            apart, why = agreement.disagreement(results[judge], found, tolerance)
+        except Exception as error:  # such as out of memory, or another device
+            wrong[name] = Measured(reason(error))
+            continue
+        differences[name] = apart
+        if why is not None:
+            wrong[name] = Measured(f"{FAILED}differs from {judge} {why}", None, apart)
+    return differences, wrong
 
 
 # ---- rows --------------------------------------------------------------------------------------

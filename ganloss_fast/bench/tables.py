@@ -1,4 +1,4 @@
-"""What is shown on a terminal."""
+"""What is shown on a terminal. Names and errors are anybody's: styles are Text here, never markup."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from ganloss_fast.bench.results import Row, by_workload
 from ganloss_fast.bench.workload import EAGER, Workload
@@ -23,8 +24,6 @@ def time_text(microseconds: float | None) -> str:
 
 def minutes_text(seconds: float) -> str:
     """less than a minute; 12 min."""
-    if math.isinf(seconds):
-        return "some time"
     minutes = math.ceil(seconds / 60)
     return "less than a minute" if minutes <= 1 else f"{minutes} min"
 
@@ -55,7 +54,7 @@ def listing(workloads: Sequence[Workload]) -> Table:
         if each.section != section:
             section = each.section
             table.add_section()
-            table.add_row(f"[dim]{section}[/]")
+            table.add_row(Text(section, "dim"))
         quick = "yes" if each.quick else ""
         table.add_row(
             each.name, each.shapes, each.dtype, bytes_text(each.bytes), each.source, quick
@@ -75,12 +74,12 @@ def _add_contenders(
 ) -> None:
     """A section: its name, and each contender's cells or why it has none."""
     table.add_section()
-    table.add_row(f"[bold]{name}[/]")
+    table.add_row(Text(name, "bold"))
     for row in rows:
         if row.measured:
             table.add_row(f"  {row.contender}", *cells(row))
         else:
-            table.add_row(f"  {row.contender}: [red]{row.status}[/]")
+            table.add_row(Text.assemble(f"  {row.contender}: ", (row.status, "red")))
 
 
 def measured_table(rows: Sequence[Row]) -> Table:
@@ -107,7 +106,7 @@ def trained_table(rows: Sequence[Row]) -> Table:
     )
     for name, forms in by_workload(rows).items():
         _add_contenders(table, name, forms.values(), _trained_cells)
-        table.add_row(f"[dim]{shares_text(next(iter(forms.values())))}[/]")
+        table.add_row(Text(shares_text(next(iter(forms.values()))), "dim"))
     table.caption = DRIFT
     table.caption_justify = "left"
     return table

@@ -20,6 +20,7 @@ ROUNDS = 41
 LEAST_ROUNDS = 5
 WARM_UP_CALLS = 3
 FLUSHED_BYTES = 256 << 20  # more than any L2 cache holds
+ERRORS = (Exception, SystemExit)  # that a contender may raise, and that cost no other its row
 
 
 # ---- clocks ------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ class Timing:
 class ContenderFailed(Exception):
     """A contender raised an error in its turn."""
 
-    def __init__(self, name: str, error: Exception) -> None:
+    def __init__(self, name: str, error: BaseException) -> None:
         super().__init__(f"{name}: {error}")
         self.name = name
         self.error = error
@@ -136,7 +137,7 @@ class ContenderFailed(Exception):
 def _turn(name: str, work: Work, clock: Clock, calls: int) -> float:
     try:
         return clock.seconds_per_call(work, calls)
-    except Exception as error:
+    except ERRORS as error:
         raise ContenderFailed(name, error) from error
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.bench import memory, runner, timing
+from ganloss_fast.bench import agreement, memory, runner, timing
 from ganloss_fast.bench.budget import NOT_MEASURED
 from ganloss_fast.bench.profile import findings
 from ganloss_fast.bench.profile.target import Target
@@ -115,7 +115,7 @@ def _turn(
 
     try:
         seconds = clock.seconds_per_call(work, len(batches))
-    except Exception as error:
+    except timing.ERRORS as error:
         course.failed[name] = runner.reason(error)
         return
     course.seconds.setdefault(name, []).append(seconds)
@@ -162,12 +162,14 @@ def _compare(course: Course, batch: dict[str, Tensor]) -> None:
         torch.manual_seed(0)
         try:
             found[name] = form.step(there)
-        except Exception as error:
+        except timing.ERRORS as error:
             course.failed[name] = runner.reason(error)
     for name, gradients in found.items():
         if name != EAGER and EAGER in found:
-            apart = runner.distance(gradients, found[EAGER])
+            apart, why = agreement.disagreement(found[EAGER], gradients, TOLERANCE)
             course.apart[name] = max(course.apart.get(name, 0.0), apart)
+            if why is not None:
+                course.failed[name] = f"{FAILED}gradients differ from those as written {why}"
 
 
 def drift(course: Course, name: str) -> float:
@@ -236,8 +238,6 @@ def rows(course: Course, facts: dict[str, Any]) -> list[Row]:
         if name == TWIN:
             continue
         status, apart = course.failed.get(name), course.apart.get(name)
-        if status is None and apart is not None and not apart <= TOLERANCE:
-            status = f"{FAILED}gradients differ from those as written by {apart:.1e}"
         if status is None and course.blocks < LEAST_BLOCKS:
             status = too_few
         if status is not None:

@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import nan
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -99,7 +100,9 @@ def _lines(
         colour = colours[contender]
         axes.plot(at, values, marker="o", markersize=3, label=contender, color=colour)
         if with_band:
-            low, high = ([1e-6 * getattr(r, p) for r in line] for p in ("p20_us", "p80_us"))
+            low, high = (
+                [1e-6 * (getattr(r, p) or nan) for r in line] for p in ("p20_us", "p80_us")
+            )
             axes.fill_between(at, low, high, alpha=0.2, color=colour)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -131,7 +134,7 @@ def _named_curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def curves(rows: Sequence[Row]) -> list[Drawing]:
     """p50 of every contender, with the band from p20 to p80; dashed, what a copy of the least bytes
-    would take on as many threads as the copy was measured on."""
+    would take on as many threads, where these do not fit into the last-level cache."""
     drawings = []
     for name, points in _named_curves(rows).items():
         figure, (axes,) = _canvas(3.6)
@@ -148,8 +151,8 @@ def curves(rows: Sequence[Row]) -> list[Drawing]:
 
 
 def _least_seconds(row: Row) -> float | None:
-    """A copy of the least bytes."""
-    if row.bytes is None or not row.copy_GB_per_s:
+    """A copy of the least bytes, where a copy is what they can be compared with."""
+    if row.bytes is None or not row.copy_GB_per_s or row.of_copy_bandwidth is None:
         return None
     return row.bytes / row.copy_GB_per_s / 1e9
 
@@ -175,7 +178,8 @@ def memory(rows: Sequence[Row]) -> list[Drawing]:
 
 
 def bars(rows: Sequence[Row]) -> list[Drawing]:
-    """Each section: how many times faster than the code as written, with its 95 % interval."""
+    """Each section: how many times faster than the code as written, with its 95 % interval; without
+    one where rounds were too few."""
     shown = [row for row in rows if row.ratio and not row.curve and row.contender != EAGER]
     drawings = []
     for section in dict.fromkeys(row.section for row in shown):
@@ -197,6 +201,13 @@ def places(groups: Sequence[Sequence[str]]) -> list[list[float]]:
     return found
 
 
+def _beside(row: Row) -> tuple[float, float]:
+    """From its ratio to either end of the interval."""
+    if row.only_range or not row.ratio or not row.ratio_low or not row.ratio_high:
+        return 0.0, 0.0
+    return max(0.0, row.ratio - row.ratio_low), max(0.0, row.ratio_high - row.ratio)
+
+
 def _bars_of(rows: Sequence[Row]) -> Figure:
     groups = by_workload(rows)
     contenders = _contenders(rows)
@@ -211,8 +222,7 @@ def _bars_of(rows: Sequence[Row]) -> Figure:
             if row.contender == contender
         ]
         ratios = [row.ratio or 0.0 for _, row in pairs]
-        below = [(r.ratio or 0.0) - (r.ratio_low or 0.0) for _, r in pairs]
-        above = [(r.ratio_high or 0.0) - (r.ratio or 0.0) for _, r in pairs]
+        below, above = zip(*(_beside(row) for _, row in pairs))
         axes.barh(
             [place for place, _ in pairs],
             ratios,

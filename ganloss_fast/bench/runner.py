@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ganloss_fast import backends
-from ganloss_fast.bench import agreement, machine, memory, timing
+from ganloss_fast.bench import agreement, bandwidth, machine, memory, timing
 from ganloss_fast.bench.budget import NOT_MEASURED, Budget
 from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.bench.results import FAILED, Row
@@ -33,7 +33,6 @@ from ganloss_fast.bench.workload import (
 )
 
 CAPTURED = (f"{OURS}, CUDA graph", f"{EAGER}, CUDA graph")
-COPIED = 1 << 24  # elements of the copy whose speed is measured
 ALL = "every contender"  # of a workload that was not even built
 
 
@@ -251,8 +250,8 @@ def _judged(
 # ---- rows --------------------------------------------------------------------------------------
 
 
-def environment(plan: Plan, clock: Clock, copy_bandwidth: float) -> dict[str, Any]:
-    """What every row says about where it was taken."""
+def environment(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """What every row says about where it was taken; the speed of a copy comes beside it."""
     facts = machine.facts(plan.device)
     kept = ("cpu", "gpu", "torch", "python", "ganloss_fast", "git_revision", "date", "threads")
     return {
@@ -260,16 +259,7 @@ def environment(plan: Plan, clock: Clock, copy_bandwidth: float) -> dict[str, An
         "device": plan.device.type,
         "clock": clock.name,
         "seed": plan.seed,
-        "copy_GB_per_s": round(copy_bandwidth, 2),
     }
-
-
-def copy_bandwidth(device: torch.device, clock: Clock, elements: int = COPIED) -> float:
-    """GB/s of a copy: what reading and writing memory can reach on this device."""
-    source = torch.ones(elements, device=device)
-    target = torch.empty_like(source)
-    taken = timing.measure(lambda: target.copy_(source), clock, timing.LEAST_ROUNDS)
-    return 2 * 4 * elements / taken.seconds / 1e9
 
 
 def _served_by(contender: str, device: torch.device) -> str:
@@ -286,7 +276,7 @@ def _served_by(contender: str, device: torch.device) -> str:
 def rows(workload: Workload, found: Mapping[str, Measured], facts: Mapping[str, Any]) -> list[Row]:
     """The rows of one workload."""
     device = torch.device(facts["device"])
-    baseline = found[EAGER].timing if EAGER in found else None
+    baseline, copy = found[EAGER].timing if EAGER in found else None, facts["copy_GB_per_s"]
     result = []
     for name, measured in found.items():
         row = Row(
@@ -306,9 +296,10 @@ def rows(workload: Workload, found: Mapping[str, Measured], facts: Mapping[str, 
             **facts,
         )
         if measured.timing is not None and measured.observed is not None:
-            copy = facts["copy_GB_per_s"]
-            times = _times(workload, measured.timing, measured.observed, baseline, copy)
+            times = _times(workload, measured.timing, measured.observed, baseline)
             row = replace(row, **times)
+            if row.bytes and row.GB_per_s and bandwidth.is_beyond_cache(row.bytes, device):
+                row = replace(row, of_copy_bandwidth=round(row.GB_per_s / copy, 4))
         result.append(row)
     return result
 
@@ -318,21 +309,19 @@ def _times(
     taken: Timing,
     observed: memory.Observed,
     baseline: Timing | None,
-    copy: float,
 ) -> dict[str, Any]:
-    p20, p50, p80 = taken.spread()
+    p50 = taken.seconds
     times: dict[str, Any] = {
-        "p20_us": round(1e6 * p20, 3),
         "p50_us": round(1e6 * p50, 3),
-        "p80_us": round(1e6 * p80, 3),
         "operators": observed.operators,
         "peak_bytes": observed.peak_bytes,
         "rounds": len(taken.rounds),
     }
+    if not taken.too_few:
+        p20, _, p80 = taken.spread()
+        times |= {"p20_us": round(1e6 * p20, 3), "p80_us": round(1e6 * p80, 3)}
     if workload.bytes is not None:
-        speed = workload.bytes / p50 / 1e9
-        times["GB_per_s"] = round(speed, 2)
-        times["of_copy_bandwidth"] = round(speed / copy, 4)
+        times["GB_per_s"] = round(workload.bytes / p50 / 1e9, 2)
     if baseline is not None:
         low, high = baseline.interval_of_ratio(taken)
         times["ratio"] = round(baseline.ratio_to(taken), 4)
@@ -350,20 +339,21 @@ def run(
     ``before_each`` is told how many are done, which one comes, and the seconds that are left."""
     budget = Budget(plan.most_minutes, len(workloads))
     clock = timing.clock_of(plan.device)
-    facts = environment(plan, clock, copy_bandwidth(plan.device, clock))
+    facts, copies = environment(plan, clock), bandwidth.Copies(plan.device)
     for done, workload in enumerate(workloads):
         before_each(done, workload, budget.expected())
         began = time.monotonic()
         if budget.over:
             found = {ALL: Measured(budget.no_time())}
-            yield rows(workload, found, facts)
+            yield rows(workload, found, {**facts, **copies.facts(clock)})
             continue
         with on_threads(workload.threads):
             own = clock if workload.threads is None else timing.clock_of(plan.device, wall=True)
+            copy = copies.facts(own)
             found = measure(workload, plan, own, budget)
         budget.taken.append(time.monotonic() - began)
         threads = workload.threads or facts["threads"]
-        yield rows(workload, found, {**facts, "clock": own.name, "threads": threads})
+        yield rows(workload, found, {**facts, **copy, "clock": own.name, "threads": threads})
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What is shown on a terminal. Names and errors are anybody's: styles are Text here, never markup."""
+"""What is shown on a terminal. Names and errors are anybody's: styles are Text, never markup."""
 
 from __future__ import annotations
 
@@ -39,10 +39,17 @@ def bytes_text(count: int | None) -> str:
 
 
 def ratio_text(row: Row) -> str:
-    """3.10x (2.95-3.21): the interval is that of the median."""
+    """3.10x (2.95-3.21): the interval is that of the median. 3.10x (range 2.95-3.21) of too few
+    rounds for one."""
     if row.ratio is None or row.contender == EAGER:
         return ""
-    return f"{row.ratio:.2f}x ({row.ratio_low:.2f}-{row.ratio_high:.2f})"
+    return f"{row.ratio:.2f}x ({bounds_text(row)})"
+
+
+def bounds_text(row: Row) -> str:
+    """Of a row with a ratio."""
+    what = "range " if row.only_range else ""
+    return f"{what}{row.ratio_low:.2f}-{row.ratio_high:.2f}"
 
 
 def listing(workloads: Sequence[Workload]) -> Table:

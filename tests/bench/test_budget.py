@@ -11,7 +11,7 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from ganloss_fast.bench import budget, command, compare, machine, results, runner
+from ganloss_fast.bench import bandwidth, budget, command, compare, machine, results, runner
 from ganloss_fast.bench.workload import COMPILE, EAGER, OURS, Workload
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def workload(name: str, clock: Clock, work: float = 0.0, compiling: float = 0.0,
 
 @pytest.fixture(autouse=True)
 def no_copy(monkeypatch):
-    monkeypatch.setattr(runner, "copy_bandwidth", lambda device, clock: 10.0)
+    monkeypatch.setattr(bandwidth, "of_a_copy", lambda device, clock: 10.0)
 
 
 def run(workloads, minutes: float) -> dict[tuple[str, str], results.Row]:

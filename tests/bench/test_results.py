@@ -78,7 +78,7 @@ def test_rows_of_another_format_are_not_appended_to(tmp_path, text):
     write(tmp_path, ROW)
     (tmp_path / results.JSON_LINES).write_text(text)
     before = (tmp_path / results.CSV).read_text()
-    with pytest.raises(results.ResultError, match="another version|something else"):
+    with pytest.raises(results.ResultError, match=r"another version|something else"):
         results.ResultFiles(tmp_path)
     assert (tmp_path / results.CSV).read_text() == before
     assert (tmp_path / results.JSON_LINES).read_text() == text

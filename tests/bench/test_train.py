@@ -74,7 +74,7 @@ def trained(run: runs.Run, steps: int = 6, seed: int = 0) -> side_by_side.Course
 
 
 def rows_of(course: side_by_side.Course) -> dict[str, results.Row]:
-    facts = runner.environment(runner.Plan(CPU), CLOCK, 10.0)
+    facts = {**runner.environment(runner.Plan(CPU), CLOCK), "copy_GB_per_s": 10.0}
     return {row.contender: row for row in side_by_side.rows(course, facts)}
 
 

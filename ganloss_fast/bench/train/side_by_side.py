@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.bench import agreement, memory, runner, timing
+from ganloss_fast.bench import agreement, bandwidth, memory, runner, timing
 from ganloss_fast.bench.budget import NOT_MEASURED
 from ganloss_fast.bench.profile import findings
 from ganloss_fast.bench.profile.target import Target
@@ -286,8 +286,10 @@ def train_all(
     """
     loaded = [_load(run, source) for run in runs]
     clock = timing.clock_of(plan.device)
-    bandwidth = runner.copy_bandwidth(plan.device, clock)
-    facts = runner.environment(runner.Plan(plan.device, seed=plan.seed), clock, bandwidth)
+    facts = {
+        **runner.environment(runner.Plan(plan.device, seed=plan.seed), clock),
+        **bandwidth.Copies(plan.device).facts(clock),
+    }
     for number, (run, samples) in enumerate(zip(runs, loaded), 1):
         left = math.ceil((len(runs) - number + 1) * plan.most_seconds / 60)
         say(f"{number} of {len(runs)}, at most about {left} min left: {run.name}")

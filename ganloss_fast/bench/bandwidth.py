@@ -38,7 +38,7 @@ def copies(device: torch.device) -> list[int]:
 
 
 def of_a_copy(device: torch.device, clock: Clock) -> float:
-    """GB/s of the fastest copy, on memory that was written before, on the threads that torch has."""
+    """GB/s of the fastest copy, in memory that was written before, on torch's threads."""
     return max(_speed(device, clock, elements) for elements in copies(device))
 
 

@@ -107,6 +107,7 @@ def train(options: argparse.Namespace, workloads: Sequence[Workload], console: C
         seed=options.seed,
         steps=options.steps,
         most_seconds=options.seconds or seconds,
+        quick=quick,
     )
     asked = catalogue.having(options.only, RUNS, lambda each: (each.name,))
     found = side_by_side.train_all(asked, plan, data.Source(options.data), console.print)

@@ -128,6 +128,11 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("new", type=Path, help="the same of the run in question")
     command.add_argument("--tolerance", type=_share, default=comparing.TOLERANCE)
     command.add_argument("--all", action="store_true", help=f"{COMPILE} and {BUILT_IN} too")
+    command.add_argument(
+        "--across",
+        action="store_true",
+        help="compare also where device, GPU or threads are not the same",
+    )
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:
@@ -141,6 +146,12 @@ def _add_gate(command: argparse.ArgumentParser) -> None:
         "--base", type=Path, required=True, help="of an earlier run, or benchmarks/results/cpu.json"
     )
     command.add_argument("--tolerance", type=_share, default=gating.TOLERANCE)
+    command.add_argument(
+        "--both-ways",
+        action="store_true",
+        help="fail as well where a ratio is above its base by more than the tolerance, which would "
+        "hide a slowdown: record afresh",
+    )
     command.set_defaults(quick=True, most_minutes=math.inf)  # a gate leaves nothing out
 
 

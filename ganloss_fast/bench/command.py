@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ganloss_fast.bench import catalogue, runner, timing
+from ganloss_fast.bench import catalogue, places, runner, timing
 from ganloss_fast.bench import compare as comparing
 from ganloss_fast.bench import gate as gating
 from ganloss_fast.bench.arguments import (
@@ -193,12 +193,23 @@ def _report(
 
 def compare(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     base, new = read_rows(options.base), read_rows(options.new)
+    for rows, path in ((base, options.base), (new, options.new)):
+        there = places.by_place(rows)
+        if len(there) > 1:
+            labels = "; ".join(place.long_label for place in there)
+            raise Misuse(f"compare: {path} holds rows of {len(there)} places: {labels}")
+    elsewhere = places.differences(base, new)
+    for fact, how in elsewhere.items():
+        console.print(f"Not the same place: {fact}: {how}")
+    if not options.across and any(fact in elsewhere for fact in places.APART):
+        raise Misuse(
+            "compare: the runs are not of one device and number of threads; --across "
+            "compares them all the same"
+        )
     changes = comparing.compare(base, new, options.tolerance, only_ours=not options.all)
     if all(change.old is None for change in changes):
         raise Misuse("compare: the two files have no workload in common")
     console.print(comparing.table(changes))
-    for difference in comparing.different_places(base, new):
-        console.print(f"Not the same place: {difference}")
     return FAILED if comparing.has_regressed(changes) else OK
 
 
@@ -224,26 +235,32 @@ def report(options: argparse.Namespace, workloads: Sequence[Workload], console: 
 
 def gate(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     base = gating.expected(options.base)
-    known = {row.workload for row in base}
-    asked = catalogue.choose(workloads, options.only, quick=not options.only)
-    asked = [each for each in asked if each.name in known]
-    if not asked:
-        raise Misuse(f"--base: {options.base} has none of the workloads that are asked for")
+    known = {row.workload for row in gating.ours(base)}
+    there = [each for each in workloads if each.name in known]
+    if not there:
+        raise Misuse(f"--base: {options.base} has none of the workloads that there are")
+    try:  # each text must be in the name of something that there is a ratio for
+        asked = catalogue.choose(there, options.only, quick=not options.only)
+    except (catalogue.NothingChosen, catalogue.NothingQuick):
+        catalogue.choose(workloads, options.only, quick=not options.only)  # or it is no name at all
+        raise Misuse(f"--base: {options.base} lacks workloads that are asked for") from None
     plan, tolerance = plan_of(options), options.tolerance
     held = gating.held_to(base, asked)
     changes = comparing.compare(held, gating.ours(measure(asked, plan, console)), tolerance)
-    suspects = gating.suspects(changes)
+    suspects = gating.suspects(changes, options.both_ways)
     again = [each for each in asked if each.name in suspects]
     if again:  # a machine that was busy for a moment is no regression
-        console.print("Measured again, as it looks slower.")
+        console.print("Measured again, as it looks slower, or faster than it was.")
         longer = replace(plan, rounds=3 * plan.rounds, most_seconds=3 * plan.most_seconds)
         second = gating.ours(measure(again, longer, console))
         changes = [change for change in changes if change.workload not in suspects]
         changes += comparing.compare(gating.held_to(base, again), second, tolerance)
     console.print(comparing.table(changes))
-    slower = comparing.has_regressed(changes)
-    console.print("The gate is shut: ratios fell." if slower else "The gate is open.")
-    return FAILED if slower else OK
+    for line in gating.outgrown(changes):
+        console.print(line)
+    why = gating.shut(changes, asked, options.both_ways)
+    console.print(f"The gate is shut: {why}" if why else "The gate is open.")
+    return FAILED if why else OK
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[Workload], Console], int]] = {

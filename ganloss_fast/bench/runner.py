@@ -23,6 +23,7 @@ from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.bench.results import FAILED, Row
 from ganloss_fast.bench.timing import ERRORS, Clock, Timing
 from ganloss_fast.bench.workload import (
+    ALL,
     BUILT_IN,
     COMPILE,
     EAGER,
@@ -33,7 +34,6 @@ from ganloss_fast.bench.workload import (
 )
 
 CAPTURED = (f"{OURS}, CUDA graph", f"{EAGER}, CUDA graph")
-ALL = "every contender"  # of a workload that was not even built
 
 
 @dataclass(frozen=True)

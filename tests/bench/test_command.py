@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -271,6 +272,44 @@ def test_a_regression_is_what_noise_does_not_explain(tmp_path, old, new, spread,
     base = written(tmp_path / "base", [row(old, spread=spread)])
     now = written(tmp_path / "now", [row(new, spread=spread)])
     assert run("compare", base, now) == status
+
+
+def test_a_ratio_that_is_no_longer_there_is_a_regression_and_one_that_never_was_is_none(tmp_path):
+    without = dataclasses.replace(row(2.0), ratio=None, ratio_low=None, ratio_high=None)
+    base, gone = written(tmp_path / "base", [row(2.0)]), written(tmp_path / "gone", [without])
+    assert run("compare", base, gone) == 1
+    assert run("compare", gone, gone) == 0
+    assert run("compare", gone, base) == 0
+
+
+def test_a_workload_that_can_no_longer_be_built_is_a_regression(tmp_path):
+    base = written(tmp_path / "base", [row(2.0)])
+    nothing = results.Row("w", "s", workload.ALL, "", "f", "", "float32", "failed: out of memory")
+    assert run("compare", base, written(tmp_path / "now", [nothing])) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "status", "said"),
+    [
+        ({"device": "cuda", "gpu": "H200"}, 2, "Not the same place: device: cpu -> cuda"),
+        ({"threads": 8}, 2, "Not the same place: threads: 1 -> 8"),
+        ({"cpu": "another"}, 0, "Not the same place: cpu:  -> another"),
+    ],
+)
+def test_another_place_is_said_first_and_refused_where_nothing_carries_over(
+    tmp_path, capsys, there, status, said
+):
+    base = written(tmp_path / "base", [row(2.0)])
+    now = written(tmp_path / "now", [dataclasses.replace(row(2.0), **there)])
+    assert run("compare", base, now) == status
+    assert capsys.readouterr().out.startswith(said)
+    assert run("compare", base, now, "--across") == 0
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_a_file_of_two_places_is_not_compared(tmp_path, capsys):
+    two = written(tmp_path / "two", [row(2.0), dataclasses.replace(row(2.0), threads=8)])
+    assert "holds rows of 2 places" in complaint(capsys, "compare", two, two)
 
 
 def test_what_failed_since_is_a_regression_and_what_was_not_run_is_none(tmp_path, capsys):

@@ -28,7 +28,7 @@ from ganloss_fast.bench.steps.training import Form
 from ganloss_fast.bench.timing import Clock, Timing
 from ganloss_fast.bench.train.data import NoData, Source
 from ganloss_fast.bench.train.runs import Run
-from ganloss_fast.bench.workload import EAGER, Workload
+from ganloss_fast.bench.workload import ALL, EAGER, Workload
 
 SECTION = "training on real data"
 TWIN = "as written, one rounding apart"
@@ -342,5 +342,5 @@ def _load(run: Run, source: Source) -> Tensor | NoData:
 
 def _without_training(run: Run, why: str, facts: dict[str, Any]) -> Row:
     workload = Workload(run.name, SECTION, run.build, shapes=run.shapes, source=run.source)
-    (row,) = runner.rows(workload, {runner.ALL: runner.Measured(why)}, facts)
+    (row,) = runner.rows(workload, {ALL: runner.Measured(why)}, facts)
     return row

@@ -27,7 +27,7 @@ from ganloss_fast.bench.arguments import (
 )
 from ganloss_fast.bench.large import CHUNKED
 from ganloss_fast.bench.profile import findings, shown, target
-from ganloss_fast.bench.results import ResultError, ResultFiles, Row, read_rows
+from ganloss_fast.bench.results import ResultError, ResultFiles, Row, latest, read_rows
 from ganloss_fast.bench.tables import listing, measured_table, minutes_text, trained_table
 from ganloss_fast.bench.train import data, side_by_side
 from ganloss_fast.bench.train.runs import RUNS
@@ -228,7 +228,7 @@ def profile(options: argparse.Namespace, workloads: Sequence[Workload], console:
 def report(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     from ganloss_fast.bench import report as reporting  # imports matplotlib, which takes a second
 
-    rows = [row for file in options.files for row in read_rows(file)]
+    rows = latest(row for file in options.files for row in read_rows(file))
     console.print(f"Written: {reporting.write(rows, options.out)}", soft_wrap=True)
     return OK
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
+from ganloss_fast.bench import roofline
 from ganloss_fast.bench.results import Row, by_workload
+from ganloss_fast.bench.tables import contender_text
 from ganloss_fast.bench.workload import COMPILE, DROP_IN, EAGER, HELPERS, OURS, REFERENCE
 
 COLOURS = {
@@ -25,8 +28,11 @@ COLOURS = {
     HELPERS: "#1f6f8b",
 }
 OTHERS = ("#7a5195", "#3f7d20", "#a05195", "#5b6c7d")  # of contenders without a colour of their own
+ROOFS = ("#b8860b", "#7a5195", "#58a6a6", "#1f6f8b", "#c0563b")  # of the GPUs
+STROKES = ((2.6, "-"), (1.4, "--"), (1.0, ":"), (1.4, "-."))  # lines over each other, all seen
 INK = "#24292f"
 matplotlib.rcParams["svg.hashsalt"] = "ganloss"
+matplotlib.rcParams["text.parse_math"] = False  # a name may hold dollars
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,11 @@ class Drawing:
 
 
 def draw(rows: Sequence[Row]) -> list[Drawing]:
-    """Everything that the rows hold: trainings, times and memory along curves, ratios as bars."""
+    """Everything that the rows hold: trainings, times and memory along curves, ratios as bars; and
+    what GPUs could do at best."""
     shown = [row for row in rows if row.measured]
-    return [*trainings(shown), *curves(shown), *memory(shown), *bars(shown)]
+    drawn = [*trainings(shown), *curves(shown), *memory(shown), *bars(shown)]
+    return [*drawn, *modelled(roofline.model(shown))]
 
 
 # ---- what the figures share --------------------------------------------------------------------
@@ -228,7 +236,7 @@ def _bars_of(rows: Sequence[Row]) -> Figure:
             ratios,
             0.85,
             xerr=[below, above],
-            label=contender,
+            label=contender_text(contender),
             color=colours[contender],
             error_kw={"linewidth": 0.8},
         )
@@ -242,6 +250,38 @@ def _bars_of(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+# ---- modelled GPUs -----------------------------------------------------------------------------
+
+
+def modelled(found: Sequence[roofline.Modelled]) -> list[Drawing]:
+    """The roof of every GPU: the least time of ours over the bytes that must move, first that of
+    its launches, then that of the memory; crosses for workloads as written."""
+    if not found:
+        return []
+    figure, (axes,) = _canvas(4.2)
+    for gpu, colour in zip(roofline.GPUS, ROOFS):
+        points = sorted((each.bytes, each.written_us) for each in found if each.gpu == gpu.name)
+        sizes = sorted({at for at, _ in points} | {roofline.launch_bound_bytes(gpu)})
+        floor = [roofline.ours_us(gpu, at) for at in sizes]
+        axes.plot(sizes, [1e-6 * us for us in floor], color=colour, label=gpu.name)
+        written = [1e-6 * us for _, us in points]
+        axes.plot([at for at, _ in points], written, "x", markersize=4, color=colour)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter("B"))
+    axes.yaxis.set_major_formatter(EngFormatter("s"))
+    axes.set_xlabel("bytes that must move")
+    axes.set_ylabel("modelled time of a call, at best")
+    axes.grid(alpha=0.3)
+    axes.set_title("Modelled, not measured", loc="left", fontsize="medium", pad=52)
+    _legend_above(axes)
+    caption = (
+        "Modelled, not measured: the least time on named GPUs. Lines for ours; crosses for the "
+        "code as written, of which every operator is a launch. Logarithmic on both axes."
+    )
+    return [_drawing("modelled GPUs", caption, figure)]
+
+
 # ---- trainings ---------------------------------------------------------------------------------
 
 
@@ -252,10 +292,11 @@ def trainings(rows: Sequence[Row]) -> list[Drawing]:
         figure, panels = _canvas(2.8, columns=2)
         colours = _colours(list(forms))
         for k, (axes, side) in enumerate(zip(panels, ("discriminator", "generator")), 1):
-            for width, style, row in zip((2.6, 1.4, 1.0), ("-", "--", ":"), forms.values()):
+            strokes = itertools.chain(STROKES, itertools.repeat(STROKES[-1]))
+            for (width, style), row in zip(strokes, forms.values()):
                 steps = [point[0] for point in row.losses or ()]
                 values = [point[k] for point in row.losses or ()]
-                colour = colours[row.contender] if width > 1 else INK
+                colour = colours[row.contender] if style != ":" else INK
                 axes.plot(steps, values, style, linewidth=width, color=colour, label=row.contender)
             axes.set_title(f"{side}'s loss", fontsize="small")
             axes.set_xlabel("step", fontsize="small")
@@ -263,7 +304,12 @@ def trainings(rows: Sequence[Row]) -> list[Drawing]:
             axes.grid(alpha=0.3)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(
-            handles, labels, loc="outside upper left", ncols=3, fontsize="small", frameon=False
+            handles,
+            labels,
+            loc="outside upper left",
+            ncols=min(3, len(forms)),
+            fontsize="small",
+            frameon=False,
         )
         caption = f"{name[0].upper()}{name[1:]}: losses on samples held out, as it is written."
         drawings.append(_drawing(f"training {name}", caption, figure))

@@ -246,25 +246,29 @@ def read_rows(path: Path, warn: Callable[[str], object] = _to_stderr) -> list[Ro
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ResultError(f"{file}: cannot be read: {error}") from None
-    found: dict[tuple[object, ...], Row] = {}
+    found: list[Row] = []
     broken: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
         try:
-            row = _row(line, where)
+            found.append(_row(line, where))
         except BrokenLine as error:
             broken.append(f"{where}: left out: {error}")
-            continue
-        key = (row.workload, row.contender, row.device, row.gpu, row.cpu, row.threads)
-        found[key] = row
     if not found:
         why = f" ({broken[0]})" if broken else ""
         raise ResultError(f"{file}: holds no rows; expected {JSON_LINES} of a run{why}")
     for each in broken:
         warn(each)
-    return list(found.values())
+    return latest(found)
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """Of rows with the same workload and contender, taken on the same machine, the last."""
+    return list(
+        {(r.workload, r.contender, r.device, r.gpu, r.cpu, r.threads): r for r in rows}.values()
+    )
 
 
 def _values(line: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ganloss_fast.bench.results import Row, by_workload
-from ganloss_fast.bench.workload import EAGER, Workload
+from ganloss_fast.bench.workload import BUILT_IN, EAGER, Workload
 
 
 def time_text(microseconds: float | None) -> str:
@@ -52,6 +52,10 @@ def bounds_text(row: Row) -> str:
     return f"{what}{row.ratio_low:.2f}-{row.ratio_high:.2f}"
 
 
+def contender_text(contender: str) -> str:
+    return f"{contender} (computes something else)" if contender == BUILT_IN else contender
+
+
 def listing(workloads: Sequence[Workload]) -> Table:
     table = Table(title=f"{len(workloads)} workloads", title_justify="left")
     for column in ("workload", "shapes", "dtype", "least bytes", "from", "quick"):
@@ -84,7 +88,7 @@ def _add_contenders(
     table.add_row(Text(name, "bold"))
     for row in rows:
         if row.measured:
-            table.add_row(f"  {row.contender}", *cells(row))
+            table.add_row(f"  {contender_text(row.contender)}", *cells(row))
         else:
             table.add_row(Text.assemble(f"  {row.contender}: ", (row.status, "red")))
 
@@ -126,9 +130,14 @@ def shares_text(row: Row) -> str:
     loss, discarded = row.loss_share, row.discarded_share
     return (
         f"Of the step as written, loss and penalty are {loss:.1%} of the time (if they took none: "
-        f"{1 / (1 - loss):.2f}x), and {discarded:.1%} is thrown away or done twice "
-        f"({1 / (1 - discarded):.2f}x)."
+        f"{_without(loss)}), and {discarded:.1%} is thrown away or done twice "
+        f"({_without(discarded)})."
     )
+
+
+def _without(share: float) -> str:
+    """How many times faster, if this share took no time."""
+    return f"{1 / (1 - share):.2f}x" if share < 1 else "no bound"
 
 
 def _trained_cells(row: Row) -> tuple[str, ...]:

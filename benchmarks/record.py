@@ -164,8 +164,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.threads < 1 or options.rounds < 1:
         parser.error("--threads and --rounds must be at least 1")
     on_cpu = options.device.type == "cpu"
-    options.workloads = [each for each in WORKLOADS if options.only in each.name]
-    options.costs = [each for each in penalties.COSTS if on_cpu and options.only in each.name]
+
+    def has(name: str) -> bool:
+        return str(options.only).lower() in name.lower()
+
+    options.workloads = [each for each in WORKLOADS if has(each.name)]
+    options.costs = [each for each in penalties.COSTS if on_cpu and has(each.name)]
     if not options.workloads and not options.costs:
         names = "\n  ".join(each.name for each in (*WORKLOADS, *penalties.COSTS))
         parser.error(f"--only: nothing has {options.only!r} in its name; there are\n  {names}")

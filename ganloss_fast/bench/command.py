@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ganloss_fast import backends
 from ganloss_fast.bench import catalogue, places, runner, timing
 from ganloss_fast.bench import compare as comparing
 from ganloss_fast.bench import gate as gating
@@ -32,6 +33,7 @@ from ganloss_fast.bench.tables import listing, measured_table, minutes_text, tra
 from ganloss_fast.bench.train import data, side_by_side
 from ganloss_fast.bench.train.runs import RUNS
 from ganloss_fast.bench.workload import (
+    ALL,
     BUILT_IN,
     COMPILE,
     DROP_IN,
@@ -45,7 +47,8 @@ from ganloss_fast.bench.workload import (
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 QUICK_ROUNDS, QUICK_SECONDS = 9, 0.5
 CONTENDERS = (OURS, REFERENCE, CHUNKED, EAGER, COMPILE, BUILT_IN, DROP_IN, HELPERS)
-ON_A_GPU = (*(f"{OURS}, {name}" for name in ("native", "triton")), *runner.CAPTURED)
+ON_BACKENDS = {f"{OURS}, native": "native", f"{OURS}, triton": "triton"}
+ON_A_GPU = (*ON_BACKENDS, *runner.CAPTURED)
 
 
 class Misuse(Exception):
@@ -73,14 +76,33 @@ def list_workloads(
     return OK
 
 
+def _check_contenders(asked: Sequence[str], options: argparse.Namespace) -> None:
+    """Before anything is measured: what is no name, or cannot be had with the other arguments.
+
+    Raises:
+        Misuse: for the first such.
+    """
+    without_compile = "--quick" if options.quick else "--no-compile"
+    for name in asked:
+        # the switches of a codebase's step are that step's to name
+        if name not in (*CONTENDERS, *ON_A_GPU) and not name.startswith(f"{DROP_IN}, "):
+            known = "; ".join((*CONTENDERS, *ON_A_GPU))
+            raise Misuse(f"--contender: expected one of {known}; got {name!r}")
+        if name in ON_A_GPU and options.device.type != "cuda":
+            raise Misuse(f"--contender: {name!r} is there on a GPU only, with --device cuda")
+        if name in ON_BACKENDS and (why := backends.why_not(ON_BACKENDS[name], "cuda")):
+            raise Misuse(f"--contender: {name!r} cannot be had: {why}")
+        if name == COMPILE and (options.quick or options.no_compile):
+            raise Misuse(f"--contender: {name!r} is left out by {without_compile}")
+        if name == REFERENCE and options.quick:
+            raise Misuse(f"--contender: {name!r} is left out by --quick")
+
+
 def plan_of(options: argparse.Namespace) -> runner.Plan:
     quick = options.quick
     rounds = options.rounds or (QUICK_ROUNDS if quick else timing.ROUNDS)
     asked = tuple(getattr(options, "contender", ()))
-    for name in asked:
-        if name not in (*CONTENDERS, *ON_A_GPU):
-            known = "; ".join((*CONTENDERS, *ON_A_GPU))
-            raise Misuse(f"--contender: expected one of {known}; got {name!r}")
+    _check_contenders(asked, options)
     return runner.Plan(
         device=options.device,
         rounds=rounds,
@@ -96,7 +118,23 @@ def plan_of(options: argparse.Namespace) -> runner.Plan:
 def run(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     plan = plan_of(options)
     asked = catalogue.choose(workloads, options.only, options.quick)
-    return _kept(_with_progress(asked, plan, console), options.out, measured_table, console)
+    seen: set[str] = set()
+    measured = _noting(seen, _with_progress(asked, plan, console))
+    status = _kept(measured, options.out, measured_table, console)
+    unseen = [name for name in plan.only_contenders if name not in seen]
+    if unseen and status != INTERRUPTED and ALL not in seen:
+        there = "; ".join(sorted(seen))
+        raise Misuse(
+            f"--contender: nothing that was measured has {unseen[0]!r}; there were {there}"
+        )
+    return status
+
+
+def _noting(seen: set[str], measured: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    """Which contenders there are."""
+    for rows in measured:
+        seen |= {row.contender for row in rows}
+        yield rows
 
 
 def train(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:

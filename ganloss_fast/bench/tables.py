@@ -58,7 +58,7 @@ def contender_text(contender: str) -> str:
 
 def listing(workloads: Sequence[Workload]) -> Table:
     table = Table(title=f"{len(workloads)} workloads", title_justify="left")
-    for column in ("workload", "shapes", "dtype", "least bytes", "from", "quick"):
+    for column in ("workload", "shapes", "dtype", "bound by", "from", "quick"):
         table.add_column(column, overflow="fold")
     section = None
     for each in workloads:
@@ -67,9 +67,8 @@ def listing(workloads: Sequence[Workload]) -> Table:
             table.add_section()
             table.add_row(Text(section, "dim"))
         quick = "yes" if each.quick else ""
-        table.add_row(
-            each.name, each.shapes, each.dtype, bytes_text(each.bytes), each.source, quick
-        )
+        least = bytes_text(each.bytes) or "arithmetic"  # of networks, which no bytes bound
+        table.add_row(each.name, each.shapes, each.dtype, least, each.source, quick)
     return table
 
 

@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
+from benchmarks import penalty_workloads
 from ganloss_fast.bench import catalogue, command, results, runner, workload
 from ganloss_fast.bench.workload import EAGER, OURS, Workload
 
@@ -239,6 +242,78 @@ def test_arguments_that_make_no_sense_are_refused(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(*arguments)
     assert "expected" in capsys.readouterr().err or not arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--contender", "ganloss_fast, triton"], "on a GPU only"),
+        (["--contender", "eager, CUDA graph"], "on a GPU only"),
+        (["--quick", "--contender", "torch.compile"], "is left out by --quick"),
+        (["--no-compile", "--contender", "torch.compile"], "is left out by --no-compile"),
+        (["--quick", "--contender", "ganloss_fast, reference"], "is left out by --quick"),
+    ],
+)
+def test_a_contender_that_cannot_be_had_is_said_before_anything_is_measured(
+    capsys, arguments, said
+):
+    assert said in complaint(capsys, "run", *arguments)
+    assert not capsys.readouterr().out
+
+
+def test_a_contender_that_nothing_has_is_said_and_one_that_a_step_has_is_measured(capsys):
+    def build(device: torch.device) -> dict[str, workload.Contender]:
+        found = sum_of()(device)
+        return {EAGER: found[EAGER], "compat alone, switched": found[OURS]}
+
+    step = Workload("step", "tests", build, quick=True)
+    asked = ["--contender", "compat alone, switched"]
+    assert quick(*asked, workloads=(step,)) == 0
+    assert "compat alone, switched" in capsys.readouterr().out
+    assert quick(*asked, workloads=(GOOD,)) == 2
+    assert "nothing that was measured has 'compat alone, switched'" in capsys.readouterr().err
+
+
+def test_only_takes_names_in_any_case(capsys):
+    assert run("list", "--only", "GOOD") == 0
+    assert "1 workloads" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "9" * 5000, "1.5", "x"])
+@pytest.mark.parametrize("what", ["run", "train"])
+def test_a_seed_that_no_generator_takes_is_refused(capsys, what, seed):
+    with pytest.raises(SystemExit, match="2"):
+        run(what, "--seed", seed)
+    assert "--seed: expected a whole number from 0 to 4294967295" in capsys.readouterr().err
+
+
+def test_the_first_workload_is_not_said_to_take_all_minutes(capsys):
+    assert quick("--only", "good") == 0
+    assert "1 of 1: good" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", ["benchmarks", "ganloss_fast.bench"])
+def test_an_interrupt_during_the_imports_is_one_line(program):
+    """As if Ctrl-C came while the command is imported."""
+    code = (
+        "import runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'ganloss_fast.bench.command': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        f"sys.argv = ['x', 'list']; runpy.run_module({program!r}, run_name='__main__')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 130
+    assert ran.stderr.endswith("interrupted\n")
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_workloads_of_the_checkout_say_what_they_are():
+    for each in penalty_workloads.workloads():
+        assert each.shapes, each.name
+        assert each.source, each.name
+        assert "weights" in each.direction
 
 
 # ---- compare, and the gate ---------------------------------------------------------------------

@@ -27,15 +27,19 @@ def expected(base: Path) -> list[Row]:
     """The rows that the gate holds to: of a run, or of a record such as cpu.json.
 
     Raises:
-        ResultError: if it is neither.
+        ResultError: if it is neither, or a part of it cannot be read, to which nothing would be held.
     """
     if base.suffix != ".json":
-        return read_rows(base)
+        return read_rows(base, warn=_refuse)
     try:
         record: Any = json.loads(base.read_text())
         return [_row(line) for line in record["speed"] if line["baseline"] == EAGER]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(f"{base}: no record of this benchmark ({error})") from None
+
+
+def _refuse(broken: str) -> None:
+    raise ResultError(broken)
 
 
 def _row(line: dict[str, Any]) -> Row:

@@ -311,7 +311,8 @@ def _complaints(values: dict[str, Any]) -> Iterator[str]:
     for group in TOGETHER:
         missing = [name for name in group if values[name] is None]
         if missing and len(missing) < len(group):
-            yield f"{', '.join(missing)} missing beside {group[0]}"
+            there = [name for name in group if name not in missing]
+            yield f"{', '.join(missing)} missing beside {', '.join(there)}"
     if values["status"] == "measured" and values["p50_us"] is None:
         yield "it is measured, and has no p50_us"
     if any(len(point) != 3 for point in values["losses"] or ()):

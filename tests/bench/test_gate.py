@@ -129,6 +129,13 @@ def test_a_base_without_a_ratio_holds_nothing_to_it(monkeypatch, tmp_path):
     assert judged(monkeypatch, tmp_path, row(None), row(3.0)) == 1
 
 
+def test_a_base_with_a_broken_line_is_refused(monkeypatch, tmp_path, capsys):
+    path = tmp_path / results.JSON_LINES
+    path.write_text('{"workload": "cut off\n')
+    assert judged(monkeypatch, tmp_path, row(3.0), row(3.0)) == 2
+    assert "line 1: left out" in capsys.readouterr().err
+
+
 def test_what_the_base_lacks_is_not_passed_over(tmp_path, capsys):
     other = replace(WORKLOAD, name="another")
     arguments = ["gate", "--base", str(record(tmp_path, 1.0))]

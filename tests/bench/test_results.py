@@ -105,7 +105,8 @@ def test_broken_lines_are_left_out_and_named_wherever_they_stand(tmp_path):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"ratio_low": None}, "ratio_low missing beside ratio"),
+        ({"ratio_low": None}, "ratio_low missing beside ratio, ratio_high"),
+        ({"ratio": math.nan}, "ratio missing beside ratio_low, ratio_high"),
         ({"p50_us": "abc"}, "p50_us is 'abc'"),
         ({"p50_us": None}, "it is measured, and has no p50_us"),
         ({"p20_us": -1.0}, "p20_us is -1.0, no number above 0"),

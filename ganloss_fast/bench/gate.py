@@ -27,7 +27,7 @@ def expected(base: Path) -> list[Row]:
     """The rows that the gate holds to: of a run, or of a record such as cpu.json.
 
     Raises:
-        ResultError: if it is neither, or a part of it cannot be read, to which nothing would be held.
+        ResultError: if it is neither, or has a part that cannot be read, and so held to.
     """
     if base.suffix != ".json":
         return read_rows(base, warn=_refuse)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import ganloss_fast
 from ganloss_fast.bench import plain
-from ganloss_fast.bench.workload import COMPILE, EAGER, OURS, Contender, Workload
+from ganloss_fast.bench.workload import COMPILE, EAGER, OURS, Contender, Workload, sizes
 from ganloss_fast.graph_cut.second_order import GraphCut
 
 SECTION = "critics: gradient penalty, and WGAN-GP step"
@@ -29,6 +29,13 @@ CRITICS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float, float]
     "HiFi-GAN period": (lambda: critics.HifiGanPeriod(16), (2, 1, 8192), 1.5, 1.15),
     "StyleGAN2": (lambda: critics.StyleGan2(16, 64), (4, 3, 64, 64), 1.15, 1.05),
     "PatchGAN, InstanceNorm": (lambda: critics.patchgan(32), (4, 3, 64, 64), 0.97, 0.97),
+}
+SOURCES = {
+    "DCGAN": "Radford et al., 2016; Gulrajani et al., 2017",
+    "ResNet, spectral norm": "Miyato et al., 2018",
+    "HiFi-GAN period": "jik876/hifi-gan, narrow",
+    "StyleGAN2": "Karras et al., 2020, narrow",
+    "PatchGAN, InstanceNorm": "Isola et al., 2017, narrow",
 }
 ONE_FORWARD_FLOOR = 1.25
 COMPILED_FLOORS = (1.4, 1.08)
@@ -116,7 +123,16 @@ def _workload(
             for contender, step in steps().items()
         }
 
-    return Workload(name, section, build, floors)
+    shape = CRITICS[critic][1]
+    return Workload(
+        name,
+        section,
+        build,
+        floors,
+        shapes=sizes([shape, shape]),
+        direction="value + gradients of the weights",
+        source=SOURCES[critic],
+    )
 
 
 def alone(penalty: Step) -> Step:

@@ -27,7 +27,7 @@ from ganloss_fast.bench.recording import write_csv, write_json
 from ganloss_fast.bench.runner import Plan
 from ganloss_fast.bench.tables import time_text
 from ganloss_fast.bench.timing import Clock, Timing
-from ganloss_fast.bench.workload import BASELINES, OURS, Workload
+from ganloss_fast.bench.workload import BASELINES, EAGER, OURS, Workload
 
 ABOUT = __doc__.splitlines()[0]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -66,10 +66,15 @@ def compare(workload: Workload, plan: Plan, clock: Clock) -> list[Comparison]:
             raise RuntimeError(f"{workload.name}, {name}: {measured.status}")
     ours = found[OURS].timing
     return [
-        _comparison(workload, name, ours, found[name].timing, found[name].difference)
+        _comparison(workload, name, ours, found[name].timing, _difference(name, found))
         for name in BASELINES
         if name in found
     ]
+
+
+def _difference(baseline: str, found: dict[str, runner.Measured]) -> float | None:
+    """Of ours from the code as written, or of another baseline from that."""
+    return found[OURS if baseline == EAGER else baseline].difference
 
 
 def _comparison(
@@ -159,8 +164,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.threads < 1 or options.rounds < 1:
         parser.error("--threads and --rounds must be at least 1")
     on_cpu = options.device.type == "cpu"
-    options.workloads = [each for each in WORKLOADS if options.only in each.name]
-    options.costs = [each for each in penalties.COSTS if on_cpu and options.only in each.name]
+
+    def has(name: str) -> bool:
+        return str(options.only).lower() in name.lower()
+
+    options.workloads = [each for each in WORKLOADS if has(each.name)]
+    options.costs = [each for each in penalties.COSTS if on_cpu and has(each.name)]
     if not options.workloads and not options.costs:
         names = "\n  ".join(each.name for each in (*WORKLOADS, *penalties.COSTS))
         parser.error(f"--only: nothing has {options.only!r} in its name; there are\n  {names}")

@@ -20,7 +20,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.penalty_workloads import workloads as penalty_workloads
-from ganloss_fast.bench import catalogue, runner, timing
+from ganloss_fast.bench import agreement, catalogue, runner, timing
 from ganloss_fast.bench.workload import EAGER, HELPERS, OURS, Contender, Workload
 
 QUICK = catalogue.choose(catalogue.WORKLOADS, (), quick=True)
@@ -49,7 +49,7 @@ def pair(workload: Workload) -> Mapping[str, Contender]:
     people write it, once the two are known to return the same."""
     found = runner.chosen(workload, PLAN)
     ours, eager = found[OURS if OURS in found else HELPERS], found[EAGER]
-    apart = runner.distance(ours(), eager())
+    apart = agreement.distance(eager(), ours())
     assert apart <= workload.tolerance, f"{OURS} and {EAGER} differ by {apart:.1e}"
     return {OURS: ours, EAGER: eager}
 

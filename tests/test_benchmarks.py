@@ -93,7 +93,7 @@ def test_benchmark_refuses_contenders_that_compute_something_else():
         }
 
     wrong = workload.Workload("wrong", "test", build)
-    with pytest.raises(RuntimeError, match=r"wrong, eager: failed: differs from ganloss_fast by"):
+    with pytest.raises(RuntimeError, match=r"wrong, ganloss_fast: failed: differs from eager by"):
         record.compare(wrong, runner.Plan(CPU, rounds=5), timing.HostClock())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 
+INTERRUPTED = 130
 NEEDED = ("rich", "jinja2", "matplotlib")
 
 
@@ -15,9 +16,13 @@ def main() -> int:
         names = " ".join(missing)
         print(f"ganloss-bench needs {names}: pip install {names}", file=sys.stderr)
         return 2
-    from ganloss_fast.bench import command
+    try:  # the imports take seconds, too
+        from ganloss_fast.bench import command
 
-    return command.main()
+        return command.main()
+    except KeyboardInterrupt:
+        print("ganloss-bench: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

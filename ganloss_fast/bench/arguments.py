@@ -16,7 +16,8 @@ from ganloss_fast.bench.profile import target
 from ganloss_fast.bench.workload import BUILT_IN, COMPILE, EAGER, OURS
 
 MOST_MINUTES, QUICK_MINUTES = 18.0, 0.7  # of a run: under twenty, and under one, with all around it
-TRAIN_SECONDS, QUICK_TRAIN_SECONDS = 60.0, 5.0  # of one training
+TRAIN_SECONDS, QUICK_TRAIN_SECONDS = 60.0, 2.0  # of one training
+SEEDS, MOST_DIGITS = 2**32, 20  # what all generators take, also times the steps of a training
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -41,7 +42,7 @@ def _add_list(command: argparse.ArgumentParser) -> None:
 
 def _add_setting(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=_positive, default=1)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_seed, default=0)
     command.add_argument("--device", type=_device, default=torch.device("cpu"))
 
 
@@ -51,7 +52,7 @@ def _add_only(command: argparse.ArgumentParser, what: str) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help=f"{what} with this in their name or section; may be given several times",
+        help=f"{what} with this in their name or section, in any case; may be given several times",
     )
 
 
@@ -128,6 +129,11 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("new", type=Path, help="the same of the run in question")
     command.add_argument("--tolerance", type=_share, default=comparing.TOLERANCE)
     command.add_argument("--all", action="store_true", help=f"{COMPILE} and {BUILT_IN} too")
+    command.add_argument(
+        "--across",
+        action="store_true",
+        help="compare also where device, GPU or threads are not the same",
+    )
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:
@@ -141,14 +147,26 @@ def _add_gate(command: argparse.ArgumentParser) -> None:
         "--base", type=Path, required=True, help="of an earlier run, or benchmarks/results/cpu.json"
     )
     command.add_argument("--tolerance", type=_share, default=gating.TOLERANCE)
+    command.add_argument(
+        "--both-ways",
+        action="store_true",
+        help="fail as well where a ratio is above its base by more than the tolerance, which would "
+        "hide a slowdown: record afresh",
+    )
     command.set_defaults(quick=True, most_minutes=math.inf)  # a gate leaves nothing out
 
 
 def _positive(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
+    value = int(text) if text.isdecimal() and len(text) < MOST_DIGITS else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text[:MOST_DIGITS]) >= SEEDS or len(text) >= MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {SEEDS - 1}")
+    return int(text)
 
 
 def _number(text: str, fits: Callable[[float], bool], expected: str) -> float:

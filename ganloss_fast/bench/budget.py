@@ -72,9 +72,9 @@ class Budget:
         return mean(self.taken) - sum(self.compiling) / len(self.taken)
 
     def expected(self) -> float:
-        """Seconds until the run ends, as it goes."""
+        """Seconds until the run ends, as it goes; infinite while nothing is known."""
         if not self.taken:
-            return self.left
+            return math.inf
         return min(self.left, self.to_come * mean(self.taken))
 
     def no_time(self) -> str:

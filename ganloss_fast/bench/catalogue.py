@@ -45,14 +45,15 @@ One = TypeVar("One", bound=Named)
 def having(
     asked: Sequence[str], there: Sequence[One], texts: Callable[[One], Sequence[str]]
 ) -> list[One]:
-    """Those of which one of the texts holds something that is asked for; all where nothing is.
+    """Those of which one of the texts holds something that is asked for, in any case; all where
+    nothing is.
 
     Raises:
         NothingChosen: if something that is asked for is nowhere.
     """
 
     def has(each: One, text: str) -> bool:
-        return any(text in line for line in texts(each))
+        return any(text.lower() in line.lower() for line in texts(each))
 
     for text in asked:
         if not any(has(each, text) for each in there):

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ganloss_fast.bench import catalogue, runner, timing
+from ganloss_fast import backends
+from ganloss_fast.bench import catalogue, places, runner, timing
 from ganloss_fast.bench import compare as comparing
 from ganloss_fast.bench import gate as gating
 from ganloss_fast.bench.arguments import (
@@ -27,11 +28,12 @@ from ganloss_fast.bench.arguments import (
 )
 from ganloss_fast.bench.large import CHUNKED
 from ganloss_fast.bench.profile import findings, shown, target
-from ganloss_fast.bench.results import ResultError, ResultFiles, Row, read_rows
+from ganloss_fast.bench.results import ResultError, ResultFiles, Row, latest, read_rows
 from ganloss_fast.bench.tables import listing, measured_table, minutes_text, trained_table
 from ganloss_fast.bench.train import data, side_by_side
 from ganloss_fast.bench.train.runs import RUNS
 from ganloss_fast.bench.workload import (
+    ALL,
     BUILT_IN,
     COMPILE,
     DROP_IN,
@@ -45,7 +47,8 @@ from ganloss_fast.bench.workload import (
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 QUICK_ROUNDS, QUICK_SECONDS = 9, 0.5
 CONTENDERS = (OURS, REFERENCE, CHUNKED, EAGER, COMPILE, BUILT_IN, DROP_IN, HELPERS)
-ON_A_GPU = (*(f"{OURS}, {name}" for name in ("native", "triton")), *runner.CAPTURED)
+ON_BACKENDS = {f"{OURS}, native": "native", f"{OURS}, triton": "triton"}
+ON_A_GPU = (*ON_BACKENDS, *runner.CAPTURED)
 
 
 class Misuse(Exception):
@@ -73,14 +76,33 @@ def list_workloads(
     return OK
 
 
+def _check_contenders(asked: Sequence[str], options: argparse.Namespace) -> None:
+    """Before anything is measured: what is no name, or cannot be had with the other arguments.
+
+    Raises:
+        Misuse: for the first such.
+    """
+    without_compile = "--quick" if options.quick else "--no-compile"
+    for name in asked:
+        # the switches of a codebase's step are that step's to name
+        if name not in (*CONTENDERS, *ON_A_GPU) and not name.startswith(f"{DROP_IN}, "):
+            known = "; ".join((*CONTENDERS, *ON_A_GPU))
+            raise Misuse(f"--contender: expected one of {known}; got {name!r}")
+        if name in ON_A_GPU and options.device.type != "cuda":
+            raise Misuse(f"--contender: {name!r} is there on a GPU only, with --device cuda")
+        if name in ON_BACKENDS and (why := backends.why_not(ON_BACKENDS[name], "cuda")):
+            raise Misuse(f"--contender: {name!r} cannot be had: {why}")
+        if name == COMPILE and (options.quick or options.no_compile):
+            raise Misuse(f"--contender: {name!r} is left out by {without_compile}")
+        if name == REFERENCE and options.quick:
+            raise Misuse(f"--contender: {name!r} is left out by --quick")
+
+
 def plan_of(options: argparse.Namespace) -> runner.Plan:
     quick = options.quick
     rounds = options.rounds or (QUICK_ROUNDS if quick else timing.ROUNDS)
     asked = tuple(getattr(options, "contender", ()))
-    for name in asked:
-        if name not in (*CONTENDERS, *ON_A_GPU):
-            known = "; ".join((*CONTENDERS, *ON_A_GPU))
-            raise Misuse(f"--contender: expected one of {known}; got {name!r}")
+    _check_contenders(asked, options)
     return runner.Plan(
         device=options.device,
         rounds=rounds,
@@ -96,7 +118,23 @@ def plan_of(options: argparse.Namespace) -> runner.Plan:
 def run(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     plan = plan_of(options)
     asked = catalogue.choose(workloads, options.only, options.quick)
-    return _kept(_with_progress(asked, plan, console), options.out, measured_table, console)
+    seen: set[str] = set()
+    measured = _noting(seen, _with_progress(asked, plan, console))
+    status = _kept(measured, options.out, measured_table, console)
+    unseen = [name for name in plan.only_contenders if name not in seen]
+    if unseen and status != INTERRUPTED and ALL not in seen:
+        there = "; ".join(sorted(seen))
+        raise Misuse(
+            f"--contender: nothing that was measured has {unseen[0]!r}; there were {there}"
+        )
+    return status
+
+
+def _noting(seen: set[str], measured: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    """Which contenders there are."""
+    for rows in measured:
+        seen |= {row.contender for row in rows}
+        yield rows
 
 
 def train(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
@@ -107,6 +145,7 @@ def train(options: argparse.Namespace, workloads: Sequence[Workload], console: C
         seed=options.seed,
         steps=options.steps,
         most_seconds=options.seconds or seconds,
+        quick=quick,
     )
     asked = catalogue.having(options.only, RUNS, lambda each: (each.name,))
     found = side_by_side.train_all(asked, plan, data.Source(options.data), console.print)
@@ -149,18 +188,19 @@ def _with_progress(
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]} left"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.fields[left]}", markup=False),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         first = "measuring the speed of a copy"
-        task = progress.add_task(first, total=len(asked), left=minutes_text(math.inf))
+        task = progress.add_task(first, total=len(asked), left="")
 
         def say(done: int, workload: Workload, seconds: float) -> None:
-            left = minutes_text(seconds)
+            left = "" if math.isinf(seconds) else f"{minutes_text(seconds)} left"
             progress.update(task, completed=done, description=workload.name, left=left)
             if not console.is_terminal:
-                console.print(f"{done + 1} of {len(asked)}, {left} left: {workload.name}")
+                where = ", ".join(filter(None, (f"{done + 1} of {len(asked)}", left)))
+                console.print(f"{where}: {workload.name}")
 
         yield from runner.run(asked, plan, say)
 
@@ -191,12 +231,23 @@ def _report(
 
 def compare(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     base, new = read_rows(options.base), read_rows(options.new)
+    for rows, path in ((base, options.base), (new, options.new)):
+        there = places.by_place(rows)
+        if len(there) > 1:
+            labels = "; ".join(place.long_label for place in there)
+            raise Misuse(f"compare: {path} holds rows of {len(there)} places: {labels}")
+    elsewhere = places.differences(base, new)
+    for fact, how in elsewhere.items():
+        console.print(f"Not the same place: {fact}: {how}")
+    if not options.across and any(fact in elsewhere for fact in places.APART):
+        raise Misuse(
+            "compare: the runs are not of one device and number of threads; --across "
+            "compares them all the same"
+        )
     changes = comparing.compare(base, new, options.tolerance, only_ours=not options.all)
     if all(change.old is None for change in changes):
         raise Misuse("compare: the two files have no workload in common")
     console.print(comparing.table(changes))
-    for difference in comparing.different_places(base, new):
-        console.print(f"Not the same place: {difference}")
     return FAILED if comparing.has_regressed(changes) else OK
 
 
@@ -215,33 +266,39 @@ def profile(options: argparse.Namespace, workloads: Sequence[Workload], console:
 def report(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     from ganloss_fast.bench import report as reporting  # imports matplotlib, which takes a second
 
-    rows = [row for file in options.files for row in read_rows(file)]
+    rows = latest(row for file in options.files for row in read_rows(file))
     console.print(f"Written: {reporting.write(rows, options.out)}", soft_wrap=True)
     return OK
 
 
 def gate(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     base = gating.expected(options.base)
-    known = {row.workload for row in base}
-    asked = catalogue.choose(workloads, options.only, quick=not options.only)
-    asked = [each for each in asked if each.name in known]
-    if not asked:
-        raise Misuse(f"--base: {options.base} has none of the workloads that are asked for")
+    known = {row.workload for row in gating.ours(base)}
+    there = [each for each in workloads if each.name in known]
+    if not there:
+        raise Misuse(f"--base: {options.base} has none of the workloads that there are")
+    try:  # each text must be in the name of something that there is a ratio for
+        asked = catalogue.choose(there, options.only, quick=not options.only)
+    except (catalogue.NothingChosen, catalogue.NothingQuick):
+        catalogue.choose(workloads, options.only, quick=not options.only)  # or it is no name at all
+        raise Misuse(f"--base: {options.base} lacks workloads that are asked for") from None
     plan, tolerance = plan_of(options), options.tolerance
     held = gating.held_to(base, asked)
     changes = comparing.compare(held, gating.ours(measure(asked, plan, console)), tolerance)
-    suspects = gating.suspects(changes)
+    suspects = gating.suspects(changes, options.both_ways)
     again = [each for each in asked if each.name in suspects]
     if again:  # a machine that was busy for a moment is no regression
-        console.print("Measured again, as it looks slower.")
+        console.print("Measured again, as it looks slower, or faster than it was.")
         longer = replace(plan, rounds=3 * plan.rounds, most_seconds=3 * plan.most_seconds)
         second = gating.ours(measure(again, longer, console))
         changes = [change for change in changes if change.workload not in suspects]
         changes += comparing.compare(gating.held_to(base, again), second, tolerance)
     console.print(comparing.table(changes))
-    slower = comparing.has_regressed(changes)
-    console.print("The gate is shut: ratios fell." if slower else "The gate is open.")
-    return FAILED if slower else OK
+    for line in gating.outgrown(changes):
+        console.print(line)
+    why = gating.shut(changes, asked, options.both_ways)
+    console.print(f"The gate is shut: {why}" if why else "The gate is open.")
+    return FAILED if why else OK
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[Workload], Console], int]] = {
@@ -255,6 +312,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[Workload], Console], 
 }
 
 
+MARKED = ("profile",)  # writes markup, and escapes what is not its own
+
+
 # ---- the command -------------------------------------------------------------------------------
 
 
@@ -266,7 +326,11 @@ def main(
     """Returns the exit status: 1 for a failed contender or a regression, 2 for misuse, 130 when
     interrupted."""
     options = parser(prog).parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(  # names, paths and errors are anybody's, and may hold brackets
+        width=None if sys.stdout.isatty() else 140,
+        markup=options.command in MARKED,
+        emoji=False,
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(getattr(options, "threads", before))
     try:

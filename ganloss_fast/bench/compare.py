@@ -13,13 +13,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.table import Table
+from rich.text import Text
 
 from ganloss_fast.bench.results import Row
-from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, OURS
+from ganloss_fast.bench.tables import bounds_text
+from ganloss_fast.bench.workload import ALL, DROP_IN, EAGER, HELPERS, OURS
 
 TOLERANCE = 0.1
-Verdict = Literal["regressed", "faster", "as before", "failed", "new", "missing"]
-_COLOURS = {"regressed": "red", "failed": "red", "missing": "yellow", "faster": "green"}
+Verdict = Literal["regressed", "faster", "as before", "failed", "no ratio", "new", "missing"]
+UNKNOWN = ("missing", "no ratio")  # no regression of a run, and nothing that a gate lets pass
+_COLOURS = {"faster": "green", "regressed": "red", "failed": "red"} | dict.fromkeys(
+    UNKNOWN, "yellow"
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,11 @@ def _verdict(old: Row | None, new: Row | None, tolerance: float) -> Verdict:
         return "as before" if old is not None and not old.measured else "failed"
     if old is None or not old.measured:
         return "new"
-    if _is_below(new, old) and (new.ratio or 0) < (old.ratio or 0) * (1 - tolerance):
+    if not old.ratio or not new.ratio:
+        return "no ratio"  # of either, so that nothing can be said
+    if _is_below(new, old) and new.ratio < old.ratio * (1 - tolerance):
         return "regressed"
-    if _is_below(old, new) and (new.ratio or 0) > (old.ratio or 0) * (1 + tolerance):
+    if _is_below(old, new) and new.ratio > old.ratio * (1 + tolerance):
         return "faster"
     return "as before"
 
@@ -77,10 +84,10 @@ def compare(
     new = {(r.workload, r.contender): r for r in rows}
     changes = []
     for key in dict.fromkeys([*old, *new]):
-        _, contender = key
+        workload, contender = key
         if contender == EAGER or (only_ours and not _is_ours(contender)):
             continue
-        before, after = old.get(key), new.get(key)
+        before, after = old.get(key), new.get(key) or new.get((workload, ALL))
         changes.append(Change(*key, before, after, _verdict(before, after, tolerance)))
     return changes
 
@@ -90,18 +97,12 @@ def _is_ours(contender: str) -> bool:
 
 
 def has_regressed(changes: Sequence[Change]) -> bool:
-    return any(change.verdict in ("regressed", "failed") for change in changes)
-
-
-def different_places(base: Sequence[Row], rows: Sequence[Row]) -> list[str]:
-    """In which facts the two runs were made elsewhere: ratios carry over only roughly then."""
-    facts = ("cpu", "gpu", "torch", "threads", "device", "clock")
-    found = []
-    for fact in facts:
-        before, after = ({str(getattr(row, fact)) for row in side} for side in (base, rows))
-        if before != after:
-            found.append(f"{fact}: {', '.join(sorted(before))} -> {', '.join(sorted(after))}")
-    return found
+    """Also where a ratio that the base has is there no longer."""
+    return any(
+        change.verdict in ("regressed", "failed")
+        or (change.verdict == "no ratio" and change.old is not None and bool(change.old.ratio))
+        for change in changes
+    )
 
 
 def table(changes: Sequence[Change]) -> Table:
@@ -111,8 +112,7 @@ def table(changes: Sequence[Change]) -> Table:
     for column in ("workload", "contender", "base", "now", "factor", "verdict"):
         shown.add_column(column, overflow="fold")
     for change in changes:
-        colour = _COLOURS.get(change.verdict)
-        verdict = f"[{colour}]{change.verdict}[/]" if colour else change.verdict
+        verdict = Text(change.verdict, _COLOURS.get(change.verdict, ""))
         factor = "" if change.factor is None else f"{change.factor:.2f}"
         shown.add_row(
             change.workload, change.contender, _cell(change.old), _cell(change.new), factor, verdict
@@ -127,4 +127,4 @@ def _cell(row: Row | None) -> str:
         return row.status
     if row.ratio is None:
         return "no ratio"
-    return f"{row.ratio:.2f}x ({row.ratio_low:.2f}-{row.ratio_high:.2f})"
+    return f"{row.ratio:.2f}x ({bounds_text(row)})"

@@ -30,6 +30,7 @@ LONGEST_COMPILED = 64  # one of 512 takes minutes to compile
 LARGE = 10_000_000  # from here on only the reference is left out, and memory is asked for
 MOST_THREADS = os.cpu_count() or 1
 THREADS = tuple(2**k for k in range(MOST_THREADS.bit_length()) if 2**k <= MOST_THREADS)
+THREADS_CURVE = "threads"
 QUICK = (1, 16, 128, 64, 10_000)
 
 
@@ -88,7 +89,7 @@ WORKLOADS = (
     *(
         _point(
             f"10000000 logits on {n} thread{'s' if n > 1 else ''}",
-            Curve("threads", "threads, for 10000000 logits", n),
+            Curve(THREADS_CURVE, "threads, for 10000000 logits", n),
             10_000_000,
             1,
             threads=n,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import nan
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
+from ganloss_fast.bench import roofline
 from ganloss_fast.bench.results import Row, by_workload
+from ganloss_fast.bench.tables import contender_text
 from ganloss_fast.bench.workload import COMPILE, DROP_IN, EAGER, HELPERS, OURS, REFERENCE
 
 COLOURS = {
@@ -24,8 +28,11 @@ COLOURS = {
     HELPERS: "#1f6f8b",
 }
 OTHERS = ("#7a5195", "#3f7d20", "#a05195", "#5b6c7d")  # of contenders without a colour of their own
+ROOFS = ("#b8860b", "#7a5195", "#58a6a6", "#1f6f8b", "#c0563b")  # of the GPUs
+STROKES = ((2.6, "-"), (1.4, "--"), (1.0, ":"), (1.4, "-."))  # lines over each other, all seen
 INK = "#24292f"
 matplotlib.rcParams["svg.hashsalt"] = "ganloss"
+matplotlib.rcParams["text.parse_math"] = False  # a name may hold dollars
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,11 @@ class Drawing:
 
 
 def draw(rows: Sequence[Row]) -> list[Drawing]:
-    """Everything that the rows hold: trainings, times and memory along curves, ratios as bars."""
+    """Everything that the rows hold: trainings, times and memory along curves, ratios as bars; and
+    what GPUs could do at best."""
     shown = [row for row in rows if row.measured]
-    return [*trainings(shown), *curves(shown), *memory(shown), *bars(shown)]
+    drawn = [*trainings(shown), *curves(shown), *memory(shown), *bars(shown)]
+    return [*drawn, *modelled(roofline.model(shown))]
 
 
 # ---- what the figures share --------------------------------------------------------------------
@@ -99,7 +108,9 @@ def _lines(
         colour = colours[contender]
         axes.plot(at, values, marker="o", markersize=3, label=contender, color=colour)
         if with_band:
-            low, high = ([1e-6 * getattr(r, p) for r in line] for p in ("p20_us", "p80_us"))
+            low, high = (
+                [1e-6 * (getattr(r, p) or nan) for r in line] for p in ("p20_us", "p80_us")
+            )
             axes.fill_between(at, low, high, alpha=0.2, color=colour)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -131,7 +142,7 @@ def _named_curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def curves(rows: Sequence[Row]) -> list[Drawing]:
     """p50 of every contender, with the band from p20 to p80; dashed, what a copy of the least bytes
-    would take on as many threads as the copy was measured on."""
+    would take on as many threads, where these do not fit into the last-level cache."""
     drawings = []
     for name, points in _named_curves(rows).items():
         figure, (axes,) = _canvas(3.6)
@@ -148,8 +159,8 @@ def curves(rows: Sequence[Row]) -> list[Drawing]:
 
 
 def _least_seconds(row: Row) -> float | None:
-    """A copy of the least bytes."""
-    if row.bytes is None or not row.copy_GB_per_s:
+    """A copy of the least bytes, where a copy is what they can be compared with."""
+    if row.bytes is None or not row.copy_GB_per_s or row.of_copy_bandwidth is None:
         return None
     return row.bytes / row.copy_GB_per_s / 1e9
 
@@ -175,7 +186,8 @@ def memory(rows: Sequence[Row]) -> list[Drawing]:
 
 
 def bars(rows: Sequence[Row]) -> list[Drawing]:
-    """Each section: how many times faster than the code as written, with its 95 % interval."""
+    """Each section: how many times faster than the code as written, with its 95 % interval; without
+    one where rounds were too few."""
     shown = [row for row in rows if row.ratio and not row.curve and row.contender != EAGER]
     drawings = []
     for section in dict.fromkeys(row.section for row in shown):
@@ -197,6 +209,13 @@ def places(groups: Sequence[Sequence[str]]) -> list[list[float]]:
     return found
 
 
+def _beside(row: Row) -> tuple[float, float]:
+    """From its ratio to either end of the interval."""
+    if row.only_range or not row.ratio or not row.ratio_low or not row.ratio_high:
+        return 0.0, 0.0
+    return max(0.0, row.ratio - row.ratio_low), max(0.0, row.ratio_high - row.ratio)
+
+
 def _bars_of(rows: Sequence[Row]) -> Figure:
     groups = by_workload(rows)
     contenders = _contenders(rows)
@@ -211,14 +230,13 @@ def _bars_of(rows: Sequence[Row]) -> Figure:
             if row.contender == contender
         ]
         ratios = [row.ratio or 0.0 for _, row in pairs]
-        below = [(r.ratio or 0.0) - (r.ratio_low or 0.0) for _, r in pairs]
-        above = [(r.ratio_high or 0.0) - (r.ratio or 0.0) for _, r in pairs]
+        below, above = zip(*(_beside(row) for _, row in pairs))
         axes.barh(
             [place for place, _ in pairs],
             ratios,
             0.85,
             xerr=[below, above],
-            label=contender,
+            label=contender_text(contender),
             color=colours[contender],
             error_kw={"linewidth": 0.8},
         )
@@ -232,6 +250,38 @@ def _bars_of(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+# ---- modelled GPUs -----------------------------------------------------------------------------
+
+
+def modelled(found: Sequence[roofline.Modelled]) -> list[Drawing]:
+    """The roof of every GPU: the least time of ours over the bytes that must move, first that of
+    its launches, then that of the memory; crosses for workloads as written."""
+    if not found:
+        return []
+    figure, (axes,) = _canvas(4.2)
+    for gpu, colour in zip(roofline.GPUS, ROOFS):
+        points = sorted((each.bytes, each.written_us) for each in found if each.gpu == gpu.name)
+        sizes = sorted({at for at, _ in points} | {roofline.launch_bound_bytes(gpu)})
+        floor = [roofline.ours_us(gpu, at) for at in sizes]
+        axes.plot(sizes, [1e-6 * us for us in floor], color=colour, label=gpu.name)
+        written = [1e-6 * us for _, us in points]
+        axes.plot([at for at, _ in points], written, "x", markersize=4, color=colour)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter("B"))
+    axes.yaxis.set_major_formatter(EngFormatter("s"))
+    axes.set_xlabel("bytes that must move")
+    axes.set_ylabel("modelled time of a call, at best")
+    axes.grid(alpha=0.3)
+    axes.set_title("Modelled, not measured", loc="left", fontsize="medium", pad=52)
+    _legend_above(axes)
+    caption = (
+        "Modelled, not measured: the least time on named GPUs. Lines for ours; crosses for the "
+        "code as written, of which every operator is a launch. Logarithmic on both axes."
+    )
+    return [_drawing("modelled GPUs", caption, figure)]
+
+
 # ---- trainings ---------------------------------------------------------------------------------
 
 
@@ -242,10 +292,11 @@ def trainings(rows: Sequence[Row]) -> list[Drawing]:
         figure, panels = _canvas(2.8, columns=2)
         colours = _colours(list(forms))
         for k, (axes, side) in enumerate(zip(panels, ("discriminator", "generator")), 1):
-            for width, style, row in zip((2.6, 1.4, 1.0), ("-", "--", ":"), forms.values()):
+            strokes = itertools.chain(STROKES, itertools.repeat(STROKES[-1]))
+            for (width, style), row in zip(strokes, forms.values()):
                 steps = [point[0] for point in row.losses or ()]
                 values = [point[k] for point in row.losses or ()]
-                colour = colours[row.contender] if width > 1 else INK
+                colour = colours[row.contender] if style != ":" else INK
                 axes.plot(steps, values, style, linewidth=width, color=colour, label=row.contender)
             axes.set_title(f"{side}'s loss", fontsize="small")
             axes.set_xlabel("step", fontsize="small")
@@ -253,7 +304,12 @@ def trainings(rows: Sequence[Row]) -> list[Drawing]:
             axes.grid(alpha=0.3)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(
-            handles, labels, loc="outside upper left", ncols=3, fontsize="small", frameon=False
+            handles,
+            labels,
+            loc="outside upper left",
+            ncols=min(3, len(forms)),
+            fontsize="small",
+            frameon=False,
         )
         caption = f"{name[0].upper()}{name[1:]}: losses on samples held out, as it is written."
         drawings.append(_drawing(f"training {name}", caption, figure))

@@ -12,6 +12,7 @@ import torch
 from ganloss_fast import __version__, backends
 
 REPOSITORY = Path(__file__).resolve().parents[2]  # where this is a checkout
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # of Linux
 
 
 def cpu_model() -> str:
@@ -75,6 +76,16 @@ def _left_of_the_group() -> list[int]:
         return []
     held = (int(x.split()[1]) for x in now.read_text().splitlines() if x.startswith("anon "))
     return [int(most.read_text()) - next(held, 0)]
+
+
+def last_level_cache(device: torch.device) -> int | None:
+    """Bytes; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).L2_cache_size)
+    sizes = [path.read_text().strip() for path in CACHES.glob("index*/size")]
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    known = [int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units]
+    return max(known, default=None)
 
 
 def facts(device: torch.device | str = "cpu") -> dict[str, str | int]:

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import jinja2
 
-from ganloss_fast.bench import figures, roofline
+from ganloss_fast.bench import figures, places, roofline
 from ganloss_fast.bench.results import ResultError, Row, by_workload
-from ganloss_fast.bench.tables import DRIFT, bytes_text, ratio_text, shares_text, time_text
+from ganloss_fast.bench.tables import (
+    DRIFT,
+    bytes_text,
+    contender_text,
+    ratio_text,
+    shares_text,
+    time_text,
+)
 from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS
 
 PAGE = "report.html"
@@ -29,6 +36,12 @@ FACTS = (
     "seed",
     "date",
 )
+
+
+def _environments(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """Of each machine, by its label."""
+    there = places.by_place(rows)
+    return {place.long_label: _environment(group) for place, group in there.items()}
 
 
 def _environment(rows: Sequence[Row]) -> dict[str, str]:
@@ -53,7 +66,10 @@ def _is_training(forms: dict[str, Row]) -> bool:
 
 
 def page(rows: Sequence[Row], drawings: Sequence[figures.Drawing]) -> str:
-    """The HTML."""
+    """The HTML. Where rows are of several machines, each names its own."""
+    count = len(by_workload(rows))
+    environments = _environments(rows)
+    rows = places.labelled(rows)
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("ganloss_fast.bench"),
         autoescape=True,
@@ -65,6 +81,7 @@ def page(rows: Sequence[Row], drawings: Sequence[figures.Drawing]) -> str:
         bytes=bytes_text,
         ratio=ratio_text,
         shares=shares_text,
+        contender=contender_text,
         base64=lambda png: base64.b64encode(png).decode(),
     )
     workloads = by_workload(rows)
@@ -88,7 +105,8 @@ def page(rows: Sequence[Row], drawings: Sequence[figures.Drawing]) -> str:
         launches=roofline.LAUNCHES,
         again=roofline.AGAIN,
         passes=roofline.PASSES,
-        environment=_environment(rows),
+        environments=environments,
+        count=count,
     )
 
 
@@ -98,7 +116,7 @@ def write(rows: Sequence[Row], folder: Path) -> Path:
     Raises:
         ResultError: if the folder cannot be written.
     """
-    drawings = figures.draw(rows)
+    drawings = figures.draw(places.labelled(rows))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for drawing in drawings:

@@ -1,17 +1,22 @@
 """The rows of a run, and their files: JSON lines for programs, CSV for people.
 
-Both are appended to, one row at a time, so that an interrupted run keeps what it measured.
+Both are appended to, one row at a time, so that an interrupted run keeps what it measured. What a
+killed run left unfinished costs its own line: the next run ends that line, and readers pass it by.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
-from collections.abc import Iterable
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from types import NoneType
+from typing import Any, TextIO, get_args, get_origin, get_type_hints
 
 FORMAT = 2
 FAILED = "failed: "
@@ -27,7 +32,9 @@ class Row:
     """One contender of one workload. Times are microseconds of one call.
 
     ``ratio`` says how many times faster it is than the code as written: the median of interleaved
-    rounds' own ratios, with its 95 % interval. A contender that failed has no times.
+    rounds' own ratios. ``ratio_low`` and ``ratio_high`` are its 95 % interval, or the range of the
+    rounds where these are too few for one; then there is no p20 and no p80 either. A contender that
+    failed has no times. What is not finite is None.
     """
 
     workload: str
@@ -49,7 +56,7 @@ class Row:
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
-    difference: float | None = None  # of value and gradients from ours, relative
+    difference: float | None = None  # of value and gradients from the code as written, relative
     rounds: int | None = None
     curve: str | None = None
     curve_axis: str | None = None
@@ -88,8 +95,27 @@ class Row:
         """Tried in vain; what there was no time or no memory to try has not failed."""
         return self.status.startswith(FAILED)
 
+    @property
+    def only_range(self) -> bool:
+        """Whether the bounds of its ratio are the range of too few rounds."""
+        return self.p50_us is not None and self.p20_us is None
+
 
 FIELDS = [field.name for field in dataclasses.fields(Row)]
+KINDS = get_type_hints(Row)
+LARGEST = 1e300  # of a number; JSON may hold any
+TOGETHER = (  # all of them are there, or none
+    ("p20_us", "p80_us"),
+    ("ratio", "ratio_low", "ratio_high"),
+    ("curve", "curve_axis", "curve_at"),
+    ("samples_per_s", "seconds_per_1000", "losses", "drift", "drift_of_rounding"),
+    ("loss_share", "discarded_share"),
+)
+NAMED = ("workload", "section", "contender")
+ABOVE_0 = (
+    *("p20_us", "p50_us", "p80_us", "ratio", "ratio_low", "ratio_high"),
+    *("samples_per_s", "curve_at"),
+)
 
 
 class ResultFiles:
@@ -103,10 +129,13 @@ class ResultFiles:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _check_head(folder / CSV)
-            self._lines: TextIO = (folder / JSON_LINES).open("a")
-            self._table: TextIO = (folder / CSV).open("a", newline="")
+            _check_format(folder / JSON_LINES)
+            for name in (CSV, JSON_LINES):
+                _end_last_line(folder / name)
+            self._lines: TextIO = (folder / JSON_LINES).open("a", encoding="utf-8")
+            self._table: TextIO = (folder / CSV).open("a", newline="", encoding="utf-8")
         except OSError as error:
-            raise ResultError(f"--out: cannot write to {folder}: {error.strerror}") from None
+            raise _unwritable(folder, error) from None
         self._folder = folder
         self._writer = csv.DictWriter(self._table, fieldnames=FIELDS)
         if self._table.tell() == 0:
@@ -120,60 +149,141 @@ class ResultFiles:
         """
         try:
             for values in map(dataclasses.asdict, rows):
-                self._lines.write(json.dumps(values) + "\n")
+                values = {name: _finite(value) for name, value in values.items()}
+                self._lines.write(json.dumps(values, allow_nan=False) + "\n")
                 self._writer.writerow(values)
             self._lines.flush()
             self._table.flush()
         except OSError as error:
-            raise ResultError(f"--out: cannot write to {self._folder}: {error.strerror}") from None
+            raise _unwritable(self._folder, error) from None
 
     def close(self) -> None:
-        self._lines.close()
-        self._table.close()
+        for file in (self._lines, self._table):
+            with contextlib.suppress(OSError):  # of a full disk, which write() spoke of
+                file.close()
+
+
+def _unwritable(folder: Path, error: OSError) -> ResultError:
+    return ResultError(f"--out: cannot write to {folder}: {error.strerror}")
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity."""
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _of_another_version(path: Path) -> ResultError:
+    return ResultError(
+        f"--out: {path} holds rows of another version of this command; choose a new folder"
+    )
 
 
 def _check_head(path: Path) -> None:
     if not path.exists() or path.stat().st_size == 0:
         return
-    with path.open(newline="") as file:
-        head = next(csv.reader(file), [])
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        try:
+            head = next(csv.reader(file), [])
+        except csv.Error:
+            head = []
     if head != FIELDS:
-        raise ResultError(
-            f"--out: {path} holds rows of another version of this command; choose a new folder"
-        )
+        raise _of_another_version(path)
 
 
-def read_rows(path: Path) -> list[Row]:
+def _check_format(path: Path) -> None:
+    """By the first line that can be read; where none can, by how the file begins."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    begin = '{"' + FIELDS[0]
+    with path.open(encoding="utf-8", errors="replace") as file:
+        begun = file.read(len(begin)) == begin[: path.stat().st_size]
+        file.seek(0)
+        for line in file:
+            values = _values(line)
+            if values is not None:
+                if values["format"] != FORMAT or set(values) != set(FIELDS):
+                    raise _of_another_version(path)
+                return
+    if not begun:
+        raise ResultError(f"--out: {path} holds something else than rows; choose a new folder")
+
+
+def _end_last_line(path: Path) -> None:
+    """Of a run that was killed while it wrote; else the next row would become part of it."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    last = path.read_bytes().rpartition(b"\n")[2]
+    if last:
+        with path.open("ab") as file:  # in a CSV it may have ended inside of quotes
+            quote = b'"' if path.name == CSV and last.count(b'"') % 2 else b""
+            file.write(quote + b"\n")
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+class BrokenLine(Exception):
+    """A line that is no row: cut off, glued to another, or changed by hand."""
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def read_rows(path: Path, warn: Callable[[str], object] = _to_stderr) -> list[Row]:
     """The rows of a file of JSON lines, or of the folder that holds it.
 
-    Of rows with the same workload and contender the last counts: files are appended to.
+    Of rows with the same workload and contender, taken on the same machine, the last counts: files
+    are appended to. Broken lines are left out, and ``warn`` is told of each.
 
     Raises:
         ResultError: if it is no such file, or one of another version.
     """
     file = path / JSON_LINES if path.is_dir() else path
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ResultError(f"{file}: cannot be read: {error}") from None
-    found: dict[tuple[str, str, str], Row] = {}
+    found: list[Row] = []
+    broken: list[str] = []
     for number, line in enumerate(lines, 1):
-        if number == len(lines) and not line.endswith("}"):
-            break  # the run ended while it wrote this one
-        row = _row(line, f"{file}, line {number}")
-        found[row.workload, row.contender, row.device] = row
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            found.append(_row(line, where))
+        except BrokenLine as error:
+            broken.append(f"{where}: left out: {error}")
     if not found:
-        raise ResultError(f"{file}: holds no rows")
-    return list(found.values())
+        why = f" ({broken[0]})" if broken else ""
+        raise ResultError(f"{file}: holds no rows; expected {JSON_LINES} of a run{why}")
+    for each in broken:
+        warn(each)
+    return latest(found)
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """Of rows with the same workload and contender, taken on the same machine, the last."""
+    return list(
+        {(r.workload, r.contender, r.device, r.gpu, r.cpu, r.threads): r for r in rows}.values()
+    )
+
+
+def _values(line: str) -> dict[str, Any] | None:
+    """None where the line is none of this command's, of any version."""
+    try:
+        values: Any = json.loads(line, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and "format" in values else None
 
 
 def _row(line: str, where: str) -> Row:
-    try:
-        values: Any = json.loads(line)
-    except ValueError:
-        values = None
-    if not isinstance(values, dict) or "format" not in values:
-        raise ResultError(f"{where}: no row of this command; expected {JSON_LINES} of a run")
+    values = _values(line)
+    if values is None:
+        raise BrokenLine("it is no row, or only a part of one")
     if values["format"] != FORMAT:
         raise ResultError(
             f"{where}: written in format {values['format']}, this version reads {FORMAT}; "
@@ -182,7 +292,42 @@ def _row(line: str, where: str) -> Row:
     if set(values) != set(FIELDS):
         strange = ", ".join(sorted(set(values) ^ set(FIELDS)))
         raise ResultError(f"{where}: written by another version (it differs in {strange})")
+    for complaint in _complaints(values):
+        raise BrokenLine(complaint)
     return Row(**values)
+
+
+def _complaints(values: dict[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if not _is_a(KINDS[name], value):
+            yield f"{name} is {value!r}"[:100]
+            return
+    for name in NAMED:
+        if not values[name]:
+            yield f"it has no {name}"
+    for name in ABOVE_0:
+        if values[name] is not None and values[name] <= 0:
+            yield f"{name} is {values[name]}, no number above 0"
+    for group in TOGETHER:
+        missing = [name for name in group if values[name] is None]
+        if missing and len(missing) < len(group):
+            there = [name for name in group if name not in missing]
+            yield f"{', '.join(missing)} missing beside {', '.join(there)}"
+    if values["status"] == "measured" and values["p50_us"] is None:
+        yield "it is measured, and has no p50_us"
+    if any(len(point) != 3 for point in values["losses"] or ()):
+        yield "losses are no points of a step and two losses"
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+    """float: finite, or an int; list[float]; float | None."""
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is_a(get_args(kind)[0], each) for each in value)
+    if kinds := get_args(kind):
+        return any(_is_a(each, value) for each in kinds)
+    if kind is float:
+        return type(value) in (int, float) and abs(value) < LARGEST
+    return type(value) is kind or (kind is NoneType and value is None)
 
 
 def by_workload(rows: Iterable[Row]) -> dict[str, dict[str, Row]]:

@@ -2,8 +2,8 @@
 
 A call takes at least the time of its launches and at least the time of its bytes at the memory's
 speed. Ours is modelled with the launches of its kernels, of which the backward reads again what the
-forward read; the code as written with one launch an operator and, at best, twice those bytes.
-Nothing of this was measured on a GPU.
+forward read; the code as written with one launch an operator and, at best, ``PASSES`` times the
+bytes that must move. Nothing of this was measured on a GPU.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Modelled:
 
     workload: str
     gpu: str
+    bytes: int  # the least that must move
     ours_us: float
     written_us: float
 
@@ -60,6 +61,16 @@ def floor_us(gpu: Gpu, moved: float, launches: int) -> float:
     return max(launches * LAUNCH_MICROSECONDS, moved / gpu.GB_per_s / 1e3)
 
 
+def ours_us(gpu: Gpu, moved: float) -> float:
+    """The least time of ours."""
+    return floor_us(gpu, AGAIN * moved, LAUNCHES)
+
+
+def launch_bound_bytes(gpu: Gpu) -> float:
+    """Up to which ours takes the time of its launches."""
+    return LAUNCHES * LAUNCH_MICROSECONDS * 1e3 * gpu.GB_per_s / AGAIN
+
+
 def model(rows: Sequence[Row], gpus: Sequence[Gpu] = GPUS) -> list[Modelled]:
     """Of every workload whose bytes and operators are known."""
     found = []
@@ -72,7 +83,8 @@ def model(rows: Sequence[Row], gpus: Sequence[Gpu] = GPUS) -> list[Modelled]:
             Modelled(
                 workload,
                 gpu.name,
-                floor_us(gpu, AGAIN * moved, LAUNCHES),
+                moved,
+                ours_us(gpu, moved),
                 floor_us(gpu, PASSES * moved, operators),
             )
             for gpu in gpus

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from ganloss_fast import backends
-from ganloss_fast.bench import machine, memory, timing
+from ganloss_fast.bench import agreement, bandwidth, machine, memory, timing
 from ganloss_fast.bench.budget import NOT_MEASURED, Budget
 from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.bench.results import FAILED, Row
-from ganloss_fast.bench.timing import Clock, Timing
+from ganloss_fast.bench.timing import ERRORS, Clock, Timing
 from ganloss_fast.bench.workload import (
+    ALL,
     BUILT_IN,
     COMPILE,
     EAGER,
@@ -33,8 +34,6 @@ from ganloss_fast.bench.workload import (
 )
 
 CAPTURED = (f"{OURS}, CUDA graph", f"{EAGER}, CUDA graph")
-COPIED = 1 << 24  # elements of the copy whose speed is measured
-ALL = "every contender"  # of a workload that was not even built
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measured:
-    """One contender: its time and its distance from ours, or why there is none."""
+    """One contender: its time and its distance from the code as written, or why there is none."""
 
     status: str
     timing: Timing | None = None
@@ -132,18 +131,6 @@ def _captured(work: Contender) -> Contender:
 # ---- one workload ------------------------------------------------------------------------------
 
 
-def distance(ours: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """Largest relative distance between what two contenders return."""
-    pairs = zip(ours, other, strict=True)
-    return max(float(_relative(a.detach().double(), b.detach().double())) for a, b in pairs)
-
-
-def _relative(a: Tensor, b: Tensor) -> Tensor:
-    apart: Tensor = torch.linalg.vector_norm(a - b)
-    size: Tensor = torch.linalg.vector_norm(b)
-    return apart / size.clamp_min(1e-30)
-
-
 def without_memory(workload: Workload, device: torch.device) -> dict[str, Measured]:
     """The contenders that need more than there is: where memory is overcommitted, to try is to be
     killed."""
@@ -169,18 +156,15 @@ def measure(
         return found
     try:
         contenders = chosen(workload, plan)
-    except Exception as error:
+    except ERRORS as error:
         return {ALL: Measured(reason(error))}
     works = {name: work for name, work in contenders.items() if name not in found}
     results, once = _first_results(works, found, budget)
     if timing.LEAST_ROUNDS * once > budget.left:
         found |= {name: Measured(budget.no_time()) for name in results}
         return {name: found[name] for name in contenders}
-    differences = _differences(results)
-    told_by = OURS if OURS in results else EAGER
-    for name, apart in differences.items():
-        if not apart <= workload.tolerance:
-            found[name] = Measured(f"{FAILED}differs from {told_by} by {apart:.1e}", None, apart)
+    differences, wrong = _judged(results, workload.tolerance)
+    found |= wrong
     works = {name: contenders[name] for name in results if name not in found}
     del results
     gc.collect()
@@ -206,7 +190,7 @@ def _first_results(
         began = time.monotonic()
         try:
             results[name] = [result.detach().clone() for result in work()]
-        except Exception as error:
+        except ERRORS as error:
             found[name] = Measured(reason(error))
         taken = time.monotonic() - began
         if name == COMPILE:
@@ -223,7 +207,7 @@ def _in_turns(
     while works:
         try:
             timings = timing.interleave(works, clock, plan.rounds, plan.most_seconds)
-            observed = {name: memory.observe(work, plan.device) for name, work in works.items()}
+            observed = {name: _observed(name, work, plan.device) for name, work in works.items()}
         except timing.ContenderFailed as failure:  # the others take their turns again
             found[failure.name] = Measured(reason(failure.error))
             del works[failure.name]
@@ -234,23 +218,40 @@ def _in_turns(
     return found
 
 
-def _differences(results: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
-    """From ours; where the package stands in several forms, from the code as written."""
-    measure = OURS if OURS in results else EAGER
-    if measure not in results:
-        return {}
-    return {
-        name: distance(results[measure], found)
-        for name, found in results.items()
-        if name not in (measure, BUILT_IN)
-    }
+def _observed(name: str, work: Contender, device: torch.device) -> memory.Observed:
+    try:
+        return memory.observe(work, device)
+    except ERRORS as error:
+        raise timing.ContenderFailed(name, error) from error
+
+
+def _judged(
+    results: Mapping[str, Sequence[Tensor]], tolerance: float
+) -> tuple[dict[str, float], dict[str, Measured]]:
+    """How far each is from the code as written, and those that are too far; where that did not
+    run, from ours."""
+    judge = EAGER if EAGER in results else OURS
+    differences: dict[str, float] = {}
+    wrong: dict[str, Measured] = {}
+    for name, found in results.items():
+        if judge not in results or name in (judge, BUILT_IN):
+            continue
+        try:
+            apart, why = agreement.disagreement(results[judge], found, tolerance)
+        except Exception as error:  # such as out of memory, or another device
+            wrong[name] = Measured(reason(error))
+            continue
+        differences[name] = apart
+        if why is not None:
+            wrong[name] = Measured(f"{FAILED}differs from {judge} {why}", None, apart)
+    return differences, wrong
 
 
 # ---- rows --------------------------------------------------------------------------------------
 
 
-def environment(plan: Plan, clock: Clock, copy_bandwidth: float) -> dict[str, Any]:
-    """What every row says about where it was taken."""
+def environment(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """What every row says about where it was taken; the speed of a copy comes beside it."""
     facts = machine.facts(plan.device)
     kept = ("cpu", "gpu", "torch", "python", "ganloss_fast", "git_revision", "date", "threads")
     return {
@@ -258,16 +259,7 @@ def environment(plan: Plan, clock: Clock, copy_bandwidth: float) -> dict[str, An
         "device": plan.device.type,
         "clock": clock.name,
         "seed": plan.seed,
-        "copy_GB_per_s": round(copy_bandwidth, 2),
     }
-
-
-def copy_bandwidth(device: torch.device, clock: Clock, elements: int = COPIED) -> float:
-    """GB/s of a copy: what reading and writing memory can reach on this device."""
-    source = torch.ones(elements, device=device)
-    target = torch.empty_like(source)
-    taken = timing.measure(lambda: target.copy_(source), clock, timing.LEAST_ROUNDS)
-    return 2 * 4 * elements / taken.seconds / 1e9
 
 
 def _served_by(contender: str, device: torch.device) -> str:
@@ -284,7 +276,7 @@ def _served_by(contender: str, device: torch.device) -> str:
 def rows(workload: Workload, found: Mapping[str, Measured], facts: Mapping[str, Any]) -> list[Row]:
     """The rows of one workload."""
     device = torch.device(facts["device"])
-    baseline = found[EAGER].timing if EAGER in found else None
+    baseline, copy = found[EAGER].timing if EAGER in found else None, facts["copy_GB_per_s"]
     result = []
     for name, measured in found.items():
         row = Row(
@@ -304,9 +296,10 @@ def rows(workload: Workload, found: Mapping[str, Measured], facts: Mapping[str, 
             **facts,
         )
         if measured.timing is not None and measured.observed is not None:
-            copy = facts["copy_GB_per_s"]
-            times = _times(workload, measured.timing, measured.observed, baseline, copy)
+            times = _times(workload, measured.timing, measured.observed, baseline)
             row = replace(row, **times)
+            if row.bytes and row.GB_per_s and bandwidth.is_beyond_cache(row.bytes, device):
+                row = replace(row, of_copy_bandwidth=round(row.GB_per_s / copy, 4))
         result.append(row)
     return result
 
@@ -316,21 +309,19 @@ def _times(
     taken: Timing,
     observed: memory.Observed,
     baseline: Timing | None,
-    copy: float,
 ) -> dict[str, Any]:
-    p20, p50, p80 = taken.spread()
+    p50 = taken.seconds
     times: dict[str, Any] = {
-        "p20_us": round(1e6 * p20, 3),
         "p50_us": round(1e6 * p50, 3),
-        "p80_us": round(1e6 * p80, 3),
         "operators": observed.operators,
         "peak_bytes": observed.peak_bytes,
         "rounds": len(taken.rounds),
     }
+    if not taken.too_few:
+        p20, _, p80 = taken.spread()
+        times |= {"p20_us": round(1e6 * p20, 3), "p80_us": round(1e6 * p80, 3)}
     if workload.bytes is not None:
-        speed = workload.bytes / p50 / 1e9
-        times["GB_per_s"] = round(speed, 2)
-        times["of_copy_bandwidth"] = round(speed / copy, 4)
+        times["GB_per_s"] = round(workload.bytes / p50 / 1e9, 2)
     if baseline is not None:
         low, high = baseline.interval_of_ratio(taken)
         times["ratio"] = round(baseline.ratio_to(taken), 4)
@@ -348,20 +339,21 @@ def run(
     ``before_each`` is told how many are done, which one comes, and the seconds that are left."""
     budget = Budget(plan.most_minutes, len(workloads))
     clock = timing.clock_of(plan.device)
-    facts = environment(plan, clock, copy_bandwidth(plan.device, clock))
+    facts, copies = environment(plan, clock), bandwidth.Copies(plan.device)
     for done, workload in enumerate(workloads):
         before_each(done, workload, budget.expected())
         began = time.monotonic()
         if budget.over:
             found = {ALL: Measured(budget.no_time())}
-            yield rows(workload, found, facts)
+            yield rows(workload, found, {**facts, **copies.facts(clock)})
             continue
         with on_threads(workload.threads):
             own = clock if workload.threads is None else timing.clock_of(plan.device, wall=True)
+            copy = copies.facts(own)
             found = measure(workload, plan, own, budget)
         budget.taken.append(time.monotonic() - began)
         threads = workload.threads or facts["threads"]
-        yield rows(workload, found, {**facts, "clock": own.name, "threads": threads})
+        yield rows(workload, found, {**facts, **copy, "clock": own.name, "threads": threads})
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What is shown on a terminal."""
+"""What is shown on a terminal. Names and errors are anybody's: styles are Text, never markup."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from ganloss_fast.bench.results import Row, by_workload
-from ganloss_fast.bench.workload import EAGER, Workload
+from ganloss_fast.bench.workload import BUILT_IN, EAGER, Workload
 
 
 def time_text(microseconds: float | None) -> str:
@@ -23,8 +24,6 @@ def time_text(microseconds: float | None) -> str:
 
 def minutes_text(seconds: float) -> str:
     """less than a minute; 12 min."""
-    if math.isinf(seconds):
-        return "some time"
     minutes = math.ceil(seconds / 60)
     return "less than a minute" if minutes <= 1 else f"{minutes} min"
 
@@ -40,26 +39,36 @@ def bytes_text(count: int | None) -> str:
 
 
 def ratio_text(row: Row) -> str:
-    """3.10x (2.95-3.21): the interval is that of the median."""
+    """3.10x (2.95-3.21): the interval is that of the median. 3.10x (range 2.95-3.21) of too few
+    rounds for one."""
     if row.ratio is None or row.contender == EAGER:
         return ""
-    return f"{row.ratio:.2f}x ({row.ratio_low:.2f}-{row.ratio_high:.2f})"
+    return f"{row.ratio:.2f}x ({bounds_text(row)})"
+
+
+def bounds_text(row: Row) -> str:
+    """Of a row with a ratio."""
+    what = "range " if row.only_range else ""
+    return f"{what}{row.ratio_low:.2f}-{row.ratio_high:.2f}"
+
+
+def contender_text(contender: str) -> str:
+    return f"{contender} (computes something else)" if contender == BUILT_IN else contender
 
 
 def listing(workloads: Sequence[Workload]) -> Table:
     table = Table(title=f"{len(workloads)} workloads", title_justify="left")
-    for column in ("workload", "shapes", "dtype", "least bytes", "from", "quick"):
+    for column in ("workload", "shapes", "dtype", "bound by", "from", "quick"):
         table.add_column(column, overflow="fold")
     section = None
     for each in workloads:
         if each.section != section:
             section = each.section
             table.add_section()
-            table.add_row(f"[dim]{section}[/]")
+            table.add_row(Text(section, "dim"))
         quick = "yes" if each.quick else ""
-        table.add_row(
-            each.name, each.shapes, each.dtype, bytes_text(each.bytes), each.source, quick
-        )
+        least = bytes_text(each.bytes) or "arithmetic"  # of networks, which no bytes bound
+        table.add_row(each.name, each.shapes, each.dtype, least, each.source, quick)
     return table
 
 
@@ -75,12 +84,12 @@ def _add_contenders(
 ) -> None:
     """A section: its name, and each contender's cells or why it has none."""
     table.add_section()
-    table.add_row(f"[bold]{name}[/]")
+    table.add_row(Text(name, "bold"))
     for row in rows:
         if row.measured:
-            table.add_row(f"  {row.contender}", *cells(row))
+            table.add_row(f"  {contender_text(row.contender)}", *cells(row))
         else:
-            table.add_row(f"  {row.contender}: [red]{row.status}[/]")
+            table.add_row(Text.assemble(f"  {row.contender}: ", (row.status, "red")))
 
 
 def measured_table(rows: Sequence[Row]) -> Table:
@@ -107,7 +116,7 @@ def trained_table(rows: Sequence[Row]) -> Table:
     )
     for name, forms in by_workload(rows).items():
         _add_contenders(table, name, forms.values(), _trained_cells)
-        table.add_row(f"[dim]{shares_text(next(iter(forms.values())))}[/]")
+        table.add_row(Text(shares_text(next(iter(forms.values()))), "dim"))
     table.caption = DRIFT
     table.caption_justify = "left"
     return table
@@ -120,9 +129,14 @@ def shares_text(row: Row) -> str:
     loss, discarded = row.loss_share, row.discarded_share
     return (
         f"Of the step as written, loss and penalty are {loss:.1%} of the time (if they took none: "
-        f"{1 / (1 - loss):.2f}x), and {discarded:.1%} is thrown away or done twice "
-        f"({1 / (1 - discarded):.2f}x)."
+        f"{_without(loss)}), and {discarded:.1%} is thrown away or done twice "
+        f"({_without(discarded)})."
     )
+
+
+def _without(share: float) -> str:
+    """How many times faster, if this share took no time."""
+    return f"{1 / (1 - share):.2f}x" if share < 1 else "no bound"
 
 
 def _trained_cells(row: Row) -> tuple[str, ...]:

@@ -17,9 +17,11 @@ import torch
 Work = Callable[[], object]
 
 ROUNDS = 41
-LEAST_ROUNDS = 5
+LEAST_ROUNDS = 6  # fewer have no 95 % interval
+CONFIDENCE = 0.95
 WARM_UP_CALLS = 3
 FLUSHED_BYTES = 256 << 20  # more than any L2 cache holds
+ERRORS = (Exception, SystemExit)  # that a contender may raise, and that cost no other its row
 
 
 # ---- clocks ------------------------------------------------------------------------------------
@@ -100,10 +102,15 @@ class Timing:
     def seconds(self) -> float:
         return median(self.rounds)
 
+    @property
+    def too_few(self) -> bool:
+        """Rounds for percentiles, or for an interval."""
+        return len(self.rounds) < LEAST_ROUNDS
+
     def spread(self) -> tuple[float, float, float]:
         """The 20th percentile of the rounds, their median and the 80th percentile."""
-        tenths = quantiles(self.rounds, n=10)
-        return tenths[1], tenths[4], tenths[7]
+        fifths = quantiles(self.rounds, n=5)
+        return fifths[0], self.seconds, fifths[3]
 
     def ratio_to(self, other: Timing) -> float:
         """How many times longer this takes: median of the rounds' own ratios."""
@@ -111,12 +118,11 @@ class Timing:
 
     def interval_of_ratio(self, other: Timing) -> tuple[float, float]:
         """Bounds of the true median of the rounds' ratios, 95 %, by the order of the rounds alone
-        (the binomial interval): it assumes nothing about how noise is distributed."""
+        (the binomial interval): it assumes nothing about how noise is distributed. Of too few
+        rounds, whose range holds the median less often than that, the range."""
         ratios = sorted(a / b for a, b in zip(self.rounds, other.rounds))
-        reach = 1.96 * math.sqrt(len(ratios)) / 2
-        low = max(0, math.floor((len(ratios) - 1) / 2 - reach))
-        high = min(len(ratios) - 1, math.ceil((len(ratios) - 1) / 2 + reach))
-        return ratios[low], ratios[high]
+        outside = _left_out(len(ratios))
+        return ratios[outside], ratios[-1 - outside]
 
     def ratio_spread(self, other: Timing) -> tuple[float, float]:
         """Quartiles of the rounds' ratios."""
@@ -124,10 +130,20 @@ class Timing:
         return low, high
 
 
+def _left_out(count: int) -> int:
+    """How many of the sorted values lie outside of the interval on either side: as many as leave
+    the true median inside with the confidence. Each value is below it as often as above."""
+    outside, beyond = 0, 2.0  # of 2^count ways to fall, those that leave the median outside
+    while beyond <= (1 - CONFIDENCE) * 2.0**count:
+        outside += 1
+        beyond += 2 * math.comb(count, outside)
+    return max(0, outside - 1)
+
+
 class ContenderFailed(Exception):
     """A contender raised an error in its turn."""
 
-    def __init__(self, name: str, error: Exception) -> None:
+    def __init__(self, name: str, error: BaseException) -> None:
         super().__init__(f"{name}: {error}")
         self.name = name
         self.error = error
@@ -136,7 +152,7 @@ class ContenderFailed(Exception):
 def _turn(name: str, work: Work, clock: Clock, calls: int) -> float:
     try:
         return clock.seconds_per_call(work, calls)
-    except Exception as error:
+    except ERRORS as error:
         raise ContenderFailed(name, error) from error
 
 
@@ -170,7 +186,7 @@ def interleave(
     Args:
         contenders: what to call, by name.
         clock: what takes the time.
-        rounds: turns of each contender, at least five; fewer if they would take
+        rounds: turns of each contender, at least six; fewer if they would take
             ``most_seconds``.
         most_seconds: rough limit for the whole, by the clock and, where the machine is busy, on the
             wall.

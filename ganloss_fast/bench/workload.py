@@ -22,6 +22,7 @@ BUILT_IN = "F.mse_loss"  # the cheapest loss that PyTorch has; computes somethin
 REFERENCE = "ganloss_fast, reference"  # ours in plain PyTorch, where no kernel serves
 DROP_IN = "compat alone"  # one changed import, nothing else
 HELPERS = "compat and step helpers"
+ALL = "every contender"  # of a workload that was not even built
 BASELINES = (EAGER, COMPILE, BUILT_IN)
 
 # How often a forward and a backward must go over their inputs, at the least.

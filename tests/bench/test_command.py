@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
+from benchmarks import penalty_workloads
 from ganloss_fast.bench import catalogue, command, results, runner, workload
 from ganloss_fast.bench.workload import EAGER, OURS, Workload
 
@@ -72,7 +76,7 @@ def test_a_run_writes_the_same_rows_as_csv_and_as_json_lines(tmp_path):
     assert ours.ratio_low <= ours.ratio <= ours.ratio_high
     assert ours.GB_per_s == pytest.approx(1600 / ours.p50_us / 1e3, abs=0.01)
     assert ours.operators == 1
-    assert rows[1].difference < 1e-5
+    assert ours.difference < 1e-5
     assert (ours.threads, ours.seed, ours.torch) == (1, 0, torch.__version__)
 
 
@@ -240,12 +244,84 @@ def test_arguments_that_make_no_sense_are_refused(arguments, capsys):
     assert "expected" in capsys.readouterr().err or not arguments
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--contender", "ganloss_fast, triton"], "on a GPU only"),
+        (["--contender", "eager, CUDA graph"], "on a GPU only"),
+        (["--quick", "--contender", "torch.compile"], "is left out by --quick"),
+        (["--no-compile", "--contender", "torch.compile"], "is left out by --no-compile"),
+        (["--quick", "--contender", "ganloss_fast, reference"], "is left out by --quick"),
+    ],
+)
+def test_a_contender_that_cannot_be_had_is_said_before_anything_is_measured(
+    capsys, arguments, said
+):
+    assert said in complaint(capsys, "run", *arguments)
+    assert not capsys.readouterr().out
+
+
+def test_a_contender_that_nothing_has_is_said_and_one_that_a_step_has_is_measured(capsys):
+    def build(device: torch.device) -> dict[str, workload.Contender]:
+        found = sum_of()(device)
+        return {EAGER: found[EAGER], "compat alone, switched": found[OURS]}
+
+    step = Workload("step", "tests", build, quick=True)
+    asked = ["--contender", "compat alone, switched"]
+    assert quick(*asked, workloads=(step,)) == 0
+    assert "compat alone, switched" in capsys.readouterr().out
+    assert quick(*asked, workloads=(GOOD,)) == 2
+    assert "nothing that was measured has 'compat alone, switched'" in capsys.readouterr().err
+
+
+def test_only_takes_names_in_any_case(capsys):
+    assert run("list", "--only", "GOOD") == 0
+    assert "1 workloads" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "9" * 5000, "1.5", "x"])
+@pytest.mark.parametrize("what", ["run", "train"])
+def test_a_seed_that_no_generator_takes_is_refused(capsys, what, seed):
+    with pytest.raises(SystemExit, match="2"):
+        run(what, "--seed", seed)
+    assert "--seed: expected a whole number from 0 to 4294967295" in capsys.readouterr().err
+
+
+def test_the_first_workload_is_not_said_to_take_all_minutes(capsys):
+    assert quick("--only", "good") == 0
+    assert "1 of 1: good" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", ["benchmarks", "ganloss_fast.bench"])
+def test_an_interrupt_during_the_imports_is_one_line(program):
+    """As if Ctrl-C came while the command is imported."""
+    code = (
+        "import runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'ganloss_fast.bench.command': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        f"sys.argv = ['x', 'list']; runpy.run_module({program!r}, run_name='__main__')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 130
+    assert ran.stderr.endswith("interrupted\n")
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_workloads_of_the_checkout_say_what_they_are():
+    for each in penalty_workloads.workloads():
+        assert each.shapes, each.name
+        assert each.source, each.name
+        assert "weights" in each.direction
+
+
 # ---- compare, and the gate ---------------------------------------------------------------------
 
 
 def row(ratio: float, name: str = "w", contender: str = OURS, spread: float = 0.02):
     return results.Row(
-        name, "s", contender, "native", "f", "", "float32", "measured",
+        name, "s", contender, "native", "f", "", "float32", "measured", p50_us=1.0,
         ratio=ratio, ratio_low=ratio * (1 - spread), ratio_high=ratio * (1 + spread),
     )  # fmt: skip
 
@@ -271,6 +347,44 @@ def test_a_regression_is_what_noise_does_not_explain(tmp_path, old, new, spread,
     base = written(tmp_path / "base", [row(old, spread=spread)])
     now = written(tmp_path / "now", [row(new, spread=spread)])
     assert run("compare", base, now) == status
+
+
+def test_a_ratio_that_is_no_longer_there_is_a_regression_and_one_that_never_was_is_none(tmp_path):
+    without = dataclasses.replace(row(2.0), ratio=None, ratio_low=None, ratio_high=None)
+    base, gone = written(tmp_path / "base", [row(2.0)]), written(tmp_path / "gone", [without])
+    assert run("compare", base, gone) == 1
+    assert run("compare", gone, gone) == 0
+    assert run("compare", gone, base) == 0
+
+
+def test_a_workload_that_can_no_longer_be_built_is_a_regression(tmp_path):
+    base = written(tmp_path / "base", [row(2.0)])
+    nothing = results.Row("w", "s", workload.ALL, "", "f", "", "float32", "failed: out of memory")
+    assert run("compare", base, written(tmp_path / "now", [nothing])) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "status", "said"),
+    [
+        ({"device": "cuda", "gpu": "H200"}, 2, "Not the same place: device: cpu -> cuda"),
+        ({"threads": 8}, 2, "Not the same place: threads: 1 -> 8"),
+        ({"cpu": "another"}, 0, "Not the same place: cpu:  -> another"),
+    ],
+)
+def test_another_place_is_said_first_and_refused_where_nothing_carries_over(
+    tmp_path, capsys, there, status, said
+):
+    base = written(tmp_path / "base", [row(2.0)])
+    now = written(tmp_path / "now", [dataclasses.replace(row(2.0), **there)])
+    assert run("compare", base, now) == status
+    assert capsys.readouterr().out.startswith(said)
+    assert run("compare", base, now, "--across") == 0
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_a_file_of_two_places_is_not_compared(tmp_path, capsys):
+    two = written(tmp_path / "two", [row(2.0), dataclasses.replace(row(2.0), threads=8)])
+    assert "holds rows of 2 places" in complaint(capsys, "compare", two, two)
 
 
 def test_what_failed_since_is_a_regression_and_what_was_not_run_is_none(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from ganloss_fast.bench import catalogue, command
+from ganloss_fast.bench import catalogue, command, results
 from ganloss_fast.bench.workload import EAGER, OURS
 
 WORKLOAD = next(each for each in catalogue.WORKLOADS if each.name == "hinge, 16x1x62x62")
@@ -76,6 +77,73 @@ def record(folder, ratio: float):
 @pytest.mark.parametrize(("ratio", "status"), [(1.0, 0), (1000.0, 1)])
 def test_the_record_of_the_checkout_is_a_base_too(tmp_path, ratio, status):
     assert gate(record(tmp_path, ratio), WORKLOAD) == status
+
+
+@pytest.mark.parametrize("ratio", [None, math.nan, math.inf, 0.0, "2"])
+def test_a_record_without_a_number_is_no_base(tmp_path, capsys, ratio):
+    assert gate(record(tmp_path, ratio), WORKLOAD) == 2
+    assert "ratio is" in capsys.readouterr().err
+
+
+# ---- without measuring -------------------------------------------------------------------------
+
+
+def row(ratio: float | None, status: str = "measured") -> results.Row:
+    empty = results.Row(WORKLOAD.name, "s", OURS, "native", "f", "", "float32", status, p50_us=1.0)
+    bounds = (None, None) if ratio is None else (0.99 * ratio, 1.01 * ratio)
+    return replace(empty, ratio=ratio, ratio_low=bounds[0], ratio_high=bounds[1])
+
+
+def judged(monkeypatch, tmp_path, base, now, *more) -> int:
+    """The gate, where all that is measured is this row, or nothing."""
+    monkeypatch.setattr(command, "measure", lambda asked, plan, console: [now] if now else [])
+    files = results.ResultFiles(tmp_path)
+    files.write([base])
+    files.close()
+    return command.main(["gate", "--base", str(tmp_path), *ARGUMENTS, *more], [WORKLOAD])
+
+
+@pytest.mark.parametrize(
+    ("now", "more", "status", "said"),
+    [
+        (row(3.0), [], 0, "The gate is open"),
+        (row(2.0), [], 1, "ratios fell"),
+        (row(3.63), [], 0, "faster than its base by more than the tolerance (1.21 times)"),
+        (row(3.63), ["--both-ways"], 1, "ratios grew beyond their base"),
+        (row(3.59), ["--both-ways"], 0, "The gate is open"),
+        (row(3.59 / 1.5), ["--both-ways"], 1, "ratios fell"),  # 1.5 times slower at the very edge
+        (row(None), [], 1, "there is no ratio"),
+        (row(None, "not measured: no time"), [], 1, "there is no ratio"),
+        (row(None, "failed: out of memory"), [], 1, "ratios fell, or what has one failed"),
+        (None, [], 1, "there is no ratio"),
+    ],
+)
+def test_what_opens_the_gate_and_what_shuts_it(
+    monkeypatch, tmp_path, capsys, now, more, status, said
+):
+    assert judged(monkeypatch, tmp_path, row(3.0), now, *more) == status
+    assert said in capsys.readouterr().out
+
+
+def test_a_base_without_a_ratio_holds_nothing_to_it(monkeypatch, tmp_path):
+    assert judged(monkeypatch, tmp_path, row(None), row(3.0)) == 1
+
+
+def test_a_base_with_a_broken_line_is_refused(monkeypatch, tmp_path, capsys):
+    path = tmp_path / results.JSON_LINES
+    path.write_text('{"workload": "cut off\n')
+    assert judged(monkeypatch, tmp_path, row(3.0), row(3.0)) == 2
+    assert "line 1: left out" in capsys.readouterr().err
+
+
+def test_what_the_base_lacks_is_not_passed_over(tmp_path, capsys):
+    other = replace(WORKLOAD, name="another")
+    arguments = ["gate", "--base", str(record(tmp_path, 1.0))]
+    asked = ["--only", WORKLOAD.name, "--only", "another"]
+    assert command.main([*arguments, *asked], [WORKLOAD, other]) == 2
+    assert "lacks workloads that are asked for" in capsys.readouterr().err
+    assert command.main(arguments, [other]) == 2
+    assert "none of the workloads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"speed": [{}]}', '{"speed": []}'])

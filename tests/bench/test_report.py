@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 import shutil
@@ -14,17 +15,23 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from ganloss_fast.bench import command, figures, report, results, roofline
-from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS, OURS
+from ganloss_fast.bench import command, curves, figures, places, report, results, roofline
+from ganloss_fast.bench.workload import BUILT_IN, DROP_IN, EAGER, HELPERS, OURS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FIGURES = 4  # a curve, bars of two sections, the losses of a training
+FIGURES = 5  # a curve, bars of two sections, the losses of a training, modelled GPUs
 CHECK = """<script>
-const images = [...document.images];
-const width = i => i.complete && i.naturalWidth && i.getBoundingClientRect().width;
-const seen = images.filter(i => width(i) > 99);
-const wide = document.documentElement.scrollWidth > window.innerWidth;
-document.title = `checked: ${seen.length} of ${images.length}, ${window.innerWidth}, wide ${wide}`;
+addEventListener("load", () => {
+  const images = [...document.images];
+  const box = e => e.getBoundingClientRect();
+  const inside = e => box(e).left >= 0 && box(e).right <= innerWidth;
+  const seen = images.filter(i => i.complete && i.naturalWidth && i.width > 99 && inside(i));
+  const cells = [...document.querySelectorAll("td")].filter(c => c.offsetWidth);
+  const cut = cells.filter(c => !inside(c) || c.scrollWidth > c.clientWidth + 1).length;
+  const wide = document.documentElement.scrollWidth > innerWidth;
+  const said = `${seen.length} of ${images.length}, ${innerWidth}, wide ${wide}, cut ${cut}`;
+  parent.document.title = "checked: " + said + ` of ${cells.length > 50 ? "many" : "few"}`;
+});
 </script>"""
 
 
@@ -97,13 +104,16 @@ def test_the_page_holds_tables_figures_failures_and_the_environment(folder):
     figures = re.findall(r'<img alt="[^"]+" src="data:image/png;base64,', text)
     assert len(figures) == len(list(folder.glob("*.png"))) == FIGURES
     assert "4.00x (3.60-4.40)" in text
-    assert "<td>1.25x (1.12-1.38)</td><td>2.00x (1.80-2.20)</td>" in re.sub(r"\n", "", text)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", text)
+    assert ["1.25x (1.12-1.38)", "2.00x (1.80-2.20)"] in [
+        cells[k : k + 2] for k in range(len(cells))
+    ]
     assert "failed: &lt;out of memory&gt;" in text
     assert "not measured: no &lt;time&gt;" in text
     assert "failed: &lt;its losses are not finite&gt;" in text
     assert "loss and penalty are 20.0% of the time (if they took none: 1.25x)" in text
     assert "50.0% is thrown away or done twice (2.00x)" in text
-    assert "<td>0.3% (0.2%)</td>" in text
+    assert "0.3% (0.2%)" in cells
     assert "one &amp; two" in text
     assert "A processor" in text
     assert "Modelled, not measured" in text
@@ -137,7 +147,8 @@ def test_bars_stand_beside_their_label_also_where_a_contender_is_missing():
 
 def of_curve(contender: str, at: int, **more) -> results.Row:
     row = measured(f"size {at}", contender, 10.0 * at, curve="size", curve_axis="n", curve_at=at)
-    return replace(row, copy_GB_per_s=24.0, **more)
+    compared = None if at == 1 else 0.2  # the smallest lies in the cache
+    return replace(row, **{"copy_GB_per_s": 24.0, "of_copy_bandwidth": compared, **more})
 
 
 def axes_of(monkeypatch, draw, rows):
@@ -158,7 +169,9 @@ def test_a_curve_holds_eager_every_point_and_the_floor_of_a_copy(monkeypatch):
     assert list(lines[EAGER].get_xdata()) == [1, 2, 4]
     assert list(lines[OURS].get_xdata()) == [1, 2]
     assert list(lines[OURS].get_ydata()) == pytest.approx([1e-5, 2e-5])
-    assert list(lines["a copy of the least bytes"].get_ydata()) == pytest.approx(3 * [2e-3])
+    floor = lines["a copy of the least bytes"]
+    assert list(floor.get_xdata()) == [2, 4]
+    assert list(floor.get_ydata()) == pytest.approx(2 * [2e-3])
 
 
 def test_memory_is_drawn_along_the_curves_of_whole_penalties(monkeypatch):
@@ -169,17 +182,126 @@ def test_memory_is_drawn_along_the_curves_of_whole_penalties(monkeypatch):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
-@pytest.mark.parametrize("width", [500, 1200])
-def test_a_browser_shows_every_figure_without_an_error(folder, tmp_path, width):
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_browser_shows_every_figure_and_cell_without_an_error(folder, tmp_path, width):
+    """In a frame: no window of Chromium is as narrow as a phone."""
     page = tmp_path / "checked.html"
-    page.write_text((folder / report.PAGE).read_text() + CHECK)
+    text = html.escape((folder / report.PAGE).read_text() + CHECK)
+    style = f"width: {width}px; height: 800px; border: 0"
+    page.write_text(f'<body style="margin: 0"><iframe style="{style}" srcdoc="{text}"></iframe>')
     result = subprocess.run(
         [
             CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
+            f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1300,900",
             "--virtual-time-budget=3000", "--dump-dom", page.as_uri(),
         ],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert f"checked: {FIGURES} of {FIGURES}, {width}, wide false" in result.stdout
+    (title,) = re.findall("<title>(checked: .*?)</title>", result.stdout)
+    assert title == f"checked: {FIGURES} of {FIGURES}, {width}, wide false, cut 0 of many"
     assert "CONSOLE" not in result.stderr
+
+
+# ---- what the page says, and does not ------------------------------------------------------------
+
+
+def text_of(rows) -> str:
+    return report.page(rows, figures.draw(rows))
+
+
+def test_links_lead_to_what_is_there_and_no_table_is_empty():
+    for rows in (example(), example()[:2], [replace(example()[0], operators=None)], example()[-1:]):
+        text = text_of(rows)
+        links = set(re.findall(r'href="#(\w+)"', text))
+        assert links == set(re.findall(r'<h2 id="(\w+)"', text))
+        for table in re.findall("<table>.*?</table>", text, re.S):
+            assert table.count("<tr") > 1
+    assert "Modelled" in text_of(example()[:2])
+    assert "Modelled" not in text_of([replace(example()[0], operators=None)])
+
+
+def test_the_modelled_figure_says_that_it_is_modelled(monkeypatch):
+    draw = lambda rows: figures.modelled(roofline.model(rows))  # noqa: E731
+    (axes,) = axes_of(monkeypatch, draw, example()[:2])
+    assert axes.get_title(loc="left") == "Modelled, not measured"
+    roofs = [line for line in axes.lines if len(line.get_xdata()) > 1]
+    assert [line.get_label() for line in roofs] == [gpu.name for gpu in roofline.GPUS]
+    fastest = roofs[-1]  # where launches end and the memory begins, and at the workload's bytes
+    seconds = [1e-6 * roofline.ours_us(roofline.GPUS[-1], at) for at in fastest.get_xdata()]
+    assert list(fastest.get_ydata()) == pytest.approx(seconds)
+    assert seconds[0] == pytest.approx(1e-6 * roofline.LAUNCHES * roofline.LAUNCH_MICROSECONDS)
+    assert not figures.modelled([])
+
+
+def test_a_loss_that_computes_something_else_is_never_shown_without_saying_so(monkeypatch):
+    rows = [*example()[:2], measured("one & two", BUILT_IN, 10.0)]
+    (axes,) = axes_of(monkeypatch, figures.bars, rows)
+    _, labels = axes.get_legend_handles_labels()
+    assert "F.mse_loss (computes something else)" in labels
+    assert "<td>F.mse_loss (computes something else)</td>" in text_of(rows)
+
+
+def test_every_form_of_a_training_is_drawn(monkeypatch):
+    forms = (EAGER, DROP_IN, HELPERS, "compat alone, switched", "another")
+    rows = [trained(form, 100.0) for form in forms]
+    for axes in axes_of(monkeypatch, figures.trainings, rows):
+        assert [line.get_label() for line in axes.lines] == list(forms)
+
+
+def test_too_few_rounds_have_a_range_and_no_bars_of_error(monkeypatch):
+    few = replace(example()[0], p20_us=None, p80_us=None)
+    assert figures._beside(few) == (0.0, 0.0)
+    assert figures._beside(example()[0]) == pytest.approx((0.4, 0.4))
+    assert "4.00x (range 3.60-4.40)" in text_of([few, example()[1]])
+    line = [replace(of_curve(OURS, at), p20_us=None, p80_us=None) for at in (1, 2)]
+    assert axes_of(monkeypatch, figures.curves, line)
+
+
+def test_a_name_may_hold_dollars():
+    rows = [replace(row, workload="costs $x$ and $\\", section="$^$") for row in example()[:2]]
+    assert figures.bars(rows)
+
+
+# ---- several machines ----------------------------------------------------------------------------
+
+
+def elsewhere(rows, **there):
+    return [replace(row, **there) for row in rows]
+
+
+def test_rows_of_two_machines_share_no_group_no_curve_and_no_bar():
+    here = [of_curve(OURS, at) for at in (1, 2)] + example()[:2]
+    rows = [*here, *elsewhere(here, threads=8), *elsewhere(here, device="cuda", gpu="H200")]
+    found = places.labelled(rows)
+    assert len({row.curve for row in found if row.curve}) == 3
+    assert len({row.section for row in found}) == 3
+    assert len(results.by_workload(found)) == 3 * len(results.by_workload(here))
+    text = text_of(rows)
+    assert "12 rows of 3 workloads, on 3 machines or numbers of threads" in text
+    assert "one &amp; two [A processor, 8 thread(s)]" in text
+    assert "<h3>H200, 1 thread(s), cuda, A processor</h3>" in text
+    assert places.labelled(here) == here
+
+
+def test_the_curve_of_threads_is_one_curve_of_one_machine():
+    points = [
+        replace(of_curve(OURS, at), curve=curves.THREADS_CURVE, threads=at) for at in (1, 2, 4)
+    ]
+    assert len(places.by_place(points)) == 1
+    assert len(places.by_place([*points, *example()[:2]])) == 1
+
+
+def test_machines_of_one_name_are_told_apart():
+    rows = [*example()[:2], *elsewhere(example()[:2], gpu="G", device="cuda")]
+    rows += elsewhere(rows[2:], cpu="another")
+    assert len({row.workload for row in places.labelled(rows)}) == 3
+
+
+def test_of_files_of_one_machine_the_last_row_counts(tmp_path):
+    point = of_curve(OURS, 1)
+    for name, time in (("a", 10.0), ("b", 20.0)):
+        files = results.ResultFiles(tmp_path / name)
+        files.write([replace(point, p50_us=time)])
+        files.close()
+    both = results.latest(row for name in "ab" for row in results.read_rows(tmp_path / name))
+    assert [row.p50_us for row in both] == [20.0]

@@ -74,8 +74,8 @@ def trained(run: runs.Run, steps: int = 6, seed: int = 0) -> side_by_side.Course
 
 
 def rows_of(course: side_by_side.Course) -> dict[str, results.Row]:
-    facts = runner.environment(runner.Plan(CPU), CLOCK, 10.0)
-    return {row.contender: row for row in side_by_side.rows(course, facts)}
+    facts = {**runner.environment(runner.Plan(CPU), CLOCK), "copy_GB_per_s": 10.0}
+    return {row.contender: row for row in side_by_side.rows(course, facts, side_by_side.Plan(CPU))}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -178,6 +178,51 @@ def test_rows_say_how_much_is_trained_on_in_a_second_and_where_a_gain_can_come_f
         assert 0 < row.discarded_share < 1
         assert row.losses[0][0] == 0
         assert row.losses[-1][0] == 8
+
+
+def test_a_training_that_cannot_be_built_ends_no_other(monkeypatch):
+    def build(device):
+        raise torch.OutOfMemoryError("out of memory")
+
+    asked = [replace(RUNS["digits"], name="large", build=build), RUNS["digits"]]
+    plan = side_by_side.Plan(CPU, steps=6)
+    large, digits = side_by_side.train_all(asked, plan, data.Source(), lambda line: None)
+    assert [row.status for row in large] == ["failed: out of memory"]
+    assert all(row.measured for row in digits)
+
+
+def test_a_gradient_that_is_not_a_number_fails_and_one_that_is_missing_too():
+    def of(change):
+        def wrong(step):
+            return lambda training: change(list(step(training)))
+
+        return rows_of(trained(with_helpers(RUNS["digits"], wrong)))[HELPERS].status
+
+    assert "NaN" in of(lambda found: [gradient * float("nan") for gradient in found])
+    assert "in number" in of(lambda found: found[:-1])
+
+
+def test_few_turns_have_a_range_and_many_an_interval():
+    few, many = (rows_of(trained(RUNS["digits"], steps))[HELPERS] for steps in (8, 14))
+    assert (few.rounds, few.only_range, few.p20_us) == (3, True, None)
+    assert (many.rounds, many.only_range) == (6, False)
+    assert many.p20_us <= many.p50_us <= many.p80_us
+
+
+def test_quick_trains_in_short_turns_and_profiles_once(monkeypatch):
+    profiles, turns = [], []
+    profile, block = side_by_side.findings.profile, side_by_side._block
+    monkeypatch.setattr(
+        side_by_side.findings, "profile", lambda *given: (profiles.append(1), profile(*given))[1]
+    )
+    monkeypatch.setattr(
+        side_by_side, "_block", lambda *given: (turns.append(given[-1]), block(*given))[1]
+    )
+    plan = side_by_side.Plan(CPU, most_seconds=1e-3, quick=True)
+    (rows,) = side_by_side.train_all([RUNS["digits"]], plan, data.Source(), lambda line: None)
+    assert turns == [1, 1, 1]  # one warms up
+    assert profiles == [1]
+    assert all(row.measured and row.only_range for row in rows)
 
 
 # ---- the command -------------------------------------------------------------------------------

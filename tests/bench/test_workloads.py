@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from ganloss_fast.bench import catalogue, real, runner
+from ganloss_fast.bench import agreement, catalogue, real
 from ganloss_fast.bench.shapes import OUTPUTS
 from ganloss_fast.bench.steps import audio, images, penalised, shared_logits, translation
 from ganloss_fast.bench.workload import COMPILE, DROP_IN, EAGER, HELPERS, OURS, Workload
@@ -73,7 +73,7 @@ def test_ours_and_the_code_as_written_agree(each: Workload):
     contenders.pop(COMPILE)
     results = {name: work() for name, work in contenders.items()}
     for name, found in results.items():
-        assert runner.distance(results[EAGER], found) < 1e-5, name
+        assert agreement.distance(results[EAGER], found) < 1e-5, name
     assert OURS in results
 
 
@@ -100,7 +100,7 @@ def test_the_three_forms_of_a_step_learn_the_same(name):
     for _ in range(2):  # the second step starts from the gradients that the first one left
         results = {form: step() for form, step in steps.items()}
         for form, found in results.items():
-            assert runner.distance(results[EAGER], found) < 3e-5, form
+            assert agreement.distance(results[EAGER], found) < 3e-5, form
             assert all(gradient.abs().sum() > 0 for gradient in found)
 
 
@@ -108,7 +108,7 @@ def test_steps_that_learn_something_else_are_told_apart():
     torch.manual_seed(0)
     steps = STEPS["CTGAN"]()
     written = steps[EAGER]()
-    assert runner.distance(written, [1.001 * gradient for gradient in written]) > 5e-4
+    assert agreement.distance(written, [1.001 * gradient for gradient in written]) > 5e-4
 
 
 def test_every_whole_step_is_measured():

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganloss_fast.bench import memory, runner, timing
+from ganloss_fast.bench import agreement, bandwidth, memory, runner, timing
 from ganloss_fast.bench.budget import NOT_MEASURED
 from ganloss_fast.bench.profile import findings
 from ganloss_fast.bench.profile.target import Target
@@ -28,14 +28,14 @@ from ganloss_fast.bench.steps.training import Form
 from ganloss_fast.bench.timing import Clock, Timing
 from ganloss_fast.bench.train.data import NoData, Source
 from ganloss_fast.bench.train.runs import Run
-from ganloss_fast.bench.workload import EAGER, Workload
+from ganloss_fast.bench.workload import ALL, EAGER, Workload
 
 SECTION = "training on real data"
 TWIN = "as written, one rounding apart"
-BLOCK = 4  # steps of one form before the next takes its turn
-HELD_OUT = 16  # samples that are never trained on
+BLOCK, QUICK_BLOCK = 4, 1  # steps of one form before the next takes its turn
+HELD_OUT, QUICK_HELD_OUT = 16, 4  # samples that are never trained on
 TOLERANCE = 1e-4  # of gradients at equal weights, relative
-PROFILES = 3  # of which the median counts
+PROFILES, QUICK_PROFILES = 3, 1  # of which the median counts
 LEAST_BLOCKS = 2  # that are timed; the first one warms up
 
 
@@ -47,6 +47,19 @@ class Plan:
     seed: int = 0
     steps: int | None = None  # of each form; as many as the seconds allow without it
     most_seconds: float = 60.0  # of one training, on the wall
+    quick: bool = False  # shorter turns, and less beside them
+
+    @property
+    def block(self) -> int:
+        return QUICK_BLOCK if self.quick else BLOCK
+
+    @property
+    def held_out(self) -> int:
+        return QUICK_HELD_OUT if self.quick else HELD_OUT
+
+    @property
+    def profiles(self) -> int:
+        return QUICK_PROFILES if self.quick else PROFILES
 
 
 @dataclass
@@ -115,7 +128,7 @@ def _turn(
 
     try:
         seconds = clock.seconds_per_call(work, len(batches))
-    except Exception as error:
+    except timing.ERRORS as error:
         course.failed[name] = runner.reason(error)
         return
     course.seconds.setdefault(name, []).append(seconds)
@@ -125,7 +138,7 @@ def _block(course: Course, samples: Tensor, plan: Plan, clock: Clock, count: int
     """Some steps of every form; each block starts with another one."""
     batches = _batches(course, samples, plan, count)
     names = [name for name in course.forms if name not in course.failed]
-    first = course.steps // BLOCK % len(names)
+    first = course.steps // plan.block % len(names)
     for name in names[first:] + names[:first]:
         _turn(course, name, batches, plan, clock)
     course.steps += count
@@ -162,12 +175,14 @@ def _compare(course: Course, batch: dict[str, Tensor]) -> None:
         torch.manual_seed(0)
         try:
             found[name] = form.step(there)
-        except Exception as error:
+        except timing.ERRORS as error:
             course.failed[name] = runner.reason(error)
     for name, gradients in found.items():
         if name != EAGER and EAGER in found:
-            apart = runner.distance(gradients, found[EAGER])
+            apart, why = agreement.disagreement(found[EAGER], gradients, TOLERANCE)
             course.apart[name] = max(course.apart.get(name, 0.0), apart)
+            if why is not None:
+                course.failed[name] = f"{FAILED}gradients differ from those as written {why}"
 
 
 def drift(course: Course, name: str) -> float:
@@ -182,7 +197,7 @@ def drift(course: Course, name: str) -> float:
     return max(found)
 
 
-def shares(course: Course) -> tuple[float, float]:
+def shares(course: Course, profiles: int = PROFILES) -> tuple[float, float]:
     """Of the step as written, by time: loss and penalty; what is thrown away or done twice."""
     form = copy.deepcopy(course.forms[EAGER])
     training = form.training
@@ -190,7 +205,7 @@ def shares(course: Course) -> tuple[float, float]:
     # the network of a perceptual loss is no arithmetic of the loss
     networks = [training.generator, *filter(None, [training.perceptual])]
     target = Target(course.run.name, form, [training.discriminator], networks)
-    found = [_shares_of(findings.profile(target)) for _ in range(PROFILES)]
+    found = [_shares_of(findings.profile(target)) for _ in range(profiles)]
     loss, discarded = (median(side) for side in zip(*found))
     return loss, discarded
 
@@ -201,43 +216,46 @@ def _shares_of(profile: findings.Profile) -> tuple[float, float]:
     return findings.loss_and_penalty(profile.ledger).seconds / whole, discarded / whole
 
 
+def _held_out(run: Run, samples: Tensor, count: int, plan: Plan) -> dict[str, Tensor]:
+    batch = run.batch(samples[:count])
+    return {name: tensor.to(plan.device) for name, tensor in batch.items()}
+
+
 # ---- a whole training --------------------------------------------------------------------------
 
 
 def train(course: Course, samples: Tensor, plan: Plan, clock: Clock) -> None:
     """Until the steps are done or the seconds are over; Ctrl-C leaves the course as it is then."""
     torch.manual_seed(plan.seed)
-    held_out = course.run.batch(samples[:HELD_OUT])
-    held_out = {name: tensor.to(plan.device) for name, tensor in held_out.items()}
+    held_out = _held_out(course.run, samples, plan.held_out, plan)
+    compared = _held_out(course.run, samples, min(plan.held_out, course.run.samples), plan)
     ends = time.monotonic() + plan.most_seconds
     steps = plan.steps or math.inf
     _judge(course, held_out)
-    _compare(course, held_out)
+    _compare(course, compared)
     judged = 1.0
     while course.steps < steps and EAGER not in course.failed:
-        count = int(min(BLOCK, steps - course.steps))
-        _block(course, samples[HELD_OUT:], plan, clock, count)
+        count = int(min(plan.block, steps - course.steps))
+        _block(course, samples[plan.held_out :], plan, clock, count)
         if course.steps >= judged:
             _judge(course, held_out)
             judged = max(course.steps + BLOCK, 1.15 * course.steps)
         if course.blocks >= LEAST_BLOCKS and time.monotonic() > ends:
             break
     _judge(course, held_out)
-    _compare(course, held_out)
+    _compare(course, compared)
 
 
-def rows(course: Course, facts: dict[str, Any]) -> list[Row]:
+def rows(course: Course, facts: dict[str, Any], plan: Plan) -> list[Row]:
     """Of each form."""
     run = course.run
-    least = (1 + LEAST_BLOCKS) * BLOCK
+    least = (1 + LEAST_BLOCKS) * plan.block
     too_few = f"{NOT_MEASURED}{course.steps} steps are too few to time, {least} are the least"
     found: dict[str, runner.Measured] = {}
     for name, form in course.forms.items():
         if name == TWIN:
             continue
         status, apart = course.failed.get(name), course.apart.get(name)
-        if status is None and apart is not None and not apart <= TOLERANCE:
-            status = f"{FAILED}gradients differ from those as written by {apart:.1e}"
         if status is None and course.blocks < LEAST_BLOCKS:
             status = too_few
         if status is not None:
@@ -254,7 +272,7 @@ def rows(course: Course, facts: dict[str, Any]) -> list[Row]:
         direction="training step",
         source=run.source,
     )
-    loss, discarded = (None, None) if EAGER in course.failed else shares(course)
+    loss, discarded = (None, None) if EAGER in course.failed else shares(course, plan.profiles)
     return [
         replace(row, loss_share=loss, discarded_share=discarded, **_of_training(course, row))
         for row in runner.rows(workload, found, facts)
@@ -286,21 +304,33 @@ def train_all(
     """
     loaded = [_load(run, source) for run in runs]
     clock = timing.clock_of(plan.device)
-    bandwidth = runner.copy_bandwidth(plan.device, clock)
-    facts = runner.environment(runner.Plan(plan.device, seed=plan.seed), clock, bandwidth)
+    facts = {
+        **runner.environment(runner.Plan(plan.device, seed=plan.seed), clock),
+        **bandwidth.Copies(plan.device).facts(clock),
+    }
     for number, (run, samples) in enumerate(zip(runs, loaded), 1):
         left = math.ceil((len(runs) - number + 1) * plan.most_seconds / 60)
         say(f"{number} of {len(runs)}, at most about {left} min left: {run.name}")
         if isinstance(samples, NoData):
-            yield [_without_data(run, samples, facts)]
+            yield [_without_training(run, f"{NOT_MEASURED}{samples}", facts)]
             continue
+        yield from _rows_of(run, samples, plan, clock, facts)
+
+
+def _rows_of(
+    run: Run, samples: Tensor, plan: Plan, clock: Clock, facts: dict[str, Any]
+) -> Iterator[list[Row]]:
+    """What ends a whole training, such as memory that does not hold its forms, ends no other."""
+    try:
         course = start(run, plan)
         try:
             train(course, samples, plan, clock)
         except KeyboardInterrupt:
-            yield rows(course, facts)
+            yield rows(course, facts, plan)
             raise
-        yield rows(course, facts)
+        yield rows(course, facts, plan)
+    except timing.ERRORS as error:
+        yield [_without_training(run, runner.reason(error), facts)]
 
 
 def _load(run: Run, source: Source) -> Tensor | NoData:
@@ -310,7 +340,7 @@ def _load(run: Run, source: Source) -> Tensor | NoData:
         return error
 
 
-def _without_data(run: Run, why: NoData, facts: dict[str, Any]) -> Row:
+def _without_training(run: Run, why: str, facts: dict[str, Any]) -> Row:
     workload = Workload(run.name, SECTION, run.build, shapes=run.shapes, source=run.source)
-    (row,) = runner.rows(workload, {runner.ALL: runner.Measured(f"{NOT_MEASURED}{why}")}, facts)
+    (row,) = runner.rows(workload, {ALL: runner.Measured(why)}, facts)
     return row

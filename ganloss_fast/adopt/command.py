@@ -82,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except FileExistsError as error:
             failed += 1
             print(f"{path}: not changed: {error.filename} is there already", file=sys.stderr)
-        except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        except Exception as error:  # of one script: the others are read all the same
             failed += 1
-            print(f"{path}: not read: {error}", file=sys.stderr)
+            print(f"{path}: not read: {error or type(error).__name__}", file=sys.stderr)
     if not changed:
         print("Nothing found that could be rewritten.")
     elif not chosen.write:

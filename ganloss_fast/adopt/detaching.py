@@ -16,7 +16,7 @@ _NOISE = re.compile(
     r"|numpy\.random\..*"
 )
 _VARIABLE = {"torch.autograd.Variable", "torch.autograd.variable.Variable"}
-_HOOKS = re.compile(r"\.retain_grad\(|register_\w*hook")
+_HOOKS = re.compile(r"\.retain_grad\(|register_\w*hook|grad_norm|clip_grad|get_total_norm")
 _OPEN_USES = {"backward", "item", "detach", "data", "cpu"}
 
 

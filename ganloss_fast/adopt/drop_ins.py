@@ -120,6 +120,18 @@ OWN_IMPORTS: list[tuple[set[str], tuple[str, ...], str]] = [
     ({"d_hinge"}, (), "studiogan"),
 ]
 
+# The same, called through a module.
+OWN_CALLS = {
+    "GANLoss": "cyclegan (or cut, pix2pixhd, spade, basicsr, dac)",
+    "R3GANLoss": "r3gan",
+    "StyleGAN2Loss": "stylegan2_ada (or stylegan3)",
+    "d_hinge": "studiogan",
+    "g_hinge": "studiogan",
+    "loss_hinge_dis": "biggan (or lecam)",
+    "loss_hinge_gen": "biggan (or lecam)",
+    "cal_gradient_penalty": "cyclegan",
+}
+
 # Functions and classes that a script defines itself: name and arguments (of a class the first two
 # after self), and the drop-in.
 OWN_FUNCTIONS: dict[tuple[str, tuple[str, ...]], str] = {

@@ -50,6 +50,7 @@ class Edits:
         self._changes: dict[cst.CSTNode, Remark] = {}
         self._left: dict[Remark, None] = {}
         self.spoken_of: set[cst.CSTNode] = set()
+        self.compiled: set[cst.CSTNode] = set()  # functions and classes that a compiler reads
 
     @property
     def changes(self) -> list[Remark]:
@@ -71,6 +72,9 @@ class Edits:
 
     def change(self, node: cst.CSTNode, new: Replacement, gain: str) -> None:
         self.new[node] = new
+        self.explain(node, gain)
+
+    def explain(self, node: cst.CSTNode, gain: str) -> None:
         self._changes[node] = Remark(self.line(node), GAINS[gain])
 
     def replace(
@@ -127,6 +131,14 @@ class Edits:
 
     def changed_within(self, node: cst.CSTNode) -> bool:
         return any(node in self._facts.above(changed) for changed in self._changes)
+
+    def has_penalty(self, node: cst.CSTNode) -> bool:
+        """Whether a penalty was written into a node, whose old text is no longer true."""
+        gain = GAINS["penalty"]
+        return any(
+            remark.text == gain and node in self._facts.above(changed)
+            for changed, remark in self._changes.items()
+        )
 
 
 def _parenthesised(old: cst.BaseExpression, written: str) -> cst.BaseExpression:

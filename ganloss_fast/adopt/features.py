@@ -9,6 +9,7 @@ import libcst as cst
 from libcst import matchers as m
 
 from ganloss_fast.adopt.names import Names, plain
+from ganloss_fast.adopt.roles import is_called_generated
 from ganloss_fast.adopt.syntax import OURS, bare, code, small
 from ganloss_fast.adopt.terms import NotUnderstood
 
@@ -81,7 +82,10 @@ def matching(loop: cst.For, names: Names) -> Matching | None:
         return None
     lists = dict(zip(innermost.entries, outer.lists))
     texts = [_written(lists[name], innermost is not outer, innermost.part) for name in plain_names]
-    real, fake = (texts[1], texts[0]) if detached[1] else (texts[0], texts[1])
+    swapped = detached[1] or (
+        not detached[0] and is_called_generated(texts[0]) and not is_called_generated(texts[1])
+    )
+    real, fake = (texts[1], texts[0]) if swapped else (texts[0], texts[1])
     return Matching(added[0], real, fake, any(detached), isinstance(statement, cst.AugAssign))
 
 
@@ -97,7 +101,8 @@ def looks_like_matching(loop: cst.For, names: Names) -> bool:
     within = [call for call in calls if _compared(call, names) is not None]
     called = {"zip", "range", "enumerate"}
     goes_through = isinstance(loop.iter, cst.Call) and code(loop.iter.func) in called
-    return bool(within) and goes_through and _MAPS.search(code(loop)) is not None
+    hinted = _MAPS.search(code(loop)) is not None or "detach()" in code(added[1])
+    return bool(within) and goes_through and hinted
 
 
 def _zipped(loop: cst.For) -> _Zip | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import libcst as cst
 
-from ganloss_fast.adopt.drop_ins import DROP_INS, OWN_CLASSES, OWN_FUNCTIONS, OWN_IMPORTS
+from ganloss_fast.adopt.drop_ins import DROP_INS, OWN_CALLS, OWN_CLASSES, OWN_FUNCTIONS, OWN_IMPORTS
 from ganloss_fast.adopt.edits import Edits, has_comments
+from ganloss_fast.adopt.names import Names
 from ganloss_fast.adopt.syntax import code
 
 
@@ -113,6 +114,21 @@ def speak_of_own(node: cst.FunctionDef | cst.ClassDef, edits: Edits) -> None:
         edits.leave_line(
             edits.line(node),
             f"{name} has the name and arguments of a codebase's; {_drop_in(found)}",
+        )
+
+
+def speak_of_called(call: cst.Call, names: Names, edits: Edits) -> None:
+    """A loss of a module that was imported as a whole: ``networks.GANLoss("lsgan")``."""
+    if not isinstance(call.func, cst.Attribute) or call.func.attr.value not in OWN_CALLS:
+        return
+    full = names.full_name(call.func)
+    if full.rpartition(".")[0] in DROP_INS:
+        return  # of which the import speaks
+    if full and not full.startswith(("self.", "ganloss_fast")):
+        edits.leave(
+            call,
+            f"{code(call.func)} may be a codebase's or your own: if the former, "
+            f"{_drop_in(OWN_CALLS[call.func.attr.value])}",
         )
 
 

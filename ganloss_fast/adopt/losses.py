@@ -39,11 +39,11 @@ def read_sum(
     ``conditional``: it is evaluated at another time than its statement, or not always.
     """
     found_place = names.facts.place(statement)
-    if found_place is None:
+    if found_place is None or edits.changed_within(expression):
         return False
     place = _Place(expression, statement, *found_place)
     try:
-        expandable = frozenset[str]() if conditional else _expandable(place, names)
+        expandable = frozenset[str]() if conditional else _expandable(place, names, edits)
         for behind in {expandable: None, frozenset[str](): None}:
             found = sums.without_means(sums.summands(expression, names, behind))
             pair = sums.pairs(found)
@@ -98,9 +98,10 @@ def _is_loss(pair: Pair, expression: cst.BaseExpression, names: Names) -> bool:
     return walked
 
 
-def _expandable(place: _Place, names: Names) -> frozenset[str]:
+def _expandable(place: _Place, names: Names, edits: Edits) -> frozenset[str]:
     """Names that were assigned above, in this block, and are read once."""
-    above = {assigned_name(statement) for statement in place.body[: place.k]} - {None}
+    statements = [s for s in place.body[: place.k] if not edits.has_penalty(s)]
+    above = {assigned_name(statement) for statement in statements} - {None}
     return frozenset(
         name
         for name in above
@@ -228,6 +229,7 @@ def _detached(
         )
         return fake, None
     if called in (logits, *_shaping(logits)):
+        edits.explain(sample, "detach")
         new = logits.with_deep_changes(sample, value=_without_graph(sample).value)
         return replace(fake, content=replace(fake.content, logits=new)), None
     return fake, sample

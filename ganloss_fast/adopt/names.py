@@ -44,6 +44,7 @@ class Facts:
     parents: dict[cst.CSTNode, cst.CSTNode]
     positions: dict[cst.CSTNode, cst.metadata.CodeRange]
     criteria: dict[str, str] = field(default_factory=dict)
+    made_criteria: set[tuple[str, cst.CSTNode | None]] = field(default_factory=set)
     strings: set[str] = field(default_factory=set)  # __all__, getattr: names that nobody sees
     _scopes: dict[cst.CSTNode, Names] = field(default_factory=dict)
 
@@ -68,6 +69,11 @@ class Facts:
 
     def full_name(self, function: cst.CSTNode) -> str:
         """``torch.nn.functional.relu`` for ``F.relu``, by the imports of the script."""
+        root = function
+        while isinstance(root, cst.Attribute):
+            root = root.value
+        if not isinstance(root, cst.Name):
+            return ""  # a method of what a call returns
         found = self.qualified.get(function, set())
         return next(iter(found)) if len(found) == 1 else ""
 
@@ -124,11 +130,25 @@ class Names:
         """What of :data:`FUNCTIONS` a call is, directly or through a criterion made before."""
         if known := FUNCTIONS.get(self.full_name(call.func)):
             return known
-        if known := self.facts.criteria.get(_criterion_key(call.func)):
+        if known := self._criterion(call.func):
             return known
         if isinstance(call.func, cst.Call) and not call.func.args:  # nn.ReLU()(x)
             return CRITERIA.get(self.full_name(call.func.func), "")
         return ""
+
+    def _criterion(self, function: cst.BaseExpression) -> str:
+        """What kind of criterion a name or an attribute is that the script makes itself."""
+        kind = self.facts.criteria.get(_criterion_key(function), "")
+        if not kind:
+            return ""
+        if isinstance(function, cst.Name):
+            return kind if self._is_bound(function.value) else ""
+        classes = [node for node in self.facts.above(function) if isinstance(node, cst.ClassDef)]
+        owner = classes[0] if code(function).startswith("self.") and classes else None
+        return kind if (code(function), owner) in self.facts.made_criteria else ""
+
+    def _is_bound(self, name: str) -> bool:
+        return name in self.bindings or (self._outer is not None and self._outer._is_bound(name))
 
     def mean_of(self, expression: cst.BaseExpression) -> cst.BaseExpression | None:
         """What the mean is taken of, over all elements."""
@@ -238,6 +258,10 @@ def _criteria(facts: Facts) -> dict[str, str]:
         if isinstance(moved, cst.Call) and not moved.args:
             kind = CRITERIA.get(facts.full_name(moved.func), "")
         kinds.setdefault(_criterion_key(binding.target), set()).add(kind)
+        text = code(binding.target)
+        owners = [node for node in facts.above(binding.target) if isinstance(node, cst.ClassDef)]
+        owner = owners[0] if text.startswith("self.") and owners else None
+        facts.made_criteria.add((text, owner))
         if isinstance(binding.target, cst.Attribute):  # criterion.reduction = "sum"
             kinds.setdefault(_criterion_key(binding.target.value), set()).add("")
     named = facts.strings if collector.looks_names_up else set()

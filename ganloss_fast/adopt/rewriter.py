@@ -50,9 +50,13 @@ class Rewriter(cst.CSTTransformer):
         if isinstance(node, cst.FunctionDef):
             self._scopes.append(self._facts.names_of(node))
             if self._is_compiled(node):
+                self.edits.compiled.add(node)
                 return False
             if node.name.value == ADAPTIVE_WEIGHT:
                 self.edits.leave(node, _ADAPTIVE)
+        elif isinstance(node, cst.ClassDef) and node.name.value in self._handed_over:
+            self.edits.compiled.add(node)
+            return False
         elif isinstance(node, (cst.Module, cst.IndentedBlock)):
             self._read_block(list(node.body))
         return True
@@ -85,7 +89,7 @@ class Rewriter(cst.CSTTransformer):
             if statement in self.edits.gone:
                 continue
             try:
-                if isinstance(statement, cst.For):
+                if isinstance(statement, cst.For) and not self.edits.touched(statement):
                     self._read_loop(statement)
                 elif isinstance(statement, cst.SimpleStatementLine):
                     imports.read(statement, self.edits)

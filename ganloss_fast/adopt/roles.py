@@ -25,6 +25,10 @@ def is_generator(function: cst.CSTNode) -> bool:
     return _GENERATOR.search(code(function)) is not None
 
 
+def is_called_generated(name: str) -> bool:
+    return _GENERATED.search(name) is not None
+
+
 def shaped(expression: cst.BaseExpression) -> cst.BaseExpression | None:
     """x of ``x.reshape(-1)`` and the like."""
     match expression:
@@ -61,7 +65,7 @@ def is_generated(sample: cst.BaseExpression, names: Names, depth: int = 8) -> bo
         value = names.definition(sample)
         if value is not None:
             return is_generated(value, names, depth - 1)
-        return _GENERATED.search(sample.value) is not None
+        return is_called_generated(sample.value)
     if isinstance(sample, cst.Call):
         if is_generator(sample.func):
             return True
@@ -71,12 +75,12 @@ def is_generated(sample: cst.BaseExpression, names: Names, depth: int = 8) -> bo
     if isinstance(sample, cst.Attribute):
         if sample.attr.value == "data":
             return is_generated(sample.value, names, depth - 1)
-        return _GENERATED.search(sample.attr.value) is not None
+        return is_called_generated(sample.attr.value)
     if isinstance(sample, (cst.Tuple, cst.List)):
         return any(is_generated(part.value, names, depth - 1) for part in sample.elements)
     if isinstance(sample, cst.Subscript):
         return is_generated(sample.value, names, depth - 1)
-    return any(_GENERATED.search(name) is not None for name in names_in(sample))
+    return any(is_called_generated(name) for name in names_in(sample))
 
 
 def generated_side(
@@ -102,7 +106,7 @@ def named_side(first: cst.BaseExpression, second: cst.BaseExpression, names: Nam
     """Which of two logits are called generated, where the other ones are called real: by their
     own names, or by those of the lists that a loop takes them from."""
     called = [_called(logits, names) for logits in (first, second)]
-    fake = [_GENERATED.search(text) is not None for text in called]
+    fake = [is_called_generated(text) for text in called]
     real = [re.search("real", text, re.I) is not None for text in called]
     if fake[0] == fake[1] or real[0] == real[1] or real[0] == fake[0]:
         return None

@@ -9,7 +9,7 @@ from ganloss_fast.adopt.names import Names, plain
 from ganloss_fast.adopt.syntax import bare, code, small
 
 _FILLED = {"ones": 1.0, "ones_like": 1.0, "zeros": 0.0, "zeros_like": 0.0}
-_UNCHANGED = {"to", "cuda", "type", "type_as", "float", "detach", "expand_as", "expand"}
+_UNCHANGED = {"to", "cuda", "cpu", "type", "type_as", "float", "detach", "expand_as", "expand"}
 _READ_ONLY = {"size", "dim", "numel", "shape", "dtype", "device", "is_cuda", "ndim"}
 _LIKE = {"torch.ones_like", "torch.zeros_like", "torch.full_like", "torch.rand_like"}
 _VARIABLE = {"torch.autograd.Variable", "torch.autograd.variable.Variable"}

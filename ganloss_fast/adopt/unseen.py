@@ -45,9 +45,13 @@ class _Unseen(cst.CSTVisitor):
         if is_gradient(node, self._names):
             self._edits.leave(node, "a gradient with a graph, in a place that is not followed")
             return
-        why = _loss_in(node, self._names)
-        if why:
-            self._edits.leave(node, why)
+        if why := _loss_in(node, self._names):
+            compiled = any(above in self._edits.compiled for above in self._facts.above(node))
+            self._edits.leave(
+                node, "a loss in a function that a compiler reads" if compiled else why
+            )
+            return
+        imports.speak_of_called(node, self._names, self._edits)
 
     def visit_BinaryOperation(self, node: cst.BinaryOperation) -> None:
         if isinstance(node.operator, cst.Divide) and self._is_adaptive(node):
@@ -82,4 +86,4 @@ def _loss_in(call: cst.Call, names: Names) -> str:
         return ""
     if found.kind == "least_squares" and not found.has_target:
         return ""
-    return "a loss in a place that is not read: one statement of a line of its own is"
+    return "a loss in a place that is not read: it has to stand in one statement on its own line"

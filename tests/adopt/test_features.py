@@ -21,7 +21,8 @@ OTHERS = {
     "parameters": "out = 0\n" + LOOP.format("D.parameters()", "N.parameters()", "+="),
     "named parameters": "a, b = list(D.parameters()), list(N.parameters())\nout = 0\n"
     + LOOP.format("a", "b", "+="),
-    "tensors": "out = 0\na, b = torch.randn(3, 5), torch.randn(3, 5)\n" + LOOP.format("a", "b", "+="),
+    "tensors": "out = 0\na, b = torch.randn(3, 5), torch.randn(3, 5)\n"
+    + LOOP.format("a", "b", "+="),
     "tensors of a function": "out = 0\ndef f(v):\n    return v\na, b = f(x), f(G(z))\n"
     + LOOP.format("a", "b", "+="),
     "values": "a, b = {'x': x}, {'x': G(z)}\nout = 0\n"
@@ -32,8 +33,10 @@ OTHERS = {
     "broadcast maps": "out = 0\na, b = [x], [x[:1]]\n"
     "for p, q in zip(a, b):\n    out += torch.mean(torch.abs(p - q))\n",
     "weights": MAPS + "for p, q in zip(real_maps, fake_maps):\n    out += 2 * F.l1_loss(q, p)\n",
-    "a range": MAPS + "for i in range(2):\n    out += F.l1_loss(fake_maps[i], real_maps[i].detach())\n",
-    "loop names read later": MAPS + LOOP.format("real_maps", "fake_maps", "+=") + "out = out + p.sum()\n",
+    "a range": MAPS + "for i in range(2):\n"
+    "    out += F.l1_loss(fake_maps[i], real_maps[i].detach())\n",
+    "loop names read later": MAPS + LOOP.format("real_maps", "fake_maps", "+=")
+    + "out = out + p.sum()\n",
     "two functions": MAPS + "def other(v):\n    return [v, v], v\nfake_maps, _ = other(G.weight)\n"
     "real_maps, _ = other(G.weight * 2)\nfake_maps = [m for m in fake_maps]\n"
     + LOOP.format("real_maps", "fake_maps", "+="),

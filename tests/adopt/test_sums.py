@@ -27,8 +27,10 @@ fake = G(z).detach()
         "mu, logvar = G(z), x\nout = (mu**2).mean() + ((logvar - 1) ** 2).mean()",
         "out = (x > 0).double().mean() - (x > 1).double().mean()",
         "a, b = D(x), N(x)\nout = a.mean() - b.mean()\nout.backward(retain_graph=True)",
-        "def loss(a, b):\n    return a.mean() - b.mean()\nout = loss(np.ones(3), np.ones(2)).item()",
-        "gen = torch.randn(3)\nreal = torch.randn(3)\nout = ((real - 1) ** 2).mean() + (gen**2).mean()",
+        "def loss(a, b):\n    return a.mean() - b.mean()\n"
+        "out = loss(np.ones(3), np.ones(2)).item()",
+        "gen = torch.randn(3)\nreal = torch.randn(3)\n"
+        "out = ((real - 1) ** 2).mean() + (gen**2).mean()",
     ],
 )
 def test_means_and_squares_of_anything_stay(body):
@@ -128,7 +130,8 @@ def test_a_statement_with_two_targets_is_not_dropped():
 @pytest.mark.parametrize(
     "body",
     [
-        "gf = G(z)\nout = criterion(D(x), torch.ones(6, 1)) + criterion(D(gf), torch.zeros(6, 1))\n",
+        "gf = G(z)\nout = criterion(D(x), torch.ones(6, 1)) + criterion(D(gf), "
+        "torch.zeros(6, 1))\n",
         "def step(gf):\n    return criterion(D(x), torch.ones(6, 1)) + criterion(D(gf), "
         "torch.zeros(6, 1))\nout = step(G(z))\n",
         "out = sum(F.relu(1 - gf).mean() for gf in [D(x)])\n",

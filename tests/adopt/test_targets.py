@@ -48,7 +48,8 @@ CHANGED_ELSEWHERE = {
     "    out = criterion(D(x), label)\n    out.backward()\n    label.fill_(0.0)\n"
     "out = criterion(D(x), label)\n",
     "draws": "out = criterion(D(x), torch.ones_like(N(x)))\n",
-    "a criterion that is changed": "criterion.reduction = 'sum'\nout = criterion(D(x), torch.ones(6, 1))\n",
+    "a criterion that is changed": "criterion.reduction = 'sum'\n"
+    "out = criterion(D(x), torch.ones(6, 1))\n",
 }
 
 

@@ -33,4 +33,4 @@ for i, real in enumerate(torch.randn(STEPS, 8, 6)):
     loss_G = -netD(netG(torch.randn(8, 4))).mean()
     loss_G.backward()
     optimizerG.step()
-    history["w"].append(float(netD(real).mean() - netD(fake).mean()))
+    history["w"].append((netD(real).mean() - netD(fake).mean()).item())

@@ -239,8 +239,10 @@ def _unpacked(maps: cst.Name, names: Names) -> str | None:
         elements = assign.targets[0].target.elements
         if any(isinstance(element, cst.StarredElement) for element in elements):
             return None
-        index = [code(element.value) for element in elements].index(maps.value)
-        value, place = assign.value, f"{index} of {len(elements)}"
+        places = [code(element.value) for element in elements]
+        if maps.value not in places:
+            return None  # it stands in a tuple in the tuple
+        value, place = assign.value, f"{places.index(maps.value)} of {len(places)}"
     if isinstance(value, cst.Subscript):
         place = code(value).removeprefix(code(value.value))
         value = value.value

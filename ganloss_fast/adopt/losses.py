@@ -77,8 +77,17 @@ def _is_loss(pair: Pair, expression: cst.BaseExpression, names: Names) -> bool:
         return True
     if not roles.one_critic(real.logits, fake.logits, names):
         named = roles.named_side(real.logits, fake.logits, names)
-        sure = real.kind == "least_squares" and real.of_torch and fake.of_torch and named == 1
-        return sure and roles.is_walked_back(expression, names)
+        squares = real.kind == "least_squares"
+        walked = roles.is_walked_back(expression, names)
+        if squares and real.of_torch and fake.of_torch and named == 1 and walked:
+            return True
+        if named is not None or (squares and walked):
+            raise NotUnderstood(
+                "it may be a critic's loss, but it is not seen that both are one critic's outputs, "
+                "on real and on generated samples: if so, it is gf.discriminator_loss(real, fake, "
+                f'"{"least_squares" if squares else "wasserstein"}")'
+            )
+        return False
     walked = roles.is_walked_back(expression, names)
     side = roles.generated_side(real.logits, fake.logits, names)
     if walked and side is None:

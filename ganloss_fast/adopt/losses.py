@@ -75,10 +75,10 @@ def _is_loss(pair: Pair, expression: cst.BaseExpression, names: Names) -> bool:
     assert isinstance(fake, Term)
     if real.kind in ("bce", "hinge") or (real.has_target and fake.has_target):
         return True
+    walked = roles.is_walked_back(expression, names, returned=real.of_torch and fake.of_torch)
     if not roles.one_critic(real.logits, fake.logits, names):
         named = roles.named_side(real.logits, fake.logits, names)
         squares = real.kind == "least_squares"
-        walked = roles.is_walked_back(expression, names)
         if squares and real.of_torch and fake.of_torch and named == 1 and walked:
             return True
         if named is not None or (squares and walked):
@@ -88,7 +88,6 @@ def _is_loss(pair: Pair, expression: cst.BaseExpression, names: Names) -> bool:
                 f'"{"least_squares" if squares else "wasserstein"}")'
             )
         return False
-    walked = roles.is_walked_back(expression, names)
     side = roles.generated_side(real.logits, fake.logits, names)
     if walked and side is None:
         raise NotUnderstood("it is not seen which of the critic's two inputs is generated")

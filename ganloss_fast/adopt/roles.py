@@ -133,9 +133,15 @@ def _called(logits: cst.BaseExpression, names: Names) -> str:
 
 
 def is_walked_back(
-    expression: cst.CSTNode, names: Names, seen: frozenset[str] = frozenset()
+    expression: cst.CSTNode,
+    names: Names,
+    returned: bool = True,
+    seen: frozenset[str] = frozenset(),
 ) -> bool:
-    """Whether ``backward()`` of a sum is seen, or a function named as a loss returns it."""
+    """Whether ``backward()`` of a sum is seen, or a function named as a loss returns it.
+
+    ``returned``: whether the latter will do, where it may be anything that has a mean.
+    """
     parents = names.facts.parents
     parent = parents.get(expression)
     while parent is not None:
@@ -154,19 +160,20 @@ def is_walked_back(
                     return False
                 parent = call
             case cst.Assign(targets=[cst.AssignTarget(target=cst.Name(name))]):
-                return _name_walked_back(name, names, seen)
+                return _name_walked_back(name, names, returned, seen)
             case cst.AnnAssign(target=cst.Name(name)) | cst.AugAssign(target=cst.Name(name)):
-                return _name_walked_back(name, names, seen)
+                return _name_walked_back(name, names, returned, seen)
             case cst.Return():
                 scope = names.scope
-                return isinstance(scope, cst.FunctionDef) and bool(_LOSS.search(scope.name.value))
+                named = isinstance(scope, cst.FunctionDef) and _LOSS.search(scope.name.value)
+                return returned and bool(named)
             case _:
                 return False
         parent = parents.get(parent)
     return False
 
 
-def _name_walked_back(name: str, names: Names, seen: frozenset[str]) -> bool:
+def _name_walked_back(name: str, names: Names, returned: bool, seen: frozenset[str]) -> bool:
     return name not in seen and any(
-        is_walked_back(read, names, seen | {name}) for read in names.reads.get(name, ())
+        is_walked_back(read, names, returned, seen | {name}) for read in names.reads.get(name, ())
     )

@@ -29,6 +29,8 @@ fake = G(z).detach()
         "a, b = D(x), N(x)\nout = a.mean() - b.mean()\nout.backward(retain_graph=True)",
         "def loss(a, b):\n    return a.mean() - b.mean()\n"
         "out = loss(np.ones(3), np.ones(2)).item()",
+        "def critic(a):\n    return a * 2\nreal, fake = np.ones(3), np.zeros(3)\n"
+        "def loss():\n    return critic(fake).mean() - critic(real).mean()\nout = float(loss())",
         "gen = torch.randn(3)\nreal = torch.randn(3)\n"
         "out = ((real - 1) ** 2).mean() + (gen**2).mean()",
     ],

@@ -56,6 +56,11 @@ def read(path: Path) -> str:
         return file.read()
 
 
+def _reason(error: Exception) -> str:
+    expected = isinstance(error, (OSError, SyntaxError, UnicodeDecodeError))
+    return str(error) if expected else f"{type(error).__name__}: {error}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints what would change; with ``--write`` changes it. 1 where a file could not be read."""
     parser = argparse.ArgumentParser(
@@ -82,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except FileExistsError as error:
             failed += 1
             print(f"{path}: not changed: {error.filename} is there already", file=sys.stderr)
-        except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        except Exception as error:  # of one script: the others are read all the same
             failed += 1
-            print(f"{path}: not read: {error}", file=sys.stderr)
+            print(f"{path}: not read: {_reason(error)}", file=sys.stderr)
     if not changed:
         print("Nothing found that could be rewritten.")
     elif not chosen.write:

@@ -1,82 +1,137 @@
-"""Imports of losses from packages that have a drop-in: the same names, from another module."""
+"""Losses of packages and codebases that have a drop-in: by their imports, names and signatures."""
 
 from __future__ import annotations
 
 import libcst as cst
 
-from ganloss_fast.adopt.names import code
-
-_TAMING = {"hinge_d_loss", "vanilla_d_loss", "adopt_weight"}
-# Module of the original: its drop-in, and the names that are to be had there.
-DROP_INS: dict[str, tuple[str, set[str]]] = {
-    "basicsr.losses.gan_loss": (
-        "basicsr",
-        {
-            "GANLoss",
-            "MultiScaleGANLoss",
-            "g_path_regularize",
-            "gradient_penalty_loss",
-            "r1_penalty",
-        },
-    ),
-    "taming.modules.losses.vqperceptual": ("taming", _TAMING),
-    "ldm.modules.losses.contperceptual": ("latent_diffusion", _TAMING),
-    "sgm.modules.autoencoding.losses.discriminator_loss": ("latent_diffusion", _TAMING),
-    "monai.losses": ("monai", {"PatchAdversarialLoss"}),
-    "monai.losses.adversarial_loss": ("monai", {"PatchAdversarialLoss"}),
-    "parallel_wavegan.losses": (
-        "parallel_wavegan",
-        {"DiscriminatorAdversarialLoss", "FeatureMatchLoss", "GeneratorAdversarialLoss"},
-    ),
-    "dac.nn.loss": ("dac", {"GANLoss"}),
-    "audiocraft.adversarial": (
-        "audiocraft",
-        {
-            "AdversarialLoss",
-            "FeatureMatchingLoss",
-            "get_adv_criterion",
-            "get_fake_criterion",
-            "get_real_criterion",
-        },
-    ),
-    "audiocraft.losses": ("audiocraft", {"Balancer"}),
-    "torchgan.losses": (
-        "torchgan",
-        {
-            "DraganGradientPenalty",
-            "LeastSquaresDiscriminatorLoss",
-            "LeastSquaresGeneratorLoss",
-            "MinimaxDiscriminatorLoss",
-            "MinimaxGeneratorLoss",
-            "WassersteinDiscriminatorLoss",
-            "WassersteinGeneratorLoss",
-            "WassersteinGradientPenalty",
-        },
-    ),
-}
+from ganloss_fast.adopt.drop_ins import DROP_INS, OWN_CALLS, OWN_CLASSES, OWN_FUNCTIONS, OWN_IMPORTS
+from ganloss_fast.adopt.edits import Edits, has_comments
+from ganloss_fast.adopt.names import Names
+from ganloss_fast.adopt.syntax import code
 
 
-def from_drop_in(statement: cst.SimpleStatementLine) -> list[cst.SimpleStatementLine] | None:
+def read(statement: cst.SimpleStatementLine, edits: Edits) -> None:
     """The import with its losses taken from a drop-in, what else it imports from where it was."""
-    if len(statement.body) != 1 or not isinstance(statement.body[0], cst.ImportFrom):
-        return None
+    if len(statement.body) != 1:
+        return
     node = statement.body[0]
-    if node.module is None or node.relative or isinstance(node.names, cst.ImportStar):
-        return None
-    drop_in, known = DROP_INS.get(code(node.module), ("", set[str]()))
+    if isinstance(node, cst.Import):
+        _speak_of_module(node, statement, edits)
+    if not isinstance(node, cst.ImportFrom):
+        return
+    module = "" if node.module is None else code(node.module)
+    if isinstance(node.names, cst.ImportStar):
+        if module in DROP_INS and not node.relative:
+            edits.leave(statement, f"all names are imported; {_drop_in(DROP_INS[module][0])}")
+        return
+    drop_in, known = DROP_INS.get("" if node.relative else module, ("", set[str]()))
     ours = [alias for alias in node.names if code(alias.name) in known]
     if not ours:
-        return None
+        _speak_of_imported(node, module, statement, edits)
+        return
     theirs = [alias for alias in node.names if alias not in ours]
-    lines = [_line(f"ganloss_fast.compat.{drop_in}", ours)]
-    if theirs:
-        lines.append(_line(code(node.module), theirs))
+    if theirs and has_comments(node):
+        edits.leave(statement, f"comments stand between the names; {_drop_in(drop_in)}")
+        return
+    edits.change(statement, _split(statement, node, ours, theirs, drop_in), "drop-in")
+
+
+def _split(
+    statement: cst.SimpleStatementLine,
+    node: cst.ImportFrom,
+    ours: list[cst.ImportAlias],
+    theirs: list[cst.ImportAlias],
+    drop_in: str,
+) -> cst.FlattenSentinel[cst.SimpleStatementLine]:
+    module = cst.parse_expression(f"ganloss_fast.compat.{drop_in}")
+    if not theirs:  # every space and comment stays
+        return cst.FlattenSentinel(
+            [statement.with_changes(body=[node.with_changes(module=module)])]
+        )
+    lines = [_line(module, ours), _line(node.module, theirs)]
     lines[0] = lines[0].with_changes(leading_lines=statement.leading_lines)
-    return lines
+    trailing = statement.trailing_whitespace  # maybe with a word for a linter
+    return cst.FlattenSentinel([line.with_changes(trailing_whitespace=trailing) for line in lines])
 
 
-def _line(module: str, aliases: list[cst.ImportAlias]) -> cst.SimpleStatementLine:
-    names = ", ".join(code(alias).rstrip(", \n") for alias in aliases)
-    line = cst.parse_statement(f"from {module} import {names}")
+def _line(
+    module: cst.BaseExpression | None, aliases: list[cst.ImportAlias]
+) -> cst.SimpleStatementLine:
+    assert module is not None
+    names = ", ".join(code(alias).strip().rstrip(",").strip() for alias in aliases)
+    line = cst.parse_statement(f"from {code(module)} import {names}")
     assert isinstance(line, cst.SimpleStatementLine)
     return line
+
+
+# ---- what is only spoken of --------------------------------------------------------------------
+
+
+def _drop_in(name: str) -> str:
+    return f"there is a drop-in: ganloss_fast.compat.{name}"
+
+
+def _speak_of_module(node: cst.Import, statement: cst.SimpleStatementLine, edits: Edits) -> None:
+    for alias in node.names:
+        if code(alias.name) in DROP_INS:
+            why = f"imported as a module; {_drop_in(DROP_INS[code(alias.name)][0])}"
+            edits.leave(statement, why)
+
+
+def _speak_of_imported(
+    node: cst.ImportFrom, module: str, statement: cst.SimpleStatementLine, edits: Edits
+) -> None:
+    """Names that codebases give their losses, from modules that may be the user's own."""
+    if module.startswith("ganloss_fast") or isinstance(node.names, cst.ImportStar):
+        return
+    names = {code(alias.name) for alias in node.names}
+    for wanted, parts, drop_in in OWN_IMPORTS:
+        if wanted <= names and (not parts or any(part in module for part in parts)):
+            edits.leave(
+                statement,
+                f"{', '.join(sorted(wanted))} may be a codebase's or your own: if the former, "
+                f"{_drop_in(drop_in)}",
+            )
+            return
+
+
+def speak_of_own(node: cst.FunctionDef | cst.ClassDef, edits: Edits) -> None:
+    """A loss that the script defines under a codebase's name, with its signature."""
+    if edits.touched(node) or edits.changed_within(node):
+        return
+    name = node.name.value
+    if isinstance(node, cst.FunctionDef):
+        found = OWN_FUNCTIONS.get((name, _parameters(node)))
+    else:
+        made = [
+            part
+            for part in node.body.body
+            if isinstance(part, cst.FunctionDef) and part.name.value == "__init__"
+        ]
+        first = _parameters(made[0])[1:3] if made else ()
+        found = OWN_CLASSES.get((name, first))
+    if found is not None:
+        edits.leave_line(
+            edits.line(node),
+            f"{name} has the name and arguments of a codebase's; {_drop_in(found)}",
+        )
+
+
+def speak_of_called(call: cst.Call, names: Names, edits: Edits) -> None:
+    """A loss of a module that was imported as a whole: ``networks.GANLoss("lsgan")``."""
+    if not isinstance(call.func, cst.Attribute) or call.func.attr.value not in OWN_CALLS:
+        return
+    full = names.full_name(call.func)
+    if full.rpartition(".")[0] in DROP_INS:
+        return  # of which the import speaks
+    if full and not full.startswith(("self.", "ganloss_fast")):
+        edits.leave(
+            call,
+            f"{code(call.func)} may be a codebase's or your own: if the former, "
+            f"{_drop_in(OWN_CALLS[call.func.attr.value])}",
+        )
+
+
+def _parameters(function: cst.FunctionDef) -> tuple[str, ...]:
+    given = (*function.params.posonly_params, *function.params.params)
+    return tuple(parameter.name.value for parameter in given)

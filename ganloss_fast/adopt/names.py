@@ -1,17 +1,27 @@
-"""What the names of a script stand for: its imports, its criteria, what is assigned once."""
+"""What the names of a script stand for: its imports, its criteria, what they are assigned."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import libcst as cst
 from libcst import matchers as m
+from libcst.metadata import (
+    MetadataWrapper,
+    ParentNodeProvider,
+    PositionProvider,
+    QualifiedNameProvider,
+)
+
+from ganloss_fast.adopt.bindings import UNKNOWN, Binding, Bindings
+from ganloss_fast.adopt.syntax import bare, code, number
 
 CRITERIA = {
     "torch.nn.BCEWithLogitsLoss": "bce",
     "torch.nn.MSELoss": "least_squares",
     "torch.nn.BCELoss": "bce of probabilities",
+    "torch.nn.L1Loss": "l1",
     "torch.nn.ReLU": "relu",
 }
 FUNCTIONS = {
@@ -24,72 +34,130 @@ FUNCTIONS = {
     "torch.nn.functional.l1_loss": "l1",
 }
 
-_EMPTY = cst.Module([])
 
+@dataclass
+class Facts:
+    """What is known of a whole script."""
 
-def code(node: cst.CSTNode) -> str:
-    """The text of a node."""
-    return _EMPTY.code_for_node(node)
+    module: cst.Module
+    qualified: dict[cst.CSTNode, set[str]]
+    parents: dict[cst.CSTNode, cst.CSTNode]
+    positions: dict[cst.CSTNode, cst.metadata.CodeRange]
+    criteria: dict[str, str] = field(default_factory=dict)
+    made_criteria: set[tuple[str, cst.CSTNode | None]] = field(default_factory=set)
+    strings: set[str] = field(default_factory=set)  # __all__, getattr: names that nobody sees
+    _scopes: dict[cst.CSTNode, Names] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, module: cst.Module) -> Facts:
+        wrapper = MetadataWrapper(module)
+        lazily = wrapper.resolve(QualifiedNameProvider)
+        names = {node: found() if callable(found) else found for node, found in lazily.items()}
+        facts = cls(
+            wrapper.module,
+            {node: {getattr(q, "name", "") for q in found} for node, found in names.items()},
+            dict(wrapper.resolve(ParentNodeProvider)),
+            dict(wrapper.resolve(PositionProvider)),
+        )
+        facts.strings = {
+            str(node.evaluated_value)
+            for node in m.findall(facts.module, m.SimpleString())
+            if isinstance(node, cst.SimpleString)
+        }
+        facts.criteria = _criteria(facts)
+        return facts
 
-def bare(expression: cst.BaseExpression) -> cst.BaseExpression:
-    """An expression without the parentheses around it."""
-    if getattr(expression, "lpar", ()):
-        return expression.with_changes(lpar=[], rpar=[])
-    return expression
+    def full_name(self, function: cst.CSTNode) -> str:
+        """``torch.nn.functional.relu`` for ``F.relu``, by the imports of the script."""
+        root = function
+        while isinstance(root, cst.Attribute):
+            root = root.value
+        if not isinstance(root, cst.Name):
+            return ""  # a method of what a call returns
+        found = self.qualified.get(function, set())
+        return next(iter(found)) if len(found) == 1 else ""
 
+    def above(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        """The node's parents, from the nearest on."""
+        while (node := self.parents.get(node)) is not None:  # type: ignore[assignment]
+            yield node
 
-def number(expression: cst.BaseExpression) -> float | None:
-    """The value of a literal, with a sign before it or not."""
-    match expression:
-        case cst.Integer() | cst.Float():
-            return float(expression.evaluated_value)
-        case cst.UnaryOperation(operator=cst.Minus(), expression=operand):
-            value = number(operand)
-            return None if value is None else -value
-    return None
+    def names_at(self, node: cst.CSTNode) -> Names:
+        """The names of the function that a node stands in."""
+        scopes = [n for n in self.above(node) if isinstance(n, (cst.FunctionDef, cst.Module))]
+        return self.names_of(scopes[0])
+
+    def names_of(self, scope: cst.CSTNode) -> Names:
+        if scope not in self._scopes:
+            outer = None if isinstance(scope, cst.Module) else self.names_at(scope)
+            self._scopes[scope] = Names(scope, self, outer)
+        return self._scopes[scope]
+
+    def place(self, node: cst.CSTNode) -> tuple[list[cst.CSTNode], int] | None:
+        """The block of the statement that a node stands in, and the statement's place there.
+
+        None where it is evaluated at another time: in a lambda, a comprehension, a function.
+        """
+        for statement in (node, *self.above(node)):
+            if isinstance(statement, (cst.Lambda, cst.BaseComp, cst.FunctionDef, cst.ClassDef)):
+                return None
+            block = self.parents.get(statement)
+            if isinstance(statement, cst.BaseStatement):
+                if not isinstance(block, (cst.Module, cst.IndentedBlock)):
+                    return None
+                body: list[cst.CSTNode] = list(block.body)
+                return body, next(k for k, other in enumerate(body) if other is statement)
+        return None
 
 
 class Names:
     """Of one scope: a function, or what stands outside of any."""
 
-    def __init__(
-        self,
-        scope: cst.CSTNode,
-        qualified: dict[cst.CSTNode, Collection[object]],
-        criteria: dict[str, str],
-    ) -> None:
-        self._qualified = qualified
-        self._criteria = criteria
-        collector = _Assignments(scope)
-        scope.visit(collector)
-        self.uses = collector.uses
-        self.assigned = {
-            name: values[0] for name, values in collector.values.items() if len(values) == 1
-        }
+    def __init__(self, scope: cst.CSTNode, facts: Facts, outer: Names | None = None) -> None:
+        self.scope, self.facts, self._outer = scope, facts, outer
+        found = Bindings(scope, facts.parents)
+        scope.visit(found)
+        self.bindings: dict[str, list[Binding]] = found.bindings
+        self.reads: dict[str, list[cst.Name]] = found.reads
+        self.looks_names_up = found.looks_names_up
+
+    # ---- functions -----------------------------------------------------------------------------
 
     def full_name(self, function: cst.CSTNode) -> str:
-        """``torch.nn.functional.relu`` for ``F.relu``, by the imports of the script."""
-        names = self._qualified.get(function, ())
-        found = {getattr(name, "name", "") for name in names}
-        return found.pop() if len(found) == 1 else ""
+        return self.facts.full_name(function)
 
     def function_of(self, call: cst.Call) -> str:
         """What of :data:`FUNCTIONS` a call is, directly or through a criterion made before."""
-        if known := self._criteria.get(code(call.func)):
+        if known := FUNCTIONS.get(self.full_name(call.func)):
+            return known
+        if known := self._criterion(call.func):
             return known
         if isinstance(call.func, cst.Call) and not call.func.args:  # nn.ReLU()(x)
             return CRITERIA.get(self.full_name(call.func.func), "")
-        return FUNCTIONS.get(self.full_name(call.func), "")
+        return ""
+
+    def _criterion(self, function: cst.BaseExpression) -> str:
+        """What kind of criterion a name or an attribute is that the script makes itself."""
+        kind = self.facts.criteria.get(_criterion_key(function), "")
+        if not kind:
+            return ""
+        if isinstance(function, cst.Name):
+            return kind if self._is_bound(function.value) else ""
+        classes = [node for node in self.facts.above(function) if isinstance(node, cst.ClassDef)]
+        owner = classes[0] if code(function).startswith("self.") and classes else None
+        return kind if (code(function), owner) in self.facts.made_criteria else ""
+
+    def _is_bound(self, name: str) -> bool:
+        return name in self.bindings or (self._outer is not None and self._outer._is_bound(name))
 
     def mean_of(self, expression: cst.BaseExpression) -> cst.BaseExpression | None:
         """What the mean is taken of, over all elements."""
         match expression:
             case cst.Call(func=cst.Attribute(value=value, attr=cst.Name("mean")), args=[]):
                 return bare(value)
-            case cst.Call(func=function, args=[argument]) if (
-                self.full_name(function) == "torch.mean"
-            ):
+            case cst.Call(func=function, args=[argument]) if self.full_name(
+                function
+            ) == "torch.mean" and plain(argument, "input"):
                 return bare(argument.value)
         return None
 
@@ -114,94 +182,91 @@ class Names:
                 return bare(base)
         return None
 
-    def value_of(self, expression: cst.BaseExpression) -> cst.BaseExpression | None:
+    # ---- values --------------------------------------------------------------------------------
+
+    def once(self, name: str) -> cst.BaseExpression | None:
         """What a name was assigned, if only once."""
-        return self.assigned.get(code(expression))
+        bindings = self.bindings.get(name, [])
+        if len(bindings) != 1 or bindings[0].value is UNKNOWN:
+            return None
+        return bindings[0].value
+
+    def uses(self, name: str) -> int:
+        """How often a name is read, in functions inside of the scope too."""
+        unseen = self.looks_names_up or name in self.facts.strings
+        return len(self.reads.get(name, ())) + 1000 * unseen
+
+    def definition(self, name: cst.Name) -> cst.BaseExpression | None:
+        """What a name stands for where it is read: assigned once, or above in the same block."""
+        binding = self._binding(name)
+        return None if binding is None or binding.value is UNKNOWN else binding.value
+
+    def nearest_assign(self, name: cst.Name) -> cst.Assign | None:
+        """The assignment to one target, maybe a tuple, that gave a name its value."""
+        binding = self._binding(name)
+        if binding is None or not isinstance(binding.node, cst.Assign):
+            return None
+        return binding.node if len(binding.node.targets) == 1 else None
+
+    def _binding(self, name: cst.Name) -> Binding | None:
+        bindings = self.bindings.get(name.value, [])
+        if len(bindings) == 1:
+            return bindings[0]
+        place = self.facts.place(name)
+        if place is None:
+            return None
+        body, k = place
+        for j in range(k - 1, -1, -1):
+            within = [b for b in bindings if body[j] in self.facts.above(b.node)]
+            if within:
+                direct = self.facts.place(within[0].node)
+                straight = direct is not None and direct[0][direct[1]] is body[j]
+                return within[0] if straight and len(within) == 1 else None
+        return None
+
+    def number_of(self, expression: cst.BaseExpression) -> float | None:
+        """A literal, or a name that is assigned one and nothing else."""
+        value = number(bare(expression))
+        if value is not None or not isinstance(expression, cst.Name):
+            return value
+        if expression.value not in self.bindings:
+            return None if self._outer is None else self._outer.number_of(expression)
+        once = self.once(expression.value)
+        return None if once is None else number(bare(once))
 
 
-def criteria_of(
-    module: cst.Module, qualified: dict[cst.CSTNode, Collection[object]]
-) -> dict[str, str]:
+def plain(argument: cst.Arg, keyword: str = "") -> bool:
+    """Whether an argument has no star, and no keyword but this one."""
+    return not argument.star and (argument.keyword is None or argument.keyword.value == keyword)
+
+
+def _criterion_key(target: cst.CSTNode) -> str:
+    """Attributes count by their last name: ``trainer.criterion`` may be ``self.criterion``."""
+    return f".{target.attr.value}" if isinstance(target, cst.Attribute) else code(target)
+
+
+def _criteria(facts: Facts) -> dict[str, str]:
     """Criteria that are made without options and once: ``self.criterion = nn.MSELoss()``."""
-    collector = _Assignments()
-    module.visit(collector)
-    found = {}
-    for name, values in collector.values.items():
-        kinds = set()
-        for value in values:
-            moved = value
-            while m.matches(moved, m.Call(func=m.Attribute(attr=m.Name("to") | m.Name("cuda")))):
-                moved = cst.ensure_type(cst.ensure_type(moved, cst.Call).func, cst.Attribute).value
-            if isinstance(moved, cst.Call) and not moved.args:
-                names = {getattr(q, "name", "") for q in qualified.get(moved.func, ())}
-                kinds |= {CRITERIA.get(name, "") for name in names}
-            else:
-                kinds.add("")
-        if len(kinds) == 1 and (kind := kinds.pop()):
-            found[name] = kind
-    return found
-
-
-UNKNOWN = cst.Ellipsis()
-"""What a name stands for that is given no value of its own: a parameter, the target of a loop."""
-
-
-class _Assignments(cst.CSTVisitor):
-    """Every value that a name is given in one scope, or in all, and how often it is read, in
-    functions inside of the scope too."""
-
-    def __init__(self, scope: cst.CSTNode | None = None) -> None:
-        self.scope = scope
-        self.values: dict[str, list[cst.BaseExpression]] = {}
-        self.uses: Counter[str] = Counter()
-        self._depth = 0  # of functions inside of the scope
-
-    def _bind(self, target: cst.BaseExpression, value: cst.BaseExpression = UNKNOWN) -> None:
-        for name, part in _pairs(target, value):
-            if self.scope is None or self._depth == 0:
-                self.values.setdefault(code(name), []).append(part)
-            if isinstance(name, cst.Name):
-                self.uses[name.value] -= 1  # its place left of the sign is no use of it
-
-    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
-        self._depth += node is not self.scope
-
-    def leave_FunctionDef(self, original_node: cst.FunctionDef) -> None:
-        self._depth -= original_node is not self.scope
-
-    def visit_Assign(self, node: cst.Assign) -> None:
-        for target in node.targets:
-            self._bind(target.target, node.value)
-
-    def visit_AnnAssign(self, node: cst.AnnAssign) -> None:
-        self._bind(node.target, node.value or UNKNOWN)
-
-    def visit_AugAssign(self, node: cst.AugAssign) -> None:
-        self.values.setdefault(code(node.target), []).append(UNKNOWN)  # it is read as well
-
-    def visit_NamedExpr(self, node: cst.NamedExpr) -> None:
-        self._bind(node.target)
-
-    def visit_Param(self, node: cst.Param) -> None:
-        self._bind(node.name)
-
-    def visit_For(self, node: cst.For) -> None:
-        self._bind(node.target)
-
-    def visit_AsName(self, node: cst.AsName) -> None:
-        self._bind(node.name)
-
-    def visit_Name(self, node: cst.Name) -> None:
-        self.uses[node.value] += 1
-
-
-def _pairs(
-    target: cst.BaseExpression, value: cst.BaseExpression
-) -> list[tuple[cst.BaseExpression, cst.BaseExpression]]:
-    """What is assigned to what: ``a, b = x, y`` gives two pairs."""
-    if not isinstance(target, (cst.Tuple, cst.List)):
-        return [(target, value)]
-    names = [element.value for element in target.elements]
-    if isinstance(value, (cst.Tuple, cst.List)) and len(value.elements) == len(names):
-        return list(zip(names, (element.value for element in value.elements)))
-    return [(name, value if len(names) == 1 else UNKNOWN) for name in names]
+    collector = Bindings(None, facts.parents)
+    facts.module.visit(collector)
+    kinds: dict[str, set[str]] = {}
+    for binding in collector.everything:
+        moved = binding.value
+        while m.matches(moved, m.Call(func=m.Attribute(attr=m.Name("to") | m.Name("cuda")))):
+            moved = cst.ensure_type(cst.ensure_type(moved, cst.Call).func, cst.Attribute).value
+        kind = ""
+        if isinstance(moved, cst.Call) and not moved.args:
+            kind = CRITERIA.get(facts.full_name(moved.func), "")
+        kinds.setdefault(_criterion_key(binding.target), set()).add(kind)
+        text = code(binding.target)
+        owners = [node for node in facts.above(binding.target) if isinstance(node, cst.ClassDef)]
+        owner = owners[0] if text.startswith("self.") and owners else None
+        facts.made_criteria.add((text, owner))
+        if isinstance(binding.target, cst.Attribute):  # criterion.reduction = "sum"
+            kinds.setdefault(_criterion_key(binding.target.value), set()).add("")
+    named = facts.strings if collector.looks_names_up else set()
+    return {
+        name: next(iter(found))
+        for name, found in kinds.items()
+        if len(found) == 1 and "" not in found and name.removeprefix(".") not in named
+    }

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import libcst as cst
 
-from ganloss_fast.adopt.names import Names, bare, code, number
-from ganloss_fast.adopt.terms import NotUnderstood, Term, mean_of, term
+from ganloss_fast.adopt.names import Names
+from ganloss_fast.adopt.syntax import OURS, bare, code, number
+from ganloss_fast.adopt.terms import Term, mean_of, term
 
 
 @dataclass(frozen=True)
@@ -18,38 +19,59 @@ class Summand:
     factor: float
     content: Term | cst.BaseExpression
     source: str = ""  # the name that stood for it
+    whole: cst.BaseExpression | None = None  # a term as it is written
 
 
 def summands(
     expression: cst.BaseExpression, names: Names, expandable: frozenset[str] = frozenset()
 ) -> list[Summand]:
-    """A sum, taken apart; names in ``expandable`` are replaced by what they were assigned."""
+    """A sum, taken apart; names in ``expandable`` are replaced by what they were assigned.
+
+    What holds no term stays in one piece, as it is written.
+    """
     match expression:
         case cst.BinaryOperation(left=left, operator=cst.Add() | cst.Subtract(), right=right):
             sign = 1.0 if isinstance(expression.operator, cst.Add) else -1.0
             first = summands(left, names, expandable)
             return [*first, *_times(sign, summands(right, names, expandable))]
         case cst.UnaryOperation(operator=cst.Minus(), expression=operand):
-            return _times(-1.0, summands(operand, names, expandable))
+            return _scaled(-1.0, operand, expression, names, expandable)
         case cst.BinaryOperation(left=left, operator=cst.Multiply(), right=right):
             for factor, other in ((number(left), right), (number(right), left)):
                 if factor is not None:
-                    return _times(factor, summands(other, names, expandable))
+                    return _scaled(factor, other, expression, names, expandable)
         case cst.BinaryOperation(left=left, operator=cst.Divide(), right=right):
             divisor = number(right)
             if divisor:
-                return _times(1.0 / divisor, summands(left, names, expandable))
+                return _scaled(1.0 / divisor, left, expression, names, expandable)
         case cst.Name(value=name) if name in expandable:
-            behind = summands(names.assigned[name], names)
-            if all(isinstance(summand.content, Term) for summand in behind):
+            value = names.once(name)
+            behind = [] if value is None else summands(value, names)
+            if behind and all(isinstance(summand.content, Term) for summand in behind):
                 return [replace(summand, source=name) for summand in behind]
     inner = names.mean_of(bare(expression))
     if isinstance(inner, cst.Name) and inner.value in expandable:
-        found = mean_of(bare(names.assigned[inner.value]), names)
-        if found is not None and found.kind != "linear":
+        value = names.once(inner.value)
+        found = None if value is None else mean_of(bare(value), names)
+        if found is not None and found.kind in ("bce", "hinge"):
             return [Summand(1.0, found, source=inner.value)]
     found = term(bare(expression), names)
-    return [Summand(1.0, expression if found is None else found)]
+    return [Summand(1.0, expression if found is None else found, whole=expression)]
+
+
+def _scaled(
+    factor: float,
+    scaled: cst.BaseExpression,
+    whole: cst.BaseExpression,
+    names: Names,
+    expandable: frozenset[str],
+) -> list[Summand]:
+    found = summands(scaled, names, expandable)
+    if not any(isinstance(summand.content, Term) for summand in found):
+        if factor == -1.0 and len(found) == 1:
+            return _times(-1.0, found)
+        return [Summand(1.0, whole)]
+    return _times(factor, found)
 
 
 def _times(factor: float, found: list[Summand]) -> list[Summand]:
@@ -57,7 +79,7 @@ def _times(factor: float, found: list[Summand]) -> list[Summand]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.12g}" if value != int(value) else f"{value:.1f}"
+    return repr(float(value))
 
 
 def _options(**values: str) -> str:
@@ -76,7 +98,7 @@ def _described(kind: str, real_label: float | None, fake_label: float | None) ->
     if not odd:
         return f'"{kind}"'
     name = {"bce": "BCE", "least_squares": "LeastSquares"}[kind]
-    return f"gf.{name}({', '.join(odd)})"
+    return f"{OURS}.{name}({', '.join(odd)})"
 
 
 def call_of(real: Summand, fake: Summand, fake_first: bool) -> str:
@@ -94,7 +116,7 @@ def call_of(real: Summand, fake: Summand, fake_first: bool) -> str:
     logits = f"{code(r.logits)}, {code(f.logits)}, {loss}"
     if fake_first:  # critics run in the order that they ran in
         logits = f"fake={code(f.logits)}, real={code(r.logits)}, loss={loss}"
-    return f"gf.discriminator_loss({logits}{options})"
+    return f"{OURS}.discriminator_loss({logits}{options})"
 
 
 def side_of(found: Summand) -> str | None:
@@ -108,22 +130,34 @@ def side_of(found: Summand) -> str | None:
     weight = _options(weight="" if found.factor == 1.0 else _number(found.factor))
     logits = code(part.logits)
     if part.kind == "hinge":
-        return f'gf.discriminator_side_loss({logits}, {part.label > 0}, "hinge"{weight})'
+        return f'{OURS}.discriminator_side_loss({logits}, {part.label > 0}, "hinge"{weight})'
     if part.label == 0.0:
-        return f'gf.discriminator_side_loss({logits}, False, "{part.kind}"{weight})'
+        return f'{OURS}.discriminator_side_loss({logits}, False, "{part.kind}"{weight})'
     loss = _described(part.kind, None, None)
     if part.label != 1.0:
         name = {"bce": "BCE", "least_squares": "LeastSquares"}[part.kind]
-        loss = f"gf.{name}(generator_label={_number(part.label)})"
-    return f"gf.generator_loss({logits}, {loss}{weight})"
+        loss = f"{OURS}.{name}(generator_label={_number(part.label)})"
+    return f"{OURS}.generator_loss({logits}, {loss}{weight})"
+
+
+def without_means(found: list[Summand]) -> list[Summand]:
+    """Means beside two terms of another kind are no terms of the loss."""
+    kinds = [summand.content.kind for summand in found if isinstance(summand.content, Term)]
+    if len(kinds) <= 2 or sum(kind != "linear" for kind in kinds) != 2:
+        return found
+    return [
+        replace(summand, content=summand.whole)
+        if isinstance(summand.content, Term)
+        and summand.content.kind == "linear"
+        and summand.whole is not None
+        and not summand.source
+        else summand
+        for summand in found
+    ]
 
 
 def pairs(found: list[Summand]) -> tuple[Summand, Summand] | None:
-    """(real, fake), if exactly two summands are terms of one kind, one for each side.
-
-    Raises:
-        NotUnderstood: if there are two terms that do not make a loss.
-    """
+    """(real, fake), if exactly two summands are terms of one kind, one for each side."""
     both = [summand for summand in found if isinstance(summand.content, Term)]
     if len(both) != 2:
         return None
@@ -134,9 +168,7 @@ def pairs(found: list[Summand]) -> tuple[Summand, Summand] | None:
     if kinds == {"linear"}:
         if first.factor * second.factor >= 0:
             return None
-        real, fake = (first, second) if first.factor < 0 else (second, first)
-        _check_direction(real, fake)
-        return real, fake
+        return (first, second) if first.factor < 0 else (second, first)
     if min(first.factor, second.factor) <= 0:
         return None
     labels = [term_.label for term_ in _contents(both)]
@@ -149,25 +181,23 @@ def _contents(found: list[Summand]) -> Iterator[Term]:
     return (summand.content for summand in found if isinstance(summand.content, Term))
 
 
-def _check_direction(real: Summand, fake: Summand) -> None:
-    texts = [code(term_.logits).lower() for term_ in _contents([real, fake])]
-    if "fake" in texts[0] and "real" in texts[1]:
-        raise NotUnderstood(
-            "the sign looks reversed: a critic's Wasserstein loss is mean(fake) - mean(real); "
-            "check it before it is replaced"
-        )
-
-
 def without(found: list[Summand], pair: tuple[Summand, Summand], call: str) -> str:
-    """The sum again, with the call in place of the two terms."""
-    written = call
+    """The sum again, with the call where the first of the two terms stood."""
+    written = ""
     for summand in found:
-        if summand in pair:
+        if summand is pair[0] or summand is pair[1]:
+            written += f" + {call}" if call else ""
+            call = ""
             continue
         rest = summand.content
         assert isinstance(rest, cst.BaseExpression)
         text = code(rest)
         if abs(summand.factor) != 1.0:
-            text = f"{abs(summand.factor):.12g} * {text}"
+            if not isinstance(rest, (cst.Name, cst.Call, cst.Attribute, cst.Subscript)):
+                text = f"({text})"  # a % b times 0.5
+            text = f"{_number(abs(summand.factor))} * {text}"
+        elif summand.factor < 0 and not getattr(rest, "lpar", ()):
+            text = f"({text})" if isinstance(rest, cst.BinaryOperation) and not written else text
         written += f" {'+' if summand.factor > 0 else '-'} {text}"
-    return written
+    written = written.removeprefix(" + ")
+    return "-" + written.removeprefix(" - ") if written.startswith(" - ") else written

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import libcst as cst
 from libcst import matchers as m
 
-from ganloss_fast.adopt.names import Names, bare, number
+from ganloss_fast.adopt.names import Names, plain
+from ganloss_fast.adopt.syntax import bare, number
+from ganloss_fast.adopt.targets import constant
 
 Kind = Literal["bce", "least_squares", "hinge", "linear"]
 
@@ -21,6 +23,7 @@ class Term:
     label: float
     logits: cst.BaseExpression
     has_target: bool = False  # written with a target; a bare mean square may be anything
+    of_torch: bool = True  # x.mean() may be NumPy's
 
 
 class NotUnderstood(Exception):
@@ -43,26 +46,47 @@ def term(expression: cst.BaseExpression, names: Names) -> Term | None:
                 'discriminator_loss(real_logits, fake_logits, "bce"), which keeps the tail'
             )
     inner = names.mean_of(expression)
-    return None if inner is None else mean_of(inner, names)
+    if inner is None:
+        return None
+    found = mean_of(inner, names)
+    if found is None:
+        return None
+    _check_logits(found)
+    function = names.full_name(expression.func) if isinstance(expression, cst.Call) else ""
+    return replace(found, of_torch=found.of_torch or function == "torch.mean")
 
 
 def _criterion(kind: Kind, call: cst.Call, names: Names) -> Term:
-    if len(call.args) != 2 or any(argument.keyword for argument in call.args):
+    given = {}
+    for argument, expected in zip(call.args, ("input", "target")):
+        if not plain(argument, argument.keyword.value if argument.keyword else ""):
+            break
+        given[argument.keyword.value if argument.keyword else expected] = argument.value
+    if len(call.args) != 2 or given.keys() != {"input", "target"}:
         raise NotUnderstood("the criterion has options (weight, reduction, ...)")
-    logits, target = (argument.value for argument in call.args)
-    label = constant(target, names)
+    label = constant(given["target"], names)
     if label is None:
-        raise NotUnderstood("the target is no constant that can be seen")
-    return Term(kind, label, bare(logits), has_target=True)
+        raise NotUnderstood(
+            "the target is no constant that can be seen: something else reads or changes it, or it "
+            "is not made of one number"
+        )
+    found = Term(kind, label, bare(given["input"]), has_target=True)
+    _check_logits(found)
+    return found
+
+
+def _check_logits(found: Term) -> None:
+    if m.findall(found.logits, m.NamedExpr() | m.Await() | m.Yield()):
+        raise NotUnderstood("something is assigned or awaited within the loss")
 
 
 def mean_of(inner: cst.BaseExpression, names: Names) -> Term | None:
     """The term that the mean of an expression is."""
-    if isinstance(inner, cst.Call):
+    if isinstance(inner, cst.Call) and len(inner.args) == 1 and plain(inner.args[0], "input"):
         kind = names.function_of(inner)
-        if kind == "relu" and len(inner.args) == 1:
+        if kind == "relu":
             return _hinge(bare(inner.args[0].value))
-        if kind == "softplus" and len(inner.args) == 1:
+        if kind == "softplus":
             argument = bare(inner.args[0].value)
             if m.matches(argument, m.UnaryOperation(operator=m.Minus())):
                 logits = bare(cst.ensure_type(argument, cst.UnaryOperation).expression)
@@ -71,7 +95,7 @@ def mean_of(inner: cst.BaseExpression, names: Names) -> Term | None:
     squared = names.square_of(inner)
     if squared is not None:
         return _least_squares(squared)
-    return Term("linear", 0.0, inner)
+    return Term("linear", 0.0, inner, of_torch=False)
 
 
 def _hinge(argument: cst.BaseExpression) -> Term | None:
@@ -96,60 +120,12 @@ def _least_squares(base: cst.BaseExpression) -> Term:
     match base:
         case cst.BinaryOperation(left=left, operator=cst.Subtract(), right=right):
             if (label := number(right)) is not None:
-                return Term("least_squares", label, bare(left))
+                return Term("least_squares", label, bare(left), of_torch=False)
             if (label := number(left)) is not None:
-                return Term("least_squares", label, bare(right))
+                return Term("least_squares", label, bare(right), of_torch=False)
         case cst.BinaryOperation(left=left, operator=cst.Add(), right=right):
             if (label := number(right)) is not None:
-                return Term("least_squares", -label, bare(left))
+                return Term("least_squares", -label, bare(left), of_torch=False)
             if (label := number(left)) is not None:
-                return Term("least_squares", -label, bare(right))
-    return Term("least_squares", 0.0, base)
-
-
-# ---- constant targets --------------------------------------------------------------------------
-
-_FILLED = {"ones": 1.0, "ones_like": 1.0, "zeros": 0.0, "zeros_like": 0.0}
-_UNCHANGED = {"to", "cuda", "type", "type_as", "float", "detach", "expand_as", "requires_grad_"}
-
-
-def constant(expression: cst.BaseExpression, names: Names, depth: int = 8) -> float | None:
-    """The one value of a tensor's elements: ``torch.ones_like(x)``, ``torch.full(size, 0.9)``."""
-    expression = bare(expression)
-    if depth == 0:
-        return None
-    if isinstance(expression, (cst.Name, cst.Attribute)):
-        value = names.value_of(expression)
-        return None if value is None else constant(value, names, depth - 1)
-    match expression:
-        case cst.BinaryOperation(left=left, operator=cst.Multiply(), right=right):
-            factors = [
-                number(side) if number(side) is not None else constant(side, names, depth - 1)
-                for side in (left, right)
-            ]
-            known = [factor for factor in factors if factor is not None]
-            return known[0] * known[1] if len(known) == 2 else None
-        case cst.Call():
-            return _constant_call(expression, names, depth)
-    return None
-
-
-def _constant_call(call: cst.Call, names: Names, depth: int) -> float | None:
-    name = names.full_name(call.func)
-    plain = name.removeprefix("torch.")
-    if name.startswith("torch.") and plain in _FILLED:
-        return _FILLED[plain]
-    if name in ("torch.full", "torch.full_like") and len(call.args) >= 2:
-        return number(call.args[1].value)
-    if name in ("torch.autograd.Variable", "torch.autograd.variable.Variable") and call.args:
-        return constant(call.args[0].value, names, depth - 1)
-    match call.func:
-        case cst.Attribute(attr=cst.Name("new_ones")):
-            return 1.0
-        case cst.Attribute(attr=cst.Name("new_zeros")):
-            return 0.0
-        case cst.Attribute(attr=cst.Name("fill_")) if len(call.args) == 1:
-            return number(call.args[0].value)
-        case cst.Attribute(value=value, attr=cst.Name(attribute)) if attribute in _UNCHANGED:
-            return constant(value, names, depth - 1)
-    return None
+                return Term("least_squares", -label, bare(right), of_torch=False)
+    return Term("least_squares", 0.0, base, of_torch=False)

@@ -1,0 +1,166 @@
+"""What is changed in a script and what is left alone, and the comments that edits carry on."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import libcst as cst
+from libcst import matchers as m
+
+from ganloss_fast.adopt.names import Facts
+from ganloss_fast.adopt.syntax import OURS, code, comments
+from ganloss_fast.adopt.terms import NotUnderstood
+
+Replacement = cst.CSTNode | cst.FlattenSentinel[cst.SimpleStatementLine]
+
+_DIRECTIVE = re.compile(r"#\s*(noqa|type:|pylint|fmt:|pragma|ruff|mypy)", re.I)
+
+GAINS = {
+    "loss": "both sides of the loss in one kernel, with their gradients; a smaller part of a step",
+    "side": "one kernel each way; a call with both sides would be one for both",
+    "penalty": "the penalty's backward without the branch that only carries zeros: up to a third "
+    "of its arithmetic, exactly the same gradients",
+    "features": "one kernel for all maps instead of several for each",
+    "detach": "the critic's backward ends at the fake instead of walking through the generator, "
+    "whose gradients are zeroed before they are read",
+    "drop-in": "the same names, values and gradients from the drop-in module",
+}
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What is said about a line."""
+
+    line: int
+    text: str
+
+
+class Edits:
+    """Of one script, under the name ``ours`` of the package."""
+
+    def __init__(self, facts: Facts, ours: str) -> None:
+        self._facts, self._ours = facts, ours
+        self.new: dict[cst.CSTNode, Replacement] = {}  # in place of a node
+        self.gone: set[cst.CSTNode] = set()
+        self.above: dict[cst.CSTNode, list[cst.EmptyLine]] = {}  # lines above a statement
+        self.needs_import = False
+        self._changes: dict[cst.CSTNode, Remark] = {}
+        self._left: dict[Remark, None] = {}
+        self.spoken_of: set[cst.CSTNode] = set()
+        self.compiled: set[cst.CSTNode] = set()  # functions and classes that a compiler reads
+
+    @property
+    def changes(self) -> list[Remark]:
+        return sorted(self._changes.values(), key=lambda remark: remark.line)
+
+    @property
+    def left_alone(self) -> list[Remark]:
+        return sorted(self._left, key=lambda remark: remark.line)
+
+    def line(self, node: cst.CSTNode) -> int:
+        return self._facts.positions[node].start.line
+
+    def leave(self, node: cst.CSTNode, why: object) -> None:
+        self.spoken_of.add(node)
+        self.leave_line(self.line(node), str(why))
+
+    def leave_line(self, line: int, why: str) -> None:
+        self._left[Remark(line, why)] = None
+
+    def change(self, node: cst.CSTNode, new: Replacement, gain: str) -> None:
+        self.new[node] = new
+        self.explain(node, gain)
+
+    def explain(self, node: cst.CSTNode, gain: str) -> None:
+        self._changes[node] = Remark(self.line(node), GAINS[gain])
+
+    def replace(
+        self,
+        old: cst.BaseExpression | cst.For,
+        text: str,
+        gain: str,
+        statement: cst.CSTNode,
+        taken_over: Sequence[cst.CSTNode] = (),
+    ) -> None:
+        """An expression or a loop by what is written for it; statements above that go with it.
+
+        Comments that stood there stand above the statement then.
+
+        Raises:
+            NotUnderstood: if a comment there is for a tool, which reads it in its line alone.
+        """
+        written = text.replace(OURS, self._ours)
+        old_parts = (
+            old if isinstance(old, cst.BaseExpression) else old.with_changes(leading_lines=[])
+        )
+        new: cst.CSTNode
+        if isinstance(old, cst.BaseExpression):
+            new = _parenthesised(old, written)
+        else:
+            new = cst.parse_statement(written)
+        lost = _lost([*taken_over, old_parts], new)
+        if any(_DIRECTIVE.match(comment) for comment in lost):
+            raise NotUnderstood("a comment for a tool stands where the loss would be rewritten")
+        hoisted = [cst.EmptyLine(comment=cst.Comment(comment)) for comment in lost]
+        if isinstance(new, cst.SimpleStatementLine) and isinstance(old, cst.For):
+            new = new.with_changes(leading_lines=[*old.leading_lines, *hoisted])
+        elif hoisted:
+            self.above.setdefault(statement, []).extend(hoisted)
+        self.needs_import |= OURS in text
+        self.change(old, new, gain)
+        self._drop(taken_over)
+
+    def _drop(self, statements: Iterable[cst.CSTNode]) -> None:
+        """Statements that what is below them has taken over, with what was changed in them."""
+        for statement in statements:
+            self.gone.add(statement)
+            for node in list(self._changes):
+                if node is statement or statement in self._facts.above(node):
+                    del self._changes[node]
+
+    def touched(self, node: cst.CSTNode) -> bool:
+        """Whether a node, or one above it, was changed or spoken of."""
+        spoken = self.spoken_of
+        return any(
+            found in self.new or found in self.gone or found in spoken
+            for found in (node, *self._facts.above(node))
+        )
+
+    def changed_within(self, node: cst.CSTNode) -> bool:
+        return any(node in self._facts.above(changed) for changed in self._changes)
+
+    def has_penalty(self, node: cst.CSTNode) -> bool:
+        """Whether a penalty was written into a node, whose old text is no longer true."""
+        gain = GAINS["penalty"]
+        return any(
+            remark.text == gain and node in self._facts.above(changed)
+            for changed, remark in self._changes.items()
+        )
+
+
+def _parenthesised(old: cst.BaseExpression, written: str) -> cst.BaseExpression:
+    """The expression that is written, in the parentheses of the one it replaces if it needs any."""
+    new = cst.parse_expression(f"({written})" if "\n" in written else written)
+    lpar = getattr(old, "lpar", ())
+    multiline = any("\n" in code(part) for part in (*lpar, *getattr(old, "rpar", ())))
+    if lpar and (multiline or isinstance(new, (cst.BinaryOperation, cst.UnaryOperation))):
+        return new.with_changes(lpar=old.lpar, rpar=old.rpar)
+    return new
+
+
+def _lost(old: Sequence[cst.CSTNode], new: cst.CSTNode) -> list[str]:
+    kept = Counter(comments([new]))
+    lost = []
+    for comment in comments(old):
+        if kept[comment] > 0:
+            kept[comment] -= 1
+        else:
+            lost.append(comment)
+    return lost
+
+
+def has_comments(node: cst.CSTNode) -> bool:
+    return bool(m.findall(node, m.Comment()))

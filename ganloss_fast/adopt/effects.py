@@ -1,0 +1,81 @@
+"""Whether an expression may draw random numbers, run a network, or change anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+
+import libcst as cst
+
+from ganloss_fast.adopt.names import Names
+
+_METHODS = re.compile(
+    r"abs|clone|cpu|cuda|detach|dim|exp|expand_as|flatten|float|item|log|max|mean|min|norm|numel"
+    r"|pow|reshape|size|sqrt|square|squeeze|sum|to|type_as|unsqueeze|view"
+)
+_FUNCTIONS = re.compile(
+    r"builtins\.(abs|float|int|len|max|min|range|zip)"
+    r"|torch\.(abs|cat|clamp|exp|full|full_like|log|mean|norm|ones|ones_like|pow|sqrt|square"
+    r"|stack|sum|zeros|zeros_like|device|Size)"
+)
+
+
+class _Effects(cst.CSTVisitor):
+    def __init__(self, names: Names, exempt: Container[cst.CSTNode]) -> None:
+        super().__init__()
+        self._names, self._exempt = names, exempt
+        self.found = False
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        if node in self._exempt:
+            return False
+        self.found |= isinstance(node, (cst.Await, cst.Yield, cst.NamedExpr))
+        self.found |= isinstance(node, cst.Call) and not _is_plain(node, self._names)
+        return not self.found
+
+
+def _is_plain(call: cst.Call, names: Names) -> bool:
+    keywords = {argument.keyword.value for argument in call.args if argument.keyword}
+    if keywords & {"out", "inplace"}:
+        return False
+    full = names.full_name(call.func)
+    if _FUNCTIONS.fullmatch(full):
+        return True
+    if kind := names.function_of(call):
+        return kind != "relu" or len(call.args) == 1  # F.relu(x, True) works in place
+    if full.startswith("torch."):
+        return False
+    return (
+        isinstance(call.func, cst.Attribute)
+        and _METHODS.fullmatch(call.func.attr.value) is not None
+    )
+
+
+def pure(node: cst.CSTNode, names: Names, exempt: Container[cst.CSTNode] = ()) -> bool:
+    """Whether every call in a node, but for some nodes, is of a function that only computes."""
+    visitor = _Effects(names, exempt)
+    node.visit(visitor)
+    return not visitor.found
+
+
+class _InPlace(cst.CSTVisitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def visit_Attribute(self, node: cst.Attribute) -> None:
+        name = node.attr.value
+        self.found |= name.endswith("_") and not name.endswith("__")
+
+    def visit_NamedExpr(self, node: cst.NamedExpr) -> None:
+        self.found = True
+
+    def visit_Arg(self, node: cst.Arg) -> None:
+        self.found |= node.keyword is not None and node.keyword.value in ("out", "inplace")
+
+
+def in_place(node: cst.CSTNode) -> bool:
+    """Whether a node is seen to change a tensor where it lies."""
+    visitor = _InPlace()
+    node.visit(visitor)
+    return visitor.found

@@ -1,0 +1,89 @@
+"""A fake that nobody detached: it is detached only where the generator's gradients are unread."""
+
+import pytest
+
+pytest.importorskip("libcst", reason="adopt reads scripts with libcst")
+
+from adopted import same_numbers
+
+STEP = """
+opt_G = torch.optim.SGD(G.parameters(), 0.1)
+opt_D = torch.optim.SGD(D.parameters(), 0.1)
+for _ in range(2):
+    opt_D.zero_grad()
+    fake = G(torch.randn(6, 3))
+    loss_D = criterion(D(x), torch.ones(6, 1)) + criterion(D(fake), torch.zeros(6, 1))
+    loss_D.backward()
+    opt_D.step()
+    opt_G.zero_grad()
+    loss_G = criterion(D(G(z)), torch.ones(6, 1))
+    loss_G.backward()
+    opt_G.step()
+out = D[0].weight.sum() + G.weight.sum()
+"""
+
+WITH_E = STEP.replace(
+    "for _ in range(2):", "opt_E = torch.optim.SGD(E.parameters(), 0.1)\nfor _ in range(2):"
+).replace("opt_D.step()", "opt_D.step()\n    opt_E.step()")
+
+READ = {
+    "an encoder learns from it": WITH_E.replace("G(torch.randn(6, 3))", "G(E(x))"),
+    "an encoder's output by name": WITH_E.replace(
+        "fake = G(torch.randn(6, 3))", "code = E(x)\n    fake = G(code)"
+    ),
+    "a leaf that learns": STEP.replace(
+        "fake = G(torch.randn(6, 3))",
+        "code = torch.randn(6, 3, requires_grad=True)\n    fake = G(code)",
+    ),
+    "its gradient is read": STEP.replace(
+        "    loss_D =", "    fake.retain_grad()\n    loss_D ="
+    ).replace("opt_D.step()", "opt_D.step()\n    seen = fake.grad.norm()"),
+    "a hook": STEP.replace("    loss_D =", "    fake.register_hook(lambda g: g)\n    loss_D ="),
+    "parameters' gradients are read": STEP.replace(
+        "opt_D.step()", "opt_D.step()\n    seen = sum(p.grad.abs().sum() for p in G.parameters())"
+    ),
+    "the norm of the gradients is taken": STEP.replace(
+        "opt_D.step()", "opt_D.step()\n    seen = nn.utils.clip_grad_norm_(G.parameters(), 1.0)"
+    ),
+    "nobody zeroes it": STEP.replace("    opt_G.zero_grad()\n", ""),
+    "zeroed now and then": STEP.replace(
+        "    opt_G.zero_grad()\n", "    if _ % 2 == 0:\n        opt_G.zero_grad()\n"
+    ),
+    "zeroed before": STEP.replace("    opt_G.zero_grad()\n", "").replace(
+        "    opt_D.zero_grad()", "    opt_D.zero_grad()\n    opt_G.zero_grad()"
+    ),
+    "an optimizer of both": WITH_E.replace(
+        "SGD(E.parameters(), 0.1)", "SGD([*E.parameters(), *G.parameters()], 0.1)"
+    ),
+    "an optimizer that nobody sees": STEP.replace(
+        "for _ in", "opts = [torch.optim.SGD(list(G.parameters()), 0.1)]\nfor _ in"
+    ).replace("opt_D.step()", "opt_D.step()\n    opts[0].step()"),
+    "walked back under another name": STEP.replace(
+        "loss_D.backward()", "kept = loss_D\n    kept.backward()"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", READ.values(), ids=READ)
+def test_a_fake_whose_gradient_may_be_read_is_not_detached(body):
+    assert body != STEP
+    proposal = same_numbers(body)
+    assert ".detach()" not in proposal.after
+    assert any("is not detached" in remark.text for remark in proposal.left_alone)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        STEP,
+        STEP.replace(
+            "fake = G(torch.randn(6, 3))", "noise = torch.randn(6, 3)\n    fake = G(2 * noise)"
+        ),
+        STEP.replace("opt_G.zero_grad()", "G.zero_grad()"),
+        STEP.replace("+ criterion(D(fake), ", "+ criterion(logits, ").replace(
+            "    loss_D =", "    logits = D(fake)\n    loss_D ="
+        ),
+    ],
+)
+def test_a_fake_whose_gradient_is_zeroed_unread_is_detached(body):
+    assert "D(fake.detach())" in same_numbers(body).after

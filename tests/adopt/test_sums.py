@@ -1,0 +1,187 @@
+"""Sums of terms: which are a critic's loss, in which order they run, what they may drop."""
+
+import pytest
+
+pytest.importorskip("libcst", reason="adopt reads scripts with libcst")
+
+from adopted import left_alone, same_numbers
+
+from ganloss_fast.adopt.script import propose
+
+PENALTY = """
+def gp(d, r, f):
+    a = torch.rand(6, 1)
+    h = (a * r + (1 - a) * f).requires_grad_()
+    return (d(h) - 1).abs().sum()
+fake = G(z).detach()
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "out = float(np.arange(3.0).mean() - np.ones(4).mean())",
+        "def stats(a, b):\n    gap = a.mean() - b.mean()\n    return gap\n"
+        "out = stats(np.arange(3.0), np.arange(4.0)).item()",
+        "nll, ent = x.pow(2), x.abs()\nout = nll.mean() - ent.mean()",
+        "mu, logvar = G(z), x\nout = (mu**2).mean() + ((logvar - 1) ** 2).mean()",
+        "out = (x > 0).double().mean() - (x > 1).double().mean()",
+        "a, b = D(x), N(x)\nout = a.mean() - b.mean()\nout.backward(retain_graph=True)",
+        "def loss(a, b):\n    return a.mean() - b.mean()\n"
+        "out = loss(np.ones(3), np.ones(2)).item()",
+        "def critic(a):\n    return a * 2\nreal, fake = np.ones(3), np.zeros(3)\n"
+        "def loss():\n    return critic(fake).mean() - critic(real).mean()\nout = float(loss())",
+        "gen = torch.randn(3)\nreal = torch.randn(3)\n"
+        "out = ((real - 1) ** 2).mean() + (gen**2).mean()",
+    ],
+)
+def test_means_and_squares_of_anything_stay(body):
+    left_alone(body)
+    same_numbers(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("out = D(x).mean() - D(G(z)).mean()", "no backward() is seen"),
+        ("out = D(G(z)).mean() - D(x).mean()", "no backward() is seen"),
+        (
+            "loss = D(x).mean() - D(G(z)).mean()\nloss.backward(retain_graph=True)\nout = loss",
+            "the sign looks reversed",
+        ),
+        (
+            "loss = D(x).mean() - D(z @ torch.ones(3, 4)).mean()\n"
+            "loss.backward(retain_graph=True)\nout = loss",
+            "which of the critic's two inputs is generated",
+        ),
+        (
+            "loss = (D(x) ** 2).mean() + ((D(G(z)) - 1) ** 2).mean()\n"
+            "loss.backward(retain_graph=True)\nout = loss",
+            "the larger label",
+        ),
+    ],
+)
+def test_a_critics_figures_that_are_not_surely_its_loss_stay_with_a_word(body, reason):
+    assert reason in left_alone(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "fake = G(z)\nloss = D(fake).mean() - D(x).mean()\nloss.backward(retain_graph=True)\n",
+        "fake = G(z)\nloss = -(D(x).mean() - D(fake).mean()) / 3\n"
+        "total = loss + 0.1\ntotal.backward(retain_graph=True)\n",
+        "fake = G(z)\nreal_out, fake_out = D(x), D(fake)\nloss = 0\n"
+        "loss += ((real_out - 1) ** 2).mean() + fake_out.pow(2).mean()\n"
+        "loss.backward(retain_graph=True)\n",
+    ],
+)
+def test_a_critics_loss_of_means_or_squares_is_one_call(body):
+    proposal = same_numbers(body + "out = loss\n")
+    assert "discriminator_loss(" in proposal.after
+
+
+@pytest.mark.parametrize(
+    ("total", "call"),
+    [
+        ("10 * gp(N, x, fake) + F.relu(1 + N(fake)).mean() + F.relu(1 - N(x)).mean()", True),
+        ("F.relu(1 + N(fake)).mean() + F.relu(1 - N(x)).mean() + 10 * gp(N, x, fake)", True),
+        ("F.relu(1 + N(fake)).mean() + gp(N, x, fake) + F.relu(1 - N(x)).mean()", False),
+        ("F.relu(1 + N(fake)).mean() + N(x).sum() / 3 + F.relu(1 - N(x)).mean()", False),
+        ("F.relu(1 + N(fake)).mean() + x.mean() % 2 + F.relu(1 - N(x)).mean()", True),
+        ("0.5 * (F.relu(1 + N(fake)).mean() + x.sum() % 2 + F.relu(1 - N(x)).mean())", True),
+        ("-x.sum() * 2 + F.relu(1 + N(fake)).mean() - x.sum() + F.relu(1 - N(x)).mean()", True),
+    ],
+)
+def test_random_numbers_are_drawn_in_the_order_in_which_they_were(total, call):
+    """N drops units at random, and the penalty draws its points."""
+    proposal = same_numbers(f"{PENALTY}out = {total}\n")
+    assert ("discriminator_loss(" in proposal.after) == call
+    if not call:
+        assert "may draw random numbers" in proposal.left_alone[0].text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "b = F.relu(1 + N(x)).mean()\na = F.relu(1 - N(-x)).mean()\nout = a + b\n",
+        "b = F.relu(1 + N(x)).mean()\na = F.relu(1 - N(-x)).mean()\nout = N(x).sum() + (a + b)\n",
+        "a = F.relu(1 - N(x)).mean()\nr = torch.rand(())\nb = F.relu(1 + N(-x)).mean()\n"
+        "out = a + b + r\n",
+        "r, f = N(x), N(-x)\na = F.relu(1 - r).mean()\nr = r * 2\nb = F.relu(1 + f).mean()\n"
+        "out = a + b + r.sum()\n",
+        "r, f = N(x), N(-x)\na = F.relu(1 - r).mean()\nb = F.relu(1 + f).mean()\n"
+        "later = lambda: a + b\nr = r * 2\nout = later() + r.sum()\n",
+    ],
+)
+def test_what_was_computed_above_keeps_its_draws_and_values(body):
+    same_numbers(body, may_vanish=("a", "b"))
+
+
+def test_a_statement_with_two_targets_is_not_dropped():
+    proposal = same_numbers(
+        """
+        real, accuracy = criterion(D(x), torch.ones(6, 1)), D(x).mean().item()
+        fake = criterion(D(G(z).detach()), torch.zeros(6, 1))
+        out = real + fake + accuracy
+        """
+    )
+    assert proposal.changes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "gf = G(z)\nout = criterion(D(x), torch.ones(6, 1)) + criterion(D(gf), "
+        "torch.zeros(6, 1))\n",
+        "def step(gf):\n    return criterion(D(x), torch.ones(6, 1)) + criterion(D(gf), "
+        "torch.zeros(6, 1))\nout = step(G(z))\n",
+        "out = sum(F.relu(1 - gf).mean() for gf in [D(x)])\n",
+    ],
+)
+def test_a_script_with_a_gf_of_its_own_keeps_it(body):
+    after = same_numbers(body).after
+    assert "import ganloss_fast\n" in after
+    assert "ganloss_fast.d" in after
+
+
+def test_a_script_with_both_names_of_its_own_is_left_alone():
+    body = "gf = ganloss_fast = D(x)\nout = F.relu(1 - gf).mean() + F.relu(1 + gf).mean()\n"
+    assert "names of the script's own" in left_alone(body)
+
+
+def test_a_script_that_imports_the_package_already_imports_it_once():
+    source = "import ganloss_fast as gf\nimport torch\nloss = torch.relu(1 - r).mean()\n"
+    after = propose(source).after
+    assert after.count("import ganloss_fast") == 1
+    assert "gf.discriminator_side_loss(r" in after
+
+
+def test_factors_are_written_in_full():
+    after = same_numbers("out = (F.relu(1 - D(x)).mean() + F.relu(1 + D(-x)).mean()) / 3\n").after
+    assert "real_weight=0.3333333333333333," in after
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "({}).backward(retain_graph=True)\n",
+        "torch.amp.GradScaler(enabled=False).scale({}).backward(retain_graph=True)\n",
+        "log = dict(d=({}).item())\n",
+    ],
+)
+def test_a_sum_may_stand_within_a_statement(statement):
+    loss = "F.relu(1 - D(x)).mean() + F.relu(1 + D(-x)).mean()"
+    assert same_numbers(statement.format(loss) + "out = D[0].weight.sum()\n").changes
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "@torch.jit.script\ndef hinge(r, f):\n    return torch.relu(1 - r).mean()\n",
+        "def hinge(r, f):\n    return torch.relu(1 - r).mean()\nfast = torch.vmap(hinge)\n",
+        "@torch.compile\ndef hinge(r, f):\n    return torch.relu(1 - r).mean()\n",
+    ],
+)
+def test_what_a_compiler_reads_stays(function):
+    assert "a compiler reads" in left_alone(function)

@@ -1,0 +1,81 @@
+"""The text of a script: comments, line breaks, layouts, and what is in no form that is read."""
+
+import ast
+import tokenize
+from io import StringIO
+
+import pytest
+
+pytest.importorskip("libcst", reason="adopt reads scripts with libcst")
+
+from ganloss_fast.adopt.script import propose
+
+HEAD = "import torch\nimport torch.nn.functional as F\n"
+HINGE = "F.relu(1 - r).mean() + F.relu(1 + f).mean()"
+
+
+def comments(source: str) -> list[str]:
+    tokens = tokenize.generate_tokens(StringIO(source).readline)
+    return sorted(token.string for token in tokens if token.type == tokenize.COMMENT)
+
+
+CHANGED = {
+    "a break within a summand": f"loss = ({HINGE} + lam\n    * gp)\n",
+    "a comment behind a summand": "loss = (\n    F.relu(1 - r).mean()  # real\n"
+    "    + F.relu(1 + f).mean()  # fake\n    + lam * gp  # penalty\n)\n",
+    "a comment within a call": "loss = F.relu(1 - D(\n    x,  # real\n)).mean() "
+    "+ F.relu(1 + D(y)).mean()\n",
+    "comments on dropped lines": "def step():\n    # real side\n"
+    "    real = F.relu(1 - r).mean()  # hinge\n    fake = F.relu(\n        1 + f  # fake\n"
+    "    ).mean()\n    # sum\n    return real + fake  # both\n",
+    "tabs": "def s():\n\treal = F.relu(1 - r).mean()  # a\n\tfake = F.relu(1 + f).mean()\n"
+    "\treturn real + fake\n",
+    "the only statements": "def step():\n    if c:\n        real = F.relu(1 - r).mean()\n"
+    "        fake = F.relu(1 + f).mean()\n        loss = real + fake\n    return loss\n",
+    "a lambda": f"h = lambda r, f: {HINGE}\n",
+    "an annotation": f"loss: torch.Tensor = {HINGE}\n",
+    "a condition": f"loss = {HINGE} if hinge else r.mean()\n",
+    "await beside": f"async def s():\n    loss = await g() + {HINGE}\n",
+    "a star": "loss = F.relu(1 - D(*x)).mean() + F.relu(1 + D(*y)).mean()\n",
+    "keywords": "x = F.relu(input=1 - a).mean() + F.relu(input=1 + b).mean()\n",
+    "a comment within a penalty": "def gp(y, x):\n    # the gradient\n"
+    "    g = torch.autograd.grad(\n        y.sum(),\n        x,  # points\n"
+    "        create_graph=True,\n    )[0]\n"
+    "    )[0]\n"
+    "    # its norm\n    n = g.norm(2, dim=1)\n    return ((n - 1) ** 2).mean()\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", CHANGED.values(), ids=CHANGED)
+def test_what_is_rewritten_is_python_and_keeps_its_comments(body):
+    proposal = propose(HEAD + body)
+    assert proposal.changes
+    ast.parse(proposal.after)
+    assert comments(proposal.after) == comments(HEAD + body)
+
+
+LEFT = {
+    "walrus": "loss = F.relu(1 + (f := D(y))).mean() + F.relu(1 - (r := D(x))).mean()\n",
+    "await within": "async def s():\n    loss = F.relu(1 + await g()).mean()\n",
+    "one line": f"if c: loss = {HINGE}\n",
+    "one line of a function": f"def hinge(r, f): return {HINGE}\n",
+    "semicolons": "a = F.relu(1 - r).mean(); b = F.relu(1 + f).mean(); loss = a + b\n",
+    "a condition of an if": "if F.relu(1 - r).mean() > 0:\n    pass\n",
+    "a linter's comment": "def s():\n    real = F.relu(1 - r).mean()  # type: ignore\n"
+    "    fake = F.relu(1 + f).mean()\n    return real + fake\n",
+    "a star before the outputs": "g = torch.autograd.grad(*args, create_graph=True)[0]\n",
+    "no inputs": "g = torch.autograd.grad(outputs=y, create_graph=True)[0]\n",
+    "no arguments": "g = torch.autograd.grad(create_graph=True)\n",
+    "a tuple of gradients": "g = torch.autograd.grad(y, x, create_graph=True)\n",
+    "options": "x = F.mse_loss(a, torch.ones_like(a), reduction='sum')\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", LEFT.values(), ids=LEFT)
+def test_what_is_in_no_form_that_is_read_stays_with_a_word(body):
+    proposal = propose(HEAD + body)
+    assert proposal.left_alone
+    if "ignore" not in body:
+        assert proposal.after == HEAD + body
+    ast.parse(proposal.after)
+    assert comments(proposal.after) == comments(HEAD + body)

@@ -12,7 +12,7 @@ from math import nan
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
 
 from ganloss_fast.bench import roofline
 from ganloss_fast.bench.results import Row, by_workload
@@ -112,10 +112,17 @@ def _lines(
                 [1e-6 * (getattr(r, p) or nan) for r in line] for p in ("p20_us", "p80_us")
             )
             axes.fill_between(at, low, high, alpha=0.2, color=colour)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    _logarithmic(axes)
     axes.set_xlabel(rows[0].curve_axis or "")
     axes.grid(alpha=0.3)
+
+
+def _logarithmic(axes: Axes, unit: str = "") -> None:
+    """On both axes, numbers as people write them: 10 k. Matplotlib's own would be formulas."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(unit))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _at(row: Row) -> int:
@@ -266,9 +273,7 @@ def modelled(found: Sequence[roofline.Modelled]) -> list[Drawing]:
         axes.plot(sizes, [1e-6 * us for us in floor], color=colour, label=gpu.name)
         written = [1e-6 * us for _, us in points]
         axes.plot([at for at, _ in points], written, "x", markersize=4, color=colour)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(EngFormatter("B"))
+    _logarithmic(axes, "B")
     axes.yaxis.set_major_formatter(EngFormatter("s"))
     axes.set_xlabel("bytes that must move")
     axes.set_ylabel("modelled time of a call, at best")

@@ -262,6 +262,21 @@ def test_a_name_may_hold_dollars():
     assert figures.bars(rows)
 
 
+def test_ticks_are_numbers_as_people_write_them(monkeypatch):
+    def draw(rows):
+        figures.curves(rows)
+        figures.memory([replace(row, bytes=None, peak_bytes=1000) for row in rows])
+        figures.modelled(roofline.model(example()[:2]))
+
+    rows = [of_curve(OURS, at) for at in (64, 1000, 100_000, 10_000_000)]
+    for axes in axes_of(monkeypatch, draw, rows):
+        axes.figure.draw_without_rendering()
+        for axis in (axes.xaxis, axes.yaxis):
+            texts = [tick.get_text() for tick in axis.get_ticklabels(which="both")]
+            assert any(texts)
+            assert not any("$" in text for text in texts)
+
+
 # ---- several machines ----------------------------------------------------------------------------
 
 

@@ -41,7 +41,6 @@ CHANGED = {
     "a comment within a penalty": "def gp(y, x):\n    # the gradient\n"
     "    g = torch.autograd.grad(\n        y.sum(),\n        x,  # points\n"
     "        create_graph=True,\n    )[0]\n"
-    "    )[0]\n"
     "    # its norm\n    n = g.norm(2, dim=1)\n    return ((n - 1) ** 2).mean()\n",
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 # From the ground up. A room imports from storeys below its own, and from itself.
 STOREYS = [
-    {"_C", "_torch", "checks", "extension"},
+    {"_C", "_torch", "checks", "extension", "flops"},
     {"backends"},
     {"ops"},
     {"graph_cut"},

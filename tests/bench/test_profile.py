@@ -205,6 +205,25 @@ def test_a_whole_step_is_profiled(users, capsys):
     assert "discriminator(fake.detach())" in capsys.readouterr().out
 
 
+class Blurred(nn.Module):
+    """Its filter is a constant, as in StyleGAN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 3)
+        self.register_buffer("filter", torch.ones(4, 1, 2, 2) / 4)
+
+    def forward(self, x):
+        x = nn.functional.leaky_relu(self.first(x), 0.2)
+        return self.last(nn.functional.conv2d(x, self.filter, groups=4))
+
+
+@pytest.mark.parametrize("make", [Blurred, lambda: Blurred().requires_grad_(False)])
+def test_a_profile_of_constant_filters_ends(users, capsys, make):
+    users.make = make
+    assert profile("--factory", "users_code:make", "--input", "2x3x8x8", "--penalty", "r1") == 0
+
+
 def broken():
     raise FileNotFoundError("weights.pt")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ganloss_fast import backends
 from ganloss_fast.bench.memory import observe
 from ganloss_fast.bench.profile.target import Target
 from ganloss_fast.bench.profile.watch import (
@@ -28,6 +29,7 @@ from ganloss_fast.bench.profile.watch import (
     watched,
 )
 from ganloss_fast.graph_cut.rows import ROWS, proven_row
+from ganloss_fast.graph_cut.stand_ins import STAND_INS, proven_stand_in
 from ganloss_fast.penalties.critic.modules import is_power_iteration
 
 WORTH_SAYING = 0.005  # of the FLOPs of the step
@@ -57,6 +59,9 @@ def profile(target: Target, warm_up: int = 1) -> Profile:
     is; and with the dead second-order branch cut off."""
     for row in ROWS:  # each is proven on its first use, which is no part of the step
         proven_row(row.node)
+    if backends.HAS_NATIVE:
+        for stand_in in STAND_INS:
+            proven_stand_in(stand_in.node)
     for _ in range(warm_up):
         target.step()
     ledger = _watch(target, with_cut=False, with_labels=True)

@@ -7,6 +7,7 @@ backward runs, and the optimizers say where one side's step ends and the other's
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from torch.optim.optimizer import (
 )
 
 from ganloss_fast._torch import TorchDispatchMode, tree_leaves
-from ganloss_fast.diagnose import WITHOUT_FORMULA
+from ganloss_fast.flops import flops_of, is_uncounted
 from ganloss_fast.graph_cut.rows import Node, walk
 from ganloss_fast.graph_cut.second_order import cut
 
@@ -103,11 +104,10 @@ class Watch(TorchDispatchMode):
         with_labels: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        from torch.utils.flop_counter import flop_registry  # imports Triton, which takes a second
-
-        self.formulas = flop_registry
         self.sides = {D: list(discriminators), G: list(generators)}
         self.with_cut = with_cut
+        self.cutting = False
+        self.thread = threading.get_ident()
         self.with_labels = with_labels  # hooks on the nodes, which the cut leaves alone
         self.ledger = Ledger()
         self.open: dict[Place, Cost] = {}  # of the side whose optimizer comes next
@@ -137,17 +137,16 @@ class Watch(TorchDispatchMode):
         if any(each.is_cuda for each in tensors):
             torch.cuda.synchronize()
         seconds = self.now() - started
-        formula = self.formulas.get(func.overloadpacket)
-        flops = 0 if formula is None else formula(*args, **(kwargs or {}), out_val=result)
+        flops, of_weights = flops_of(func, args, kwargs or {}, result)
         place = self.stack[-1] if self.stack else Place(REST)
         written = 0 if func.is_view else sum(t.numel() * t.element_size() for t in tensors)
         share = 0.0
         if place.part == OF_INPUT and flops:
-            share = self._of_weights(func, args, kwargs or {}, result, flops)
+            share = of_weights / flops or self._of_weights(args, result)
         self._book(place, flops, seconds, written, 1 - share)
         if share:
             self._book(Place(OF_WEIGHTS, place.call), flops, seconds, written, share)
-        if func.overloadpacket in WITHOUT_FORMULA:
+        if is_uncounted(func):
             self.ledger.uncounted.add(func.overloadpacket.__name__)
         return result
 
@@ -155,17 +154,8 @@ class Watch(TorchDispatchMode):
         cost = Cost(round(flops * share), seconds * share, round(written * share), 1)
         self.open.setdefault(place, Cost()).add(cost)
 
-    def _of_weights(
-        self, func: Any, args: Any, kwargs: dict[str, Any], result: Any, flops: int
-    ) -> float:
-        """The share of an operator of the backward that computes gradients of weights."""
-        if func.overloadpacket is torch.ops.aten.convolution_backward:
-            mask = args[-1]
-            if not mask[1]:
-                return 0.0
-            formula = self.formulas[func.overloadpacket]
-            of_weight = formula(*args[:-1], [False, True, False], **kwargs, out_val=result)
-            return float(of_weight / flops)
+    def _of_weights(self, args: Any, result: Any) -> float:
+        """The share of a matrix product of the backward that computes gradients of weights."""
         shape = tuple(result.shape) if isinstance(result, Tensor) else ()
         if shape in self.shapes or shape[::-1] in self.shapes:
             operands = (a for a in args if isinstance(a, Tensor))
@@ -217,12 +207,16 @@ class Watch(TorchDispatchMode):
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             found = original(*args, **kwargs)
+            if threading.get_ident() != self.thread or self.cutting:  # a proof of the cut's own
+                return found
             if not kwargs.get("create_graph"):
                 return found
             self._differentiated(args[1] if len(args) > 1 else kwargs["inputs"])
             tensors = [each for each in found if isinstance(each, Tensor)]
             if self.with_cut:
+                self.cutting = True
                 shorter = iter(cut([t for t in tensors if t.requires_grad]).grads)
+                self.cutting = False
                 found = tuple(
                     next(shorter) if isinstance(t, Tensor) and t.requires_grad else t for t in found
                 )

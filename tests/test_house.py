@@ -32,6 +32,8 @@ PRIVATE_ATTRIBUTES = {
     "_backward_hooks",  # of a tensor
     "_version",
     "_input_metadata",  # of a node of the graph
+    "_saved_weight",
+    "_schema",  # of an operator
     "_buffers",  # of a module
     "_forward_pre_hooks",
     "_parameters",

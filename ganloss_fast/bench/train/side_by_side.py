@@ -187,9 +187,13 @@ def shares(course: Course) -> tuple[float, float]:
     form = copy.deepcopy(course.forms[EAGER])
     training = form.training
     form.training.learn(0.0)
-    # the network of a perceptual loss is no arithmetic of the loss
-    networks = [training.generator, *filter(None, [training.perceptual])]
-    target = Target(course.run.name, form, [training.discriminator], networks)
+    target = Target(
+        course.run.name,
+        form,
+        [training.discriminator],
+        [training.generator],
+        [] if training.perceptual is None else [training.perceptual],
+    )
     found = [_shares_of(findings.profile(target)) for _ in range(PROFILES)]
     loss, discarded = (median(side) for side in zip(*found))
     return loss, discarded
@@ -197,8 +201,8 @@ def shares(course: Course) -> tuple[float, float]:
 
 def _shares_of(profile: findings.Profile) -> tuple[float, float]:
     whole = profile.ledger.total().seconds
-    discarded = sum(finding.cost.seconds for finding in profile.findings)
-    return findings.loss_and_penalty(profile.ledger).seconds / whole, discarded / whole
+    loss = findings.loss_and_penalty(profile.ledger).seconds
+    return loss / whole, profile.together.seconds / whole
 
 
 # ---- a whole training --------------------------------------------------------------------------

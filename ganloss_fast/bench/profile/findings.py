@@ -132,6 +132,10 @@ SAMPLES = (
     "gradients of the samples in the discriminator's step, which nothing uses",
     "gf.discriminator_backward(loss, discriminator)    # for loss.backward()",
 )
+OF_CREATE_GRAPH = (
+    "gradients that nothing uses, of a backward(create_graph=True)",
+    "(gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)",
+)
 NOBODY = (
     "backward passes of which no optimizer uses anything",
     "leave them out, or detach what leads there",
@@ -159,7 +163,8 @@ def _backward(ledger: Ledger) -> Iterator[Waste]:
         elif D in used and G not in used:
             kind = SAMPLES
         else:
-            kind = NOBODY
+            created = ledger.backwards[operator.backward].create_graph
+            kind = OF_CREATE_GRAPH if created else NOBODY
         found.setdefault(kind, []).append(operator)
     for (what, lines), operators in found.items():
         yield what, operators, lines

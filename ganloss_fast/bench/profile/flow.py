@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from ganloss_fast._torch import tree_leaves
-from ganloss_fast.bench.profile.ledger import Operator
+from ganloss_fast.bench.profile.ledger import OF_WEIGHTS, Operator
 
 _OVERWRITES = {"zero_", "fill_", "copy_", "normal_", "uniform_", "random_", "_foreach_zero_"}
 _EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
@@ -79,16 +79,21 @@ class Flow:
         return key, tensor._version, shape, tensor.stride(), tensor.storage_offset()
 
     def sources(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> frozenset[int]:
+        """The operators that wrote what this one reads."""
         read = tensors_in([list(args), kwargs])
+        mutated = _mutated_tensors(func, args, kwargs)
         if _name(func) in _OVERWRITES:
-            over = _mutated_tensors(func, args, kwargs)
-            read = [t for t in read if not any(t is o and _covers_its_storage(o) for o in over)]
+            over = [t for t in mutated if _covers_its_storage(t)]
+            read = [t for t in read if not any(t is each for each in over)]
         keys = {self.key(each) for each in read}
         found = {self.writers[key] for key in keys if key in self.writers}
-        if keys & self.unseen and not func.is_view:
-            # A kernel that no dispatch mode sees wrote it; from what, nobody knows.
-            self.unseen -= keys
-            found |= set(self.writers.values())
+        by_others = keys & self.unseen - set(map(self.key, mutated))
+        if by_others and not func.is_view:
+            # A kernel that no dispatch mode sees wrote it; from what, nobody knows. Gradients of
+            # weights are for optimizers.
+            self.unseen -= by_others
+            operators = self.operators
+            found |= {w for w in self.writers.values() if operators[w].place.part != OF_WEIGHTS}
         return frozenset(found)
 
     def write(
@@ -119,6 +124,11 @@ class Flow:
                     if _name(func) == "clone":
                         shape = tuple(tensor.shape)
                         self.copied[key] = (key, shape, self.content(args[0]))
+
+    def see(self, tensors: Iterable[Tensor]) -> None:
+        """That somebody reads them."""
+        keys = map(self.key, tensors)
+        self.seen.update(self.writers[key] for key in keys if key in self.writers)
 
     def find_useful(self, gradients: dict[str, list[int]], before: dict[str, int]) -> None:
         """Says of every operator whether it is. ``gradients``: storages that are gradients of a

@@ -79,7 +79,7 @@ class Watch(TorchDispatchMode):
 
     def _stands_for_the_last_step(self, side: str) -> int:
         """An operator without cost that wrote the gradients that are there."""
-        self.ledger.operators.append(Operator(Place(REST), 0, None))
+        self.ledger.operators.append(Operator(Place(OF_WEIGHTS), 0, None))
         number = len(self.ledger.operators) - 1
         self.flow.writers.update(dict.fromkeys(self._gradients(side), number))
         return number
@@ -264,9 +264,11 @@ class Watch(TorchDispatchMode):
         self.turn = " and ".join(owners) or "neither"
         self.stack.append(Frame(Place(OPTIMIZER)))
 
-    def after_optimizer(self, *_: Any) -> None:
+    def after_optimizer(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self.ledger.turns.append(self.turn)
         self.stack.pop()
+        for group in optimizer.param_groups:  # it may have read them by kernels that nobody sees
+            self.flow.see(p.grad for p in group["params"] if p.grad is not None)
 
     def finish(self) -> None:
         """When the step is over: what of it was of use."""

@@ -9,8 +9,10 @@ not changed in years and read better in place; tests/test_house.py lists them.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +28,7 @@ __all__ = [
     "FakeTensor",
     "TorchDispatchMode",
     "TreeSpec",
+    "backwards_run_by",
     "disable_dispatch_modes",
     "graph_pass",
     "graphs_being_traced",
@@ -34,6 +37,7 @@ __all__ = [
     "is_looked_on",
     "make_dynamo_look_again",
     "run_by_dynamo",
+    "silence_allocator",
     "traces_autograd_calls",
     "tree_flatten",
     "tree_leaves",
@@ -77,6 +81,41 @@ def without_onednn() -> Iterator[None]:
         yield
     finally:
         torch._C._set_mkldnn_enabled(enabled)
+
+
+class _Engine:
+    """Stands for autograd's, which is asked for nothing but this by Python code."""
+
+    def __init__(self, run: Callable[..., Any], engine: Any) -> None:
+        self.run, self.engine = run, engine
+
+    def run_backward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(self.engine.run_backward, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+
+@contextlib.contextmanager
+def backwards_run_by(run: Callable[..., Any]) -> Iterator[None]:
+    """Within the block every backward and autograd.grad, however it was imported, is
+    ``run(original, roots, gradients, retain_graph, create_graph, inputs, ...)``."""
+    variable: Any = torch.autograd.Variable
+    engine = variable._execution_engine
+    variable._execution_engine = _Engine(run, engine)
+    try:
+        yield
+    finally:
+        variable._execution_engine = engine
+
+
+def silence_allocator() -> None:
+    """torch's C++ code logs nothing below errors from here on. A memory profile would be warned of
+    each block that is freed in it and older than it. (TORCH_CPP_LOG_LEVEL is read at the import.)
+    """
+    library = Path(torch.__file__).parent / "lib" / "libc10.so"
+    with contextlib.suppress(OSError, ValueError):  # another system, or name
+        ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "FLAGS_caffe2_log_level").value = 2
 
 
 # ---- Dynamo ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ganloss_fast._torch import TorchDispatchMode, without_onednn
+from ganloss_fast.flops import CONVOLUTIONS, flops_of, is_uncounted
 from ganloss_fast.graph_cut import second_order
 from ganloss_fast.graph_cut.hooks import Gradients, row_of
 from ganloss_fast.graph_cut.rows import Node, walk
@@ -40,9 +41,6 @@ class CountFlops(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        from torch.utils.flop_counter import flop_registry  # imports Triton, which takes a second
-
-        self.formulas = flop_registry
         self.total = 0
         self.convolutions = 0
         self.uncounted: set[str] = set()
@@ -55,44 +53,11 @@ class CountFlops(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.convolutions += func.overloadpacket in _CONVOLUTIONS
-        formula = self.formulas.get(func.overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=result)
-        elif func.overloadpacket in _RECURRENT:
-            self.total += _recurrent_flops(*args)
-        elif func.overloadpacket in WITHOUT_FORMULA:
+        self.convolutions += func.overloadpacket in CONVOLUTIONS
+        self.total += flops_of(func, args, kwargs or {}, result)[0]
+        if is_uncounted(func):
             self.uncounted.add(func.overloadpacket.__name__)
         return result
-
-
-def _fused(*names: str) -> set[Any]:
-    return {getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)}
-
-
-_CONVOLUTIONS = _fused("convolution", "convolution_backward")
-_RECURRENT = _fused("mkldnn_rnn_layer", "_cudnn_rnn")
-
-
-def _recurrent_flops(inputs: Tensor, *others: Any) -> int:
-    """Of a layer, or several, in one kernel: every token meets every weight matrix once."""
-    listed: Sequence[Tensor] = others[0] if isinstance(others[0], (list, tuple)) else others[:2]
-    tokens = inputs.numel() // inputs.shape[-1]
-    return 2 * tokens * sum(weight.numel() for weight in listed if weight.dim() == 2)
-
-
-# Kernels of whole layers, for which torch counts nothing.
-WITHOUT_FORMULA = _fused(
-    "miopen_rnn",
-    "_native_multi_head_attention",
-    "_transformer_encoder_layer_fwd",
-    "mkldnn_linear",
-    "bilinear",
-    "_trilinear",
-    "mv",
-    "addmv",
-    "dot",
-)
 
 
 @dataclass(frozen=True)

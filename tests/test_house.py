@@ -15,7 +15,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 # From the ground up. A room imports from storeys below its own, and from itself.
 STOREYS = [
-    {"_C", "_torch", "checks", "extension"},
+    {"_C", "_torch", "checks", "extension", "flops"},
     {"backends"},
     {"ops"},
     {"graph_cut"},
@@ -32,6 +32,8 @@ PRIVATE_ATTRIBUTES = {
     "_backward_hooks",  # of a tensor
     "_version",
     "_input_metadata",  # of a node of the graph
+    "_saved_weight",
+    "_schema",  # of an operator
     "_buffers",  # of a module
     "_forward_pre_hooks",
     "_parameters",

@@ -114,13 +114,14 @@ def _add_profile(command: argparse.ArgumentParser) -> None:
         "--step",
         metavar="MODULE:FUNCTION",
         help="a function that returns a dict: step, a function that trains once with the "
-        "optimizers; discriminator and generator, the modules",
+        "optimizers; discriminator and generator, the modules; perhaps perceptual",
     )
     command.add_argument("--input", default="4x3x64x64", help="of --factory: a batch, 8x3x256x256")
     command.add_argument("--loss", choices=target.LOSS_NAMES, default="hinge", help="of --factory")
     command.add_argument(
         "--penalty", choices=target.PENALTY_NAMES, default="none", help="of --factory"
     )
+    command.add_argument("--device", type=_device, help="of --factory (where its weights are)")
     command.add_argument("--threads", type=_positive, default=1)
 
 

@@ -257,9 +257,10 @@ def profile(options: argparse.Namespace, workloads: Sequence[Workload], console:
     else:
         penalty = None if options.penalty == "none" else options.penalty
         shape = target.parse_shape(options.input)
-        found = target.around(options.factory, shape, options.loss, penalty)
+        found = target.around(options.factory, shape, options.loss, penalty, options.device)
     result = findings.profile(found)
-    shown.show(result, findings.peak_bytes(found), console)
+    seconds = findings.step_seconds(found)
+    shown.show(result, findings.peak_bytes(found), seconds, console)
     return OK
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from ganloss_fast._torch import silence_allocator
+
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at its first use; it speaks of every trace
 
 _COUNTED = ("aten::", "ganloss_fast::")
@@ -36,6 +38,7 @@ def observe(function: Callable[[], object], device: torch.device) -> Observed:
 
 
 def _on_cpu(function: Callable[[], object]) -> Observed:
+    silence_allocator()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
         function()
     level = peak = operators = 0

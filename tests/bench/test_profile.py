@@ -17,7 +17,7 @@ from ganloss_fast.bench import command
 from ganloss_fast.bench.profile import findings, target
 
 WEIGHTS = "weight gradients of the discriminator in the generator's step"
-REAL = "the backward of the discriminator on real samples, in the generator's step"
+REAL = "the backward of the discriminator on samples that need no gradient, in the generator's step"
 GENERATOR = "the backward of the generator in the discriminator's step"
 AGAIN = "forwards of the discriminator that ran before, on the same samples and weights"
 DEAD = "the second-order branch that carries exact zeros"
@@ -92,7 +92,7 @@ def test_every_waste_is_found_with_its_flops():
     assert found(wasteful) == {
         WEIGHTS: 2 * LAYER,
         REAL: 3 * LAYER,  # its first layer has no gradient to its input
-        GENERATOR: LAYER,  # nor has the generator
+        GENERATOR: 2 * LAYER,  # nor has the generator; what leads there, and its weights
     }
 
 
@@ -203,6 +203,31 @@ def test_a_whole_step_is_profiled(users, capsys):
     }
     assert profile("--step", "users_code:make") == 0
     assert "discriminator(fake.detach())" in capsys.readouterr().out
+
+
+class Blurred(nn.Module):
+    """Its filter is a constant, as in StyleGAN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 3)
+        self.register_buffer("filter", torch.ones(4, 1, 2, 2) / 4)
+
+    def forward(self, x):
+        x = nn.functional.leaky_relu(self.first(x), 0.2)
+        return self.last(nn.functional.conv2d(x, self.filter, groups=4))
+
+
+def half_frozen():
+    critic = Blurred()
+    critic.first.requires_grad_(False)
+    return critic
+
+
+@pytest.mark.parametrize("make", [Blurred, half_frozen])
+def test_a_profile_of_constant_filters_ends(users, capsys, make):
+    users.make = make
+    assert profile("--factory", "users_code:make", "--input", "2x3x8x8", "--penalty", "r1") == 0
 
 
 def broken():

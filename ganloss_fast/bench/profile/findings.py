@@ -5,189 +5,248 @@ Every remedy is exact: the step learns the same, to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from torch import nn
+import torch
 
+from ganloss_fast import backends
+from ganloss_fast.bench import timing
 from ganloss_fast.bench.memory import observe
-from ganloss_fast.bench.profile.target import Target
-from ganloss_fast.bench.profile.watch import (
-    FORWARD,
-    OF_INPUT,
-    OF_WEIGHTS,
+from ganloss_fast.bench.profile.ledger import (
     REST,
     SECOND,
-    Call,
     Cost,
     D,
     G,
     Ledger,
-    Place,
-    Watch,
-    watched,
+    Operator,
+    cost_of,
 )
+from ganloss_fast.bench.profile.repeats import forward_of, repeated, repeats
+from ganloss_fast.bench.profile.target import Target
+from ganloss_fast.bench.profile.watch import watch
 from ganloss_fast.graph_cut.rows import ROWS, proven_row
-from ganloss_fast.penalties.critic.modules import is_power_iteration
+from ganloss_fast.graph_cut.stand_ins import STAND_INS, proven_stand_in
 
 WORTH_SAYING = 0.005  # of the FLOPs of the step
+TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that can be left out."""
+    """Something that can be left out; ``keeps`` are bytes that it keeps alive."""
 
     what: str
     cost: Cost
     lines: str  # to write instead
+    keeps: int = 0
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A step, and what was found in it."""
+    """A step, and what was found in it. ``together`` is the cost of all findings, in which what
+    several of them leave out counts once."""
 
     name: str
     ledger: Ledger
     findings: list[Finding]
+    together: Cost
     notes: list[str]
+
+    @property
+    def speedup(self) -> float:
+        """Of a step without all that was found, by the time of its operators."""
+        whole = self.ledger.total().seconds
+        return whole / max(whole - self.together.seconds, 1e-12)
+
+
+Waste = tuple[str, list[Operator], str]  # what it is, its operators, the lines instead
 
 
 def profile(target: Target, warm_up: int = 1) -> Profile:
-    """Runs the step, and then three times more, watched: booked to its parts; without that, as it
-    is; and with the dead second-order branch cut off."""
+    """Runs the step, and then once more, watched."""
     for row in ROWS:  # each is proven on its first use, which is no part of the step
         proven_row(row.node)
+    for stand_in in STAND_INS if backends.HAS_NATIVE else ():
+        proven_stand_in(stand_in.node)
     for _ in range(warm_up):
         target.step()
-    ledger = _watch(target, with_cut=False, with_labels=True)
-    whole = _watch(target, with_cut=False, with_labels=False)
-    shorter = _watch(target, with_cut=True, with_labels=False)
+    ledger = watch(target.sides, target.step)
+    notes = list(target.notes) + _notes(ledger, target)
+    wastes: list[Waste] = [*_backward(ledger), *_forward(ledger), *_second_order(ledger)]
+    wastes += [(each.what, each.operators, each.lines) for each in repeats(ledger, notes)]
+    least = WORTH_SAYING * max(ledger.total().flops, 1)
+    worth = [waste for waste in wastes if cost_of(waste[1]).flops >= least]
+    found = [Finding(what, cost_of(operators), lines) for what, operators, lines in worth]
+    found.sort(key=lambda finding: -finding.cost.flops)
+    saved = {id(o): o for _, operators, _ in worth for o in operators}
+    return Profile(
+        target.name,
+        ledger,
+        found + list(_memory(ledger)),
+        cost_of(saved.values()),
+        list(dict.fromkeys(notes)),
+    )
+
+
+def _notes(ledger: Ledger, target: Target) -> list[str]:
     notes = []
-    if not any(call.side == D for call in ledger.calls):
-        notes.append("The step called no discriminator: is it the one that was named?")
+    for side in (D, G):
+        if not any(call.side == side for call in ledger.calls):
+            notes.append(
+                f"The {side} was not called: is it the one that the step trains? Nothing can be "
+                "said of it."
+            )
+    if not any(G in turn for turn in ledger.turns):
+        notes.append("No optimizer of the generator stepped.")
+    if not any(D in turn for turn in ledger.turns):
+        notes.append("No optimizer of the discriminator stepped.")
     if ledger.uncounted:
         notes.append(f"No FLOP formula in torch for: {', '.join(sorted(ledger.uncounted))}.")
-    found = [*_thrown_away(ledger), *_repeated(ledger, target.discriminators, notes)]
-    dead = _difference(whole.total(), shorter.total())
-    if dead.flops > 0:
-        found.append(
-            Finding(
-                "the second-order branch that carries exact zeros",
-                dead,
-                "gradient = gf.cut_second_order(gradient)    # after autograd.grad\n"
-                "or the penalty itself: gf.gradient_penalty(critic, real, fake, ...)",
-            )
-        )
-    least = WORTH_SAYING * max(ledger.total().flops, 1)
-    worth = [finding for finding in found if finding.cost.flops >= least]
-    return Profile(target.name, ledger, sorted(worth, key=lambda f: -f.cost.flops), notes)
+    return notes
 
 
-def _watch(target: Target, with_cut: bool, with_labels: bool) -> Ledger:
-    watch = Watch(target.discriminators, target.generators, with_cut, with_labels)
-    with watched(watch) as ledger:
-        target.step()
-    return ledger
+# ---- what no optimizer uses --------------------------------------------------------------------
+
+WEIGHTS = (
+    "weight gradients of the discriminator in the generator's step",
+    "gf.generator_backward(loss, generator)    # for loss.backward()\n"
+    "or build the loss inside: with gf.frozen(discriminator):",
+)
+REAL = (
+    "the backward of the discriminator on samples that need no gradient, in the generator's step",
+    "with torch.no_grad():    # around discriminator(real) in the generator's step\n"
+    "or feature_matching_loss(..., detach_real=True), which is the default",
+)
+REAL_OF_SHARED = (
+    REAL[0],
+    "gf.generator_backward(loss, generator)    # for loss.backward(); its graph is needed later",
+)
+GENERATOR = (
+    "the backward of the generator in the discriminator's step",
+    "discriminator(fake.detach())\nand gf.discriminator_backward(loss, discriminator)",
+)
+SAMPLES = (
+    "gradients of the samples in the discriminator's step, which nothing uses",
+    "gf.discriminator_backward(loss, discriminator)    # for loss.backward()",
+)
+OF_CREATE_GRAPH = (
+    "gradients that nothing uses, of a backward(create_graph=True)",
+    "(gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)",
+)
+NOBODY = (
+    "backward passes of which no optimizer uses anything",
+    "leave them out, or detach what leads there",
+)
 
 
-def _difference(whole: Cost, part: Cost) -> Cost:
-    return Cost(
-        whole.flops - part.flops,
-        max(0.0, whole.seconds - part.seconds),
-        max(0, whole.written - part.written),
-        whole.operators - part.operators,
-    )
-
-
-def _thrown_away(ledger: Ledger) -> Iterator[Finding]:
-    """Gradients that no optimizer uses."""
-
-    def in_backward(place: Place, side: str, *parts: str) -> bool:
-        if place.call is None or place.part not in parts:
-            return False
-        return ledger.calls[place.call].side == side
-
-    def generated(place: Place) -> bool:
-        return place.call is not None and ledger.calls[place.call].generated
-
-    weights = ledger.where(
-        lambda owner, place: owner == G and generated(place) and in_backward(place, D, OF_WEIGHTS)
-    )
-    yield Finding(
-        "weight gradients of the discriminator in the generator's step",
-        weights,
-        "gf.generator_backward(loss, generator)    # for loss.backward()\n"
-        "or build the loss inside: with gf.frozen(discriminator):",
-    )
-    real = ledger.where(
-        lambda owner, place: (
-            owner == G and not generated(place) and in_backward(place, D, OF_INPUT, OF_WEIGHTS)
-        )
-    )
-    yield Finding(
-        "the backward of the discriminator on real samples, in the generator's step",
-        real,
-        "with torch.no_grad():    # around discriminator(real) in the generator's step\n"
-        "or feature_matching_loss(..., detach_real=True), which is the default",
-    )
-    through = ledger.where(
-        lambda owner, place: owner == D and in_backward(place, G, OF_INPUT, OF_WEIGHTS)
-    )
-    yield Finding(
-        "the backward of the generator in the discriminator's step",
-        through,
-        "discriminator(fake.detach())\nand gf.discriminator_backward(loss, discriminator)",
-    )
-
-
-def _repeated(
-    ledger: Ledger, discriminators: Sequence[nn.Module], notes: list[str]
-) -> Iterator[Finding]:
-    """Forwards of the discriminator that ran before: the same samples, the same weights."""
-    first: dict[tuple[object, ...], Call] = {}
-    again: list[int] = []
-    for call in ledger.calls:
-        if call.side != D:
-            continue
-        if call.key in first:
-            again.append(call.number)
+def _backward(ledger: Ledger) -> Iterator[Waste]:
+    """Gradients that no optimizer uses, but for the zeros of the second order."""
+    useful = {(o.place.call, o.backward) for o in ledger.operators if o.useful}
+    used_calls = {call for call, backward in useful if backward is not None}
+    found: dict[tuple[str, str], list[Operator]] = {}
+    wasted = [o for o in ledger.operators if o.backward is not None and not (o.useful or o.dead)]
+    through = {o.backward for o in wasted if ledger.side(o) == G}
+    for operator in wasted:
+        assert operator.backward is not None
+        call, side = operator.place.call, ledger.side(operator)
+        used = ledger.backwards[operator.backward].used
+        if G in used and side == D:
+            if (call, operator.backward) in useful:
+                kind = WEIGHTS
+            else:
+                kind = REAL_OF_SHARED if call in used_calls else REAL
+        elif D in used and G not in used and operator.backward in through:
+            kind = GENERATOR
+        elif D in used and G not in used:
+            kind = SAMPLES
         else:
-            first[call.key] = call
-    parts = [part for d in discriminators for part in d.modules() if part.training]
-    if again and any(map(is_power_iteration, parts)):
-        notes.append(
-            "The discriminator sees the same samples twice, but has a spectral norm in training "
-            "mode, which moves in every forward: one forward would not be exact."
-        )
-        return
-    if again and any(isinstance(part, nn.Dropout) and part.p > 0 for part in parts):
-        notes.append(
-            "The discriminator sees the same samples twice, but draws another dropout mask each "
-            "time: one forward would not be exact."
-        )
-        return
-    yield Finding(
-        "forwards of the discriminator that ran before, on the same samples and weights",
-        ledger.where(lambda owner, place: place.part == FORWARD and place.call in again),
-        "gf.generator_backward(loss, generator, shared_critic=discriminator)\n"
-        "gf.discriminator_backward(loss, discriminator, shares_forward=True)    # same logits",
+            created = ledger.backwards[operator.backward].create_graph
+            kind = OF_CREATE_GRAPH if created else NOBODY
+        found.setdefault(kind, []).append(operator)
+    for (what, lines), operators in found.items():
+        yield what, operators, lines
+
+
+def _forward(ledger: Ledger) -> Iterator[Waste]:
+    """Forwards of which nobody uses the result. (Not the generator's: its samples may leave torch,
+    for a buffer in NumPy.)"""
+    found: dict[tuple[str, str], list[Operator]] = {}
+    for call in ledger.calls:
+        operators = forward_of(ledger, call)
+        if call.side != G and cost_of(operators).flops and not any(o.useful for o in operators):
+            step = ledger.turns[operators[0].turn] if operators[0].turn < len(ledger.turns) else ""
+            where = f" in the {step}'s step" if step in (D, G) else ""
+            found.setdefault((call.side, where), []).extend(operators)
+    for (side, where), operators in found.items():
+        what = f"forwards of the {side}{where}, of which no optimizer uses the result"
+        yield what, operators, "leave them out there"
+
+
+# ---- what is computed twice, or is zero --------------------------------------------------------
+
+
+def _second_order(ledger: Ledger) -> Iterator[Waste]:
+    yield (
+        "the second-order branch that carries exact zeros",
+        [o for o in ledger.operators if o.dead],
+        "gradient = gf.cut_second_order(gradient)    # after autograd.grad\n"
+        "or the penalty itself: gf.gradient_penalty(critic, real, fake, ...)",
     )
+    yield (
+        "a second way back through the networks behind the generator, after autograd.grad",
+        [o for o in ledger.operators if o.again and ledger.side(o) != G],
+        "gf.balanced_backward([nll, adversarial], images, last_layer, weights=[1.0, weight])\n"
+        "    # for the two autograd.grad of an adaptive weight, and loss.backward()",
+    )
+
+
+def _memory(ledger: Ledger) -> Iterator[Finding]:
+    """Graphs of the generator that no backward uses."""
+    used: set[int | None] = {
+        o.place.call for o in ledger.operators if o.backward is not None and o.useful
+    }
+    used |= repeated(ledger)
+    idle = [c for c in ledger.calls if c.side == G and c.saved and c.number not in used]
+    if idle:
+        yield Finding(
+            "the graph of the generator, which no backward uses",
+            Cost(),
+            "with torch.no_grad():    # around generator(noise) in the discriminator's step",
+            keeps=sum(call.saved for call in idle),
+        )
+
+
+# ---- shares ------------------------------------------------------------------------------------
 
 
 def loss_arithmetic(ledger: Ledger) -> Cost:
-    """What is neither network's nor an optimizer's."""
-    return ledger.where(lambda owner, place: place.part == REST)
+    """What is neither a network's nor an optimizer's."""
+    return ledger.where(lambda o: o.place.part == REST)
 
 
 def loss_and_penalty(ledger: Ledger) -> Cost:
     """The loss arithmetic, the second order, and the forwards that a penalty differentiates: what
     fused losses and penalties can make faster, and what Amdahl's law therefore speaks of."""
-    return ledger.where(
-        lambda owner, place: place.part in (REST, SECOND) or place.call in ledger.differentiated
-    )
+    calls = ledger.differentiated
+    return ledger.where(lambda o: o.place.part in (REST, SECOND) or o.place.call in calls)
+
+
+def _device(target: Target) -> torch.device:
+    modules = [*target.discriminators, *target.generators]
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return parameters[0].device if parameters else torch.device("cpu")
 
 
 def peak_bytes(target: Target) -> int:
     """Of one more step."""
-    device = next(p.device for module in target.discriminators for p in module.parameters())
-    return observe(target.step, device).peak_bytes
+    return observe(target.step, _device(target)).peak_bytes
+
+
+def step_seconds(target: Target) -> float:
+    """Of the step as it is, with nobody watching."""
+    clock = timing.clock_of(_device(target))
+    work: Callable[[], object] = target.step
+    return statistics.median(clock.seconds_per_call(work, 1) for _ in range(TIMED_STEPS))

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ganloss_fast.bench.profile.findings import Profile, loss_arithmetic
-from ganloss_fast.bench.profile.watch import Cost, Ledger, Place
+from ganloss_fast.bench.profile.ledger import Cost, D, Ledger, Operator
 from ganloss_fast.bench.tables import bytes_text, time_text
 
 
-def _name(ledger: Ledger, place: Place) -> str:
+def _name(ledger: Ledger, operator: Operator) -> str:
     """discriminator forward, generator backward to its weights; optimizer."""
-    return place.part if place.call is None else f"{ledger.calls[place.call].side} {place.part}"
+    side = ledger.side(operator)
+    return operator.place.part if side is None else f"{side} {operator.place.part}"
 
 
 def by_part(ledger: Ledger) -> dict[tuple[str, str], Cost]:
-    """(whose step, part) -> cost, the calls of a module together."""
+    """(whose step, part) -> cost, the calls of a module together, in the order of the step."""
     found: dict[tuple[str, str], Cost] = {}
-    for (owner, place), cost in ledger.costs.items():
-        found.setdefault((owner, _name(ledger, place)), Cost()).add(cost)
+    for operator in ledger.operators:
+        part = ledger.owner(operator), _name(ledger, operator)
+        found.setdefault(part, Cost()).add(operator)
     return found
 
 
@@ -48,27 +51,43 @@ def parts_table(profile: Profile) -> Table:
     return table
 
 
-def show(profile: Profile, peak: int, console: Console) -> None:
+def show(profile: Profile, peak: int, step_seconds: float, console: Console) -> None:
+    """``step_seconds``: of the step when nobody watches."""
     total = profile.ledger.total()
     console.print(parts_table(profile))
+    console.print(f"Without the watching the step takes {time_text(1e6 * step_seconds)}.")
     console.print(f"Peak memory above what was there before: {bytes_text(peak)}.")
     arithmetic = loss_arithmetic(profile.ledger)
     console.print(
-        f"Losses and all else outside of the networks and optimizers: "
+        f"Losses and all else outside of networks and optimizers: "
         f"{_share(arithmetic.seconds, total.seconds)} of the time, "
         f"{arithmetic.operators} operators."
     )
     for note in profile.notes:
-        console.print(note)
-    if not profile.findings:
+        console.print(note, markup=False, highlight=False)
+    if profile.findings:
+        _show_findings(profile, step_seconds, console)
+    elif any(call.side == D for call in profile.ledger.calls):
         console.print("Nothing is thrown away that an exact remedy would save.")
-        return
-    console.print("\nThrown away or done twice; each remedy is exact, and savings overlap little:")
+
+
+def _show_findings(profile: Profile, step_seconds: float, console: Console) -> None:
+    total, together = profile.ledger.total(), profile.together
+    console.print(
+        f"\nThrown away or done twice: together {_share(together.flops, total.flops)} of the FLOPs "
+        f"and {_share(together.seconds, total.seconds)} of the time; without it the step is about "
+        f"{profile.speedup:.2f} times as fast. Every remedy is exact; what several of them leave "
+        "out counts once in the sum."
+    )
     for finding in profile.findings:
-        flops, seconds = finding.cost.flops, finding.cost.seconds
-        console.print(
-            f"\n[bold]{finding.what}[/]: {_share(flops, total.flops)} of the FLOPs, "
-            f"{_share(seconds, total.seconds)} of the time ({time_text(1e6 * seconds)})"
+        cost = finding.cost
+        share = cost.seconds / max(total.seconds, 1e-12)
+        said = (
+            f"keeps {bytes_text(finding.keeps)} until the step is over"
+            if finding.keeps
+            else f"{_share(cost.flops, total.flops)} of the FLOPs, {share:.1%} of the time "
+            f"(about {time_text(1e6 * share * step_seconds)} of the step)"
         )
+        console.print(f"\n[bold]{escape(finding.what)}[/]: {said}")
         for line in finding.lines.splitlines():
             console.print(f"    {line}", markup=False, highlight=False)

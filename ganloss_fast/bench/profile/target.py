@@ -6,14 +6,18 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ganloss_fast.bench import plain
+from ganloss_fast.bench.profile.ledger import D, G
 from ganloss_fast.penalties.table import PENALTIES
+
+PERCEPTUAL = "perceptual network"
 
 
 class TargetError(Exception):
@@ -22,12 +26,19 @@ class TargetError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A training step and its two sides."""
+    """A training step, its two sides, and the networks of a perceptual loss. ``notes`` are for the
+    reader of the profile."""
 
     name: str
     step: Callable[[], object]
     discriminators: Sequence[nn.Module]
     generators: Sequence[nn.Module]
+    perceptual: Sequence[nn.Module] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sides(self) -> dict[str, Sequence[nn.Module]]:
+        return {D: self.discriminators, G: self.generators, PERCEPTUAL: self.perceptual}
 
 
 # ---- module:function ---------------------------------------------------------------------------
@@ -66,6 +77,8 @@ def call(option: str, text: str, function: Callable[[], Any]) -> Any:
     """
     try:
         return function()
+    except TargetError:
+        raise
     except Exception as error:
         place = error.__traceback__
         while place is not None and place.tb_next is not None:
@@ -89,7 +102,8 @@ def _modules(option: str, name: str, value: object) -> list[nn.Module]:
 
 def users_step(text: str) -> Target:
     """Of ``--step``: a function that returns a dict of ``step``, a function without arguments
-    that trains once, optimizers included, and of ``discriminator`` and ``generator``."""
+    that trains once, optimizers included, of ``discriminator`` and ``generator``, and perhaps of
+    ``perceptual``: modules or lists of them."""
     made = call("--step", text, load("--step", text))
     if not isinstance(made, Mapping) or {"step", "discriminator", "generator"} - set(made):
         raise TargetError(
@@ -104,6 +118,7 @@ def users_step(text: str) -> Target:
         lambda: call("--step", f"the step of {text}", step),
         _modules("--step", "discriminator", made["discriminator"]),
         _modules("--step", "generator", made["generator"]),
+        _modules("--step", "perceptual", made["perceptual"]) if made.get("perceptual") else (),
     )
 
 
@@ -125,16 +140,22 @@ def parse_shape(text: str) -> tuple[int, ...]:
 class _Samples(nn.Module):
     """Stands for a generator: its samples are its parameter."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, like: Tensor) -> None:
         super().__init__()
-        self.samples = nn.Parameter(torch.randn(shape))
+        self.samples = nn.Parameter(torch.randn_like(like))
 
     def forward(self) -> Tensor:
         return self.samples * 1.0
 
 
+def _is_logits(output: Tensor) -> bool:
+    """Whether it has one channel, or one number for each sample."""
+    return output.dim() < 2 or output.size(1) == 1 or output.size(-1) == 1
+
+
 def logits_and_maps(output: object) -> tuple[list[Tensor], list[Tensor]]:
-    """Of a tensor of logits, a list of them, or a list of [maps..., logits].
+    """Of a tensor of logits, a list of them, a list of [maps..., logits], or a pair of logits and
+    features.
 
     Raises:
         TargetError: for anything else.
@@ -143,26 +164,77 @@ def logits_and_maps(output: object) -> tuple[list[Tensor], list[Tensor]]:
         return [output], []
     if isinstance(output, (list, tuple)) and output:
         if all(isinstance(each, Tensor) for each in output):
-            return list(output), []
-        if all(isinstance(each, (list, tuple)) and each for each in output):
+            found = _of_tensors(output)
+            if found is not None:
+                return found
+        elif all(isinstance(each, (list, tuple)) and each for each in output):
             return [each[-1] for each in output], [m for each in output for m in each[:-1]]
     raise TargetError(
-        "--factory: the discriminator must return logits, a list of them, or a list of "
-        f"[maps..., logits]; it returned {type(output).__name__}. Write the step yourself: --step"
+        "--factory: the discriminator must return logits, a list of them, a list of "
+        f"[maps..., logits], or (logits, features); it returned {_described(output)}. Write the "
+        "step yourself: --step"
     )
 
 
-def around(text: str, shape: tuple[int, ...], loss: str, penalty: str | None) -> Target:
-    """Of ``--factory``: the step as people write it, around a discriminator and random samples.
+def _of_tensors(output: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]] | None:
+    """Which of them are logits; None if nobody can tell."""
+    first, *others = output
+    if all(map(_is_logits, output)):
+        return list(output), []
+    if _is_logits(first) and not any(map(_is_logits, others)):
+        return [first], list(others)
+    *others, last = output
+    if _is_logits(last) and not any(map(_is_logits, others)):
+        return [last], list(others)
+    return (list(output), []) if isinstance(output, list) else None
+
+
+def _described(output: object) -> str:
+    if isinstance(output, (list, tuple)):
+        shapes = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in output]
+        return f"a {type(output).__name__} of {', '.join(map(str, shapes))}"
+    return f"a {type(output).__name__}"
+
+
+def _note(output: object) -> list[str]:
+    """What was taken for what, where that could be otherwise."""
+    logits, maps = logits_and_maps(output)
+    if isinstance(output, Tensor) or not maps or not isinstance(output[0], Tensor):  # type: ignore[index]
+        return []
+    (shape,) = (list(logit.shape) for logit in logits)
+    return [
+        f"Of what the discriminator returned, the {len(maps)} outputs other than {shape} are taken "
+        "for feature maps."
+    ]
+
+
+def around(
+    text: str,
+    shape: tuple[int, ...],
+    loss: str,
+    penalty: str | None,
+    device: torch.device | None = None,
+) -> Target:
+    """Of ``--factory``: the step as people write it, around a discriminator and random samples, on
+    ``device`` or where the discriminator is.
 
     Raises:
         TargetError: if the factory fails, or the discriminator does not take such samples.
     """
     made = call("--factory", text, load("--factory", text))
     (discriminator,) = _modules("--factory", "what it returns", made)
-    generator = _Samples(shape)
-    real = torch.randn(shape)
-    of_d = torch.optim.Adam(discriminator.parameters(), lr=1e-4)
+    what = f"the discriminator of {text}, on an input of {list(shape)},"
+    if not any(p.requires_grad for p in discriminator.parameters()):
+        raise TargetError(f"--factory: the discriminator of {text} has no parameter that learns")
+    if device is not None:
+        discriminator.to(device)
+    like = next(p for p in discriminator.parameters() if p.requires_grad)
+    name = "x".join(map(str, shape))
+    real = call("--input", name, lambda: torch.randn(shape, device=like.device, dtype=like.dtype))
+    generator = call("--input", name, lambda: _Samples(real))
+    with torch.no_grad():  # makes what is lazy
+        notes = call("--factory", what, lambda: _note(discriminator(real)))
+    of_d = torch.optim.Adam([p for p in discriminator.parameters() if p.requires_grad], lr=1e-4)
     of_g = torch.optim.Adam(generator.parameters(), lr=1e-4)
 
     def step() -> None:
@@ -185,16 +257,14 @@ def around(text: str, shape: tuple[int, ...], loss: str, penalty: str | None) ->
         total.backward()
         of_g.step()
 
-    def checked() -> None:
-        call("--factory", f"the discriminator of {text}, on an input of {list(shape)},", step)
-
-    return Target(text, checked, [discriminator], [generator])
+    checked = partial(call, "--factory", what, step)
+    return Target(text, checked, [discriminator], [generator], notes=notes)
 
 
 def _penalty(critic: nn.Module, name: str, real: Tensor, fake: Tensor) -> Tensor:
     points = real
     if name not in ("r1", "r2"):
-        alpha = torch.rand(real.size(0), *[1] * (real.dim() - 1))
+        alpha = real.new_empty(real.size(0), *[1] * (real.dim() - 1)).uniform_()
         points = plain.interpolate(real, fake, alpha)
     elif name == "r2":
         points = fake

@@ -1,15 +1,15 @@
 """Watches one training step, operator by operator, and books each to a part of the step.
 
-Hooks of the two modules say which forward runs, hooks of the autograd nodes that it left say whose
-backward runs, and the optimizers say where one side's step ends and the other's begins.
+Calls of modules say which forward runs, hooks of the autograd nodes that it left say whose backward
+runs, and the optimizers say where one side's step ends and the other's begins.
 """
 
 from __future__ import annotations
 
-import contextlib
+import gc
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,108 +19,73 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from ganloss_fast._torch import TorchDispatchMode, tree_leaves
-from ganloss_fast.diagnose import WITHOUT_FORMULA
-from ganloss_fast.graph_cut.rows import Node, walk
-from ganloss_fast.graph_cut.second_order import cut
-
-D, G = "discriminator", "generator"
-FORWARD, OF_INPUT, OF_WEIGHTS, SECOND = (
-    "forward",
-    "backward to its input",
-    "backward to its weights",
-    "second order",
+from ganloss_fast._torch import TorchDispatchMode, backwards_run_by, tree_leaves
+from ganloss_fast.bench.profile.flow import Flow, tensors_in
+from ganloss_fast.bench.profile.graph import AGAIN, DEAD, Frame, Graph, is_leaf, nodes_of
+from ganloss_fast.bench.profile.ledger import (
+    FORWARD,
+    OF_INPUT,
+    OF_WEIGHTS,
+    OPTIMIZER,
+    REST,
+    Backward,
+    Call,
+    D,
+    G,
+    Ledger,
+    Operator,
+    Place,
 )
-OPTIMIZER, REST = "optimizer", "losses and the rest"
+from ganloss_fast.flops import flops_of, is_uncounted
+from ganloss_fast.graph_cut.rows import walk
+from ganloss_fast.penalties.critic.modules import is_power_iteration
+
+_PLAIN = (bool, int, float, str, type(None))
 
 
-@dataclass
-class Call:
-    """One forward of a module in the step."""
-
-    side: str
-    number: int
-    inputs: list[Tensor]  # kept alive, so that no other tensor gets their address
-    key: tuple[Any, ...]  # alike for two forwards that compute the same
-    generated: bool  # whether the generator made the input, with its graph or without
-    with_graph: bool
-
-
-@dataclass(frozen=True)
-class Place:
-    """What an operator belongs to; ``call`` is None outside of both modules."""
-
-    part: str
-    call: int | None = None
-
-
-@dataclass
-class Cost:
-    flops: int = 0
-    seconds: float = 0.0
-    written: int = 0  # bytes
-    operators: int = 0
-
-    def add(self, other: Cost) -> None:
-        self.flops += other.flops
-        self.seconds += other.seconds
-        self.written += other.written
-        self.operators += other.operators
-
-
-@dataclass
-class Ledger:
-    """What a step cost: (whose step it was, where) -> cost."""
-
-    costs: dict[tuple[str, Place], Cost] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
-    uncounted: set[str] = field(default_factory=set)
-    differentiated: set[int] = field(default_factory=set)  # calls, with create_graph: of penalties
-
-    def total(self) -> Cost:
-        return self.where(lambda owner, place: True)
-
-    def where(self, chosen: Callable[[str, Place], bool]) -> Cost:
-        result = Cost()
-        for (owner, place), cost in self.costs.items():
-            if chosen(owner, place):
-                result.add(cost)
-        return result
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _is_statistics(part: nn.Module) -> bool:
+    return part.training and getattr(part, "running_mean", None) is not None
 
 
 class Watch(TorchDispatchMode):
     """The mode that books; one step long."""
 
-    def __init__(
-        self,
-        discriminators: Sequence[nn.Module],
-        generators: Sequence[nn.Module],
-        with_cut: bool = False,
-        with_labels: bool = True,
-    ) -> None:
+    def __init__(self, sides: Mapping[str, Sequence[nn.Module]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        from torch.utils.flop_counter import flop_registry  # imports Triton, which takes a second
-
-        self.formulas = flop_registry
-        self.sides = {D: list(discriminators), G: list(generators)}
-        self.with_cut = with_cut
-        self.with_labels = with_labels  # hooks on the nodes, which the cut leaves alone
+        self.sides = sides
+        self.belongs = {  # the discriminator's last: a generator's module may hold it, too
+            part: side
+            for side in sorted(sides, key=lambda side: side == D)
+            for module in sides[side]
+            for part in module.modules()
+        }
+        self.others: dict[nn.Module, str] = {}  # other networks, by name; "" for wrappers
         self.ledger = Ledger()
-        self.open: dict[Place, Cost] = {}  # of the side whose optimizer comes next
-        self.owner = ""
-        self.stack: list[Place] = []
-        self.known: set[Node] = set()
-        self.made: set[int] = set()  # storages that the generator wrote
-        modules = (*discriminators, *generators)
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        alone = torch.get_num_threads() == 1 and not any(p.is_cuda for p in parameters)
+        self.flow = Flow(self.ledger.operators)
+        self.stack: list[Frame] = []
+        self.graph = Graph(self.stack)
+        self.running: list[tuple[Backward, int]] = []  # and the stack's height when it began
+        self.turn = ""  # whose optimizer steps
+        self.thread = threading.get_ident()
+        self.parameters = {
+            side: [p for module in sides[side] for p in module.parameters()] for side in (D, G)
+        }
+        every = [p for listed in self.parameters.values() for p in listed]
+        alone = torch.get_num_threads() == 1 and not any(p.is_cuda for p in every)
         self.now = time.process_time if alone else time.perf_counter  # as timing.HostClock
-        self.shapes = {tuple(parameter.shape) for parameter in parameters}
-        self.weights = set(map(_storage, parameters))
+        self.shapes = {tuple(parameter.shape) for parameter in every}
+        self.weights = {p.untyped_storage().data_ptr() for p in every}
+        self.before = {side: self._stands_for_the_last_step(side) for side in (D, G)}
+
+    def _stands_for_the_last_step(self, side: str) -> int:
+        """An operator without cost that wrote the gradients that are there."""
+        self.ledger.operators.append(Operator(Place(OF_WEIGHTS), 0, None))
+        number = len(self.ledger.operators) - 1
+        self.flow.writers.update(dict.fromkeys(self._gradients(side), number))
+        return number
+
+    def _gradients(self, side: str) -> list[int]:
+        return [self.flow.key(p.grad) for p in self.parameters[side] if p.grad is not None]
 
     # ---- every operator ------------------------------------------------------------------------
 
@@ -131,161 +96,209 @@ class Watch(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        kwargs = kwargs or {}
+        sources = self.flow.sources(func, args, kwargs)
         started = self.now()
-        result = func(*args, **(kwargs or {}))
-        tensors = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
+        result = func(*args, **kwargs)
+        tensors = tensors_in(result)
         if any(each.is_cuda for each in tensors):
             torch.cuda.synchronize()
         seconds = self.now() - started
-        formula = self.formulas.get(func.overloadpacket)
-        flops = 0 if formula is None else formula(*args, **(kwargs or {}), out_val=result)
-        place = self.stack[-1] if self.stack else Place(REST)
-        written = 0 if func.is_view else sum(t.numel() * t.element_size() for t in tensors)
-        share = 0.0
-        if place.part == OF_INPUT and flops:
-            share = self._of_weights(func, args, kwargs or {}, result, flops)
-        self._book(place, flops, seconds, written, 1 - share)
-        if share:
-            self._book(Place(OF_WEIGHTS, place.call), flops, seconds, written, share)
-        if func.overloadpacket in WITHOUT_FORMULA:
+        flops, of_weights = flops_of(func, args, kwargs, result)
+        parts = [(1.0, flops, tensors, of_weights > 0)]
+        if 0 < of_weights < flops:
+            share = of_weights / flops
+            parts = [(1 - share, flops - of_weights, tensors[:1], False)]
+            parts += [(share, of_weights, tensors[1:], True)]
+        written = []
+        for share, flops, results, for_weights in parts:
+            operator = self._operator(func, args, result, for_weights)
+            operator.flops, operator.seconds, operator.sources = flops, seconds * share, sources
+            if not func.is_view:
+                operator.written = sum(t.numel() * t.element_size() for t in results)
+            self.ledger.operators.append(operator)
+            written.append((len(self.ledger.operators) - 1, results))
+        self.flow.write(func, args, kwargs, written)
+        if is_uncounted(func):
             self.ledger.uncounted.add(func.overloadpacket.__name__)
+        if self.stack and torch.Tag.nondeterministic_seeded in func.tags:
+            call = self.stack[-1].place.call
+            if call is not None:
+                self.ledger.calls[call].random = True
         return result
 
-    def _book(self, place: Place, flops: int, seconds: float, written: int, share: float) -> None:
-        cost = Cost(round(flops * share), seconds * share, round(written * share), 1)
-        self.open.setdefault(place, Cost()).add(cost)
+    def _operator(self, func: Any, args: Any, result: Any, for_weights: bool) -> Operator:
+        """Without its costs."""
+        backward, height = self.running[-1] if self.running else (None, -1)
+        if len(self.stack) != height:
+            frame = self.stack[-1] if self.stack else Frame(Place(REST))
+        else:  # autograd adds two gradients up
+            frame = Frame(self.graph.last)
+        place = frame.place
+        if place.part == OF_INPUT and (for_weights or self._is_of_weights(args, result)):
+            place = Place(OF_WEIGHTS, place.call)
+        dead = frame.kind == DEAD
+        if frame.constant is not None and not func.is_view:
+            filters = frame.constant.untyped_storage().data_ptr()
+            dead = dead or all(t.untyped_storage().data_ptr() != filters for t in tensors_in(args))
+        return Operator(
+            place,
+            len(self.ledger.turns),
+            None if backward is None else backward.number,
+            dead=dead,
+            again=frame.kind == AGAIN,
+        )
 
-    def _of_weights(
-        self, func: Any, args: Any, kwargs: dict[str, Any], result: Any, flops: int
-    ) -> float:
-        """The share of an operator of the backward that computes gradients of weights."""
-        if func.overloadpacket is torch.ops.aten.convolution_backward:
-            mask = args[-1]
-            if not mask[1]:
-                return 0.0
-            formula = self.formulas[func.overloadpacket]
-            of_weight = formula(*args[:-1], [False, True, False], **kwargs, out_val=result)
-            return float(of_weight / flops)
+    def _is_of_weights(self, args: Any, result: Any) -> bool:
+        """Whether a product, or a sum, of the backward is a gradient of weights."""
         shape = tuple(result.shape) if isinstance(result, Tensor) else ()
-        if shape in self.shapes or shape[::-1] in self.shapes:
-            operands = (a for a in args if isinstance(a, Tensor))
-            return 0.0 if any(_storage(a) in self.weights for a in operands) else 1.0
-        return 0.0
+        if len(shape) < 2 or not (shape in self.shapes or shape[::-1] in self.shapes):
+            return False
+        operands = (a for a in args if isinstance(a, Tensor))
+        return all(a.untyped_storage().data_ptr() not in self.weights for a in operands)
 
     # ---- forwards, and the nodes they leave ----------------------------------------------------
 
-    def before_forward(self, side: str, inputs: Sequence[Any]) -> None:
-        tensors = [each for each in tree_leaves(list(inputs)) if isinstance(each, Tensor)]
-        moved = sum(p._version for module in self.sides[side] for p in module.parameters())
-        key = (
-            side,
-            moved,
-            *((t.data_ptr(), t._version, tuple(t.shape), t.stride()) for t in tensors),
-        )
-        generated = any(_storage(t) in self.made for t in tensors)
-        number = len(self.ledger.calls)
-        call = Call(side, number, tensors, key, generated, torch.is_grad_enabled())
-        self.ledger.calls.append(call)
-        self.stack.append(Place(FORWARD, number))
+    def _side(self, module: nn.Module) -> str:
+        """Whose forward its call is; "" if it is none, or part of one that runs."""
+        inside = self.stack[-1].place.call if self.stack else None
+        side = self.belongs.get(module)
+        if side is not None:
+            return "" if inside is not None and self.ledger.calls[inside].side == side else side
+        if inside is not None:
+            return ""
+        if module not in self.others:
+            wraps = any(part in self.belongs for part in module.modules())
+            network = not wraps and next(module.parameters(), None) is not None
+            self.others[module] = type(module).__name__ if network else ""
+        return self.others[module]
 
-    def after_forward(self, side: str, output: Any) -> None:
-        place = self.stack.pop()
-        tensors = [each for each in tree_leaves(output) if isinstance(each, Tensor)]
-        if side == G:
-            self.made.update(map(_storage, tensors))
-        assert place.call is not None
-        inputs = self.ledger.calls[place.call].inputs
-        before = set(walk([t.grad_fn for t in inputs])) | self.known
-        self._label([t.grad_fn for t in tensors], Place(OF_INPUT, place.call), before)
+    def call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """nn.Module.__call__, which books forwards."""
 
-    def _label(self, roots: Sequence[Node | None], place: Place, without: set[Node]) -> None:
-        if not self.with_labels:
-            return
-        for node in walk([root for root in roots if root is not None]):
-            if node in without or hasattr(node, "variable"):
-                continue
-            self.known.add(node)
-            node.register_prehook(lambda *_: self.stack.append(place))
-            node.register_hook(lambda *_: self._leave(place))
-
-    def _leave(self, place: Place) -> None:
-        if self.stack and self.stack[-1] == place:
-            self.stack.pop()
-
-    def grad(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """autograd.grad, whose result leaves nodes of the second order."""
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            found = original(*args, **kwargs)
-            if not kwargs.get("create_graph"):
-                return found
-            self._differentiated(args[1] if len(args) > 1 else kwargs["inputs"])
-            tensors = [each for each in found if isinstance(each, Tensor)]
-            if self.with_cut:
-                shorter = iter(cut([t for t in tensors if t.requires_grad]).grads)
-                found = tuple(
-                    next(shorter) if isinstance(t, Tensor) and t.requires_grad else t for t in found
-                )
-                tensors = [each for each in found if isinstance(each, Tensor)]
-            self._label([t.grad_fn for t in tensors], Place(SECOND), set(self.known))
-            return found
+        def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != self.thread:
+                return original(module, *args, **kwargs)
+            side = self._side(module)
+            if not side:
+                return original(module, *args, **kwargs)
+            given = tensors_in([list(args), kwargs])
+            before, height = nodes_of(given), len(self.stack)
+            call = self._open(side, module, args, kwargs, bool(given))
+            self.stack.append(Frame(Place(FORWARD, call.number)))
+            try:
+                output = original(module, *args, **kwargs)
+            finally:
+                del self.stack[height:]
+            made = nodes_of(tensors_in(output))
+            new = self.graph.label(made, Place(OF_INPUT, call.number), before)
+            if call.with_graph:
+                call.saved = self.graph.saved_bytes(new, self.weights)
+            return output
 
         return watched
 
-    def _differentiated(self, inputs: Any) -> None:
-        points = {_storage(each) for each in tree_leaves(inputs) if isinstance(each, Tensor)}
-        for call in self.ledger.calls:
-            if call.side == D and any(_storage(each) in points for each in call.inputs):
-                self.ledger.differentiated.add(call.number)
+    def _open(self, side: str, module: nn.Module, args: Any, kwargs: Any, given: bool) -> Call:
+        parts = list(module.modules())
+        inputs: tuple[Any, ...] = ()
+        if given:
+            inputs = (module.training, torch.is_autocast_enabled(), *map(str, sorted(kwargs)))
+            inputs += tuple(map(self._alike, tree_leaves([list(args), kwargs])))
+        call = Call(
+            side,
+            len(self.ledger.calls),
+            id(module),
+            inputs,
+            sum(p._version for p in module.parameters()),
+            torch.is_grad_enabled(),
+            steps_a_norm=any(p.training and is_power_iteration(p) for p in parts),
+            counts_statistics=any(map(_is_statistics, parts)),
+        )
+        self.ledger.calls.append(call)
+        return call
+
+    def _alike(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self.flow.content(value)
+        return value if isinstance(value, _PLAIN) else id(value)
+
+    # ---- backwards -----------------------------------------------------------------------------
+
+    def backward(self, original: Callable[..., Any], roots: Any, *args: Any, **kwargs: Any) -> Any:
+        """A run of the engine: ``args`` are gradients, retain_graph, create_graph, inputs."""
+        if threading.get_ident() != self.thread:  # a proof of the graph cut's
+            return original(roots, *args, **kwargs)
+        gradients, retain, create = args[:3]
+        accumulates = kwargs.get("accumulate_grad", False)
+        run = Backward(len(self.ledger.backwards), bool(create))
+        self.ledger.backwards.append(run)
+        self.graph.start(roots)
+        leaves = [n.variable for n in walk(nodes_of(roots)) if is_leaf(n)] if create else []
+        first, height = len(self.ledger.operators), len(self.stack)
+        self.running.append((run, height))
+        try:
+            results = original(roots, *args, **kwargs)
+        finally:
+            del self.stack[height:]
+            self.running.pop()
+        made = [leaf.grad for leaf in leaves] if accumulates else list(results)
+        self.graph.end(roots, gradients, made if create else [])
+        if accumulates:
+            self._note_reached(run, first)
+        elif retain and not create:
+            self.graph.remember(roots)
+        return results
+
+    def _note_reached(self, run: Backward, first: int) -> None:
+        for side in (D, G):
+            for key in self._gradients(side):
+                operator = self.flow.writers.get(key, -1)
+                if operator >= first:
+                    run.reached.append((side, operator))
 
     # ---- whose step it is ----------------------------------------------------------------------
 
-    def close(self, owner: str) -> None:
-        for place, cost in self.open.items():
-            self.ledger.costs.setdefault((owner, place), Cost()).add(cost)
-        self.open = {}
-
     def before_optimizer(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        owners = [
-            side
-            for side, modules in self.sides.items()
-            if any(id(p) in held for module in modules for p in module.parameters())
-        ]
-        self.owner = " and ".join(owners) or "neither"
-        self.close(self.owner)
-        self.stack.append(Place(OPTIMIZER))
+        owners = [side for side in (D, G) if any(id(p) in held for p in self.parameters[side])]
+        self.turn = " and ".join(owners) or "neither"
+        self.stack.append(Frame(Place(OPTIMIZER)))
 
     def after_optimizer(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self.ledger.turns.append(self.turn)
         self.stack.pop()
-        self.close(self.owner)
+        for group in optimizer.param_groups:  # it may have read them by kernels that nobody sees
+            self.flow.see(p.grad for p in group["params"] if p.grad is not None)
+
+    def finish(self) -> None:
+        """When the step is over: what of it was of use."""
+        self.graph.clear()
+        gc.collect()
+        stepped = set(" and ".join(self.ledger.turns).split(" and "))
+        self.flow.find_useful(
+            {side: self._gradients(side) for side in (D, G)},
+            {side: number for side, number in self.before.items() if side in stepped},
+        )
+        for run in self.ledger.backwards:
+            run.used = {s for s, number in run.reached if self.ledger.operators[number].useful}
 
 
-@contextlib.contextmanager
-def watched(watch: Watch) -> Iterator[Ledger]:
-    """Within the block every operator is booked."""
-    handles: list[Any] = []
-    for side, modules in watch.sides.items():
-        for module in modules:
-            handles.append(
-                module.register_forward_pre_hook(
-                    lambda _, args, side=side: watch.before_forward(side, args)
-                )
-            )
-            handles.append(
-                module.register_forward_hook(
-                    lambda _, args, output, side=side: watch.after_forward(side, output)
-                )
-            )
-    handles.append(register_optimizer_step_pre_hook(watch.before_optimizer))
-    handles.append(register_optimizer_step_post_hook(watch.after_optimizer))
-    original = torch.autograd.grad
-    torch.autograd.grad = watch.grad(original)
+def watch(sides: Mapping[str, Sequence[nn.Module]], step: Callable[[], object]) -> Ledger:
+    """Runs the step, and books every operator."""
+    watch = Watch(sides)
+    handles = [
+        register_optimizer_step_pre_hook(watch.before_optimizer),
+        register_optimizer_step_post_hook(watch.after_optimizer),
+    ]
+    original = nn.Module.__call__
     try:
-        with watch:
-            yield watch.ledger
-        watch.close("neither")
+        nn.Module.__call__ = watch.call(original)  # type: ignore[method-assign]
+        with backwards_run_by(watch.backward), watch:
+            result = step()
+        watch.finish()
+        del result  # was alive until here, as what its caller sees
     finally:
-        torch.autograd.grad = original
+        nn.Module.__call__ = original  # type: ignore[method-assign]
         for handle in handles:
             handle.remove()
+    return watch.ledger

@@ -202,9 +202,13 @@ def shares(course: Course, profiles: int = PROFILES) -> tuple[float, float]:
     form = copy.deepcopy(course.forms[EAGER])
     training = form.training
     form.training.learn(0.0)
-    # the network of a perceptual loss is no arithmetic of the loss
-    networks = [training.generator, *filter(None, [training.perceptual])]
-    target = Target(course.run.name, form, [training.discriminator], networks)
+    target = Target(
+        course.run.name,
+        form,
+        [training.discriminator],
+        [training.generator],
+        [] if training.perceptual is None else [training.perceptual],
+    )
     found = [_shares_of(findings.profile(target)) for _ in range(profiles)]
     loss, discarded = (median(side) for side in zip(*found))
     return loss, discarded
@@ -212,8 +216,8 @@ def shares(course: Course, profiles: int = PROFILES) -> tuple[float, float]:
 
 def _shares_of(profile: findings.Profile) -> tuple[float, float]:
     whole = profile.ledger.total().seconds
-    discarded = sum(finding.cost.seconds for finding in profile.findings)
-    return findings.loss_and_penalty(profile.ledger).seconds / whole, discarded / whole
+    loss = findings.loss_and_penalty(profile.ledger).seconds
+    return loss / whole, profile.together.seconds / whole
 
 
 def _held_out(run: Run, samples: Tensor, count: int, plan: Plan) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from ganloss_fast.checks import Weight, check_tensor
 from ganloss_fast.penalties.critic.call import Critic, InvScale
 from ganloss_fast.penalties.gradient_penalty import gradient_penalty, penalty_from_logits
-from ganloss_fast.penalties.path_length import PathLength, as_it_is, path_length_about
+from ganloss_fast.penalties.path_length import PathLength, PathLengths
 from ganloss_fast.penalties.table import NormPenalty, PenaltyLike
 
 SQUARED_NORM = NormPenalty()  # mean over samples of the squared norm: R1 without its gamma / 2
@@ -45,28 +44,20 @@ def squared_gradient_norm(logits: Tensor, inputs: Tensor, weight: Weight = 1.0) 
     return penalty_from_logits(logits, inputs, SQUARED_NORM, weight=weight)
 
 
-def path_length(
-    images: Tensor,
-    latents: Tensor,
-    mean: float | Tensor,
-    decay: float,
-    weight: Weight = 1.0,
-    inv_scale: InvScale = None,
-    agreed: Callable[[Tensor], Tensor] = as_it_is,
-) -> PathLength:
-    """Path length regularisation with the noise drawn as everybody draws it, in the layout of the
-    images. A training starts from the number 0 as its mean; the penalty is about what ``agreed``
-    makes of the new one."""
+def path_lengths(
+    images: Tensor, latents: Tensor, mean: float | Tensor, inv_scale: InvScale = None
+) -> PathLengths:
+    """Path lengths with the noise drawn as everybody draws it, in the layout of the images. A
+    training starts from the number 0 as its mean."""
     noise = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
     if not isinstance(mean, Tensor):
         mean = images.new_full((), mean)
-    return path_length_about(
-        images,
-        latents,
-        mean,
-        agreed,
-        weight=weight,
-        decay=decay,
-        noise=noise,
-        inv_scale=inv_scale,
-    )
+    return PathLengths(images, latents, mean, noise=noise, inv_scale=inv_scale)
+
+
+def path_length(
+    images: Tensor, latents: Tensor, mean: float | Tensor, decay: float, weight: Weight = 1.0
+) -> PathLength:
+    """Path length regularisation of these lengths."""
+    found = path_lengths(images, latents, mean)
+    return found.about(found.average(decay), weight)

@@ -49,18 +49,8 @@ class AuxiliaryClassifierGeneratorLoss(GeneratorLoss):
         check_labels(labels, generator)
         _check_classes(generator)
 
-    def step_loss(
-        self,
-        generator: Model,
-        discriminator: Model,
-        device: Any,
-        batch_size: int,
-        labels: Tensor | None,
-    ) -> Tensor:
-        noise = torch.randn(batch_size, generator.encoding_dims, device=device)
-        wanted = _labels(generator, batch_size, device, labels)
-        logits = discriminator(generator(noise, wanted), mode="classifier")
-        loss: Tensor = self(logits, wanted)
+    def step_loss(self, samples: Samples, discriminator: Model) -> Tensor:
+        loss: Tensor = self(discriminator(samples.fake(), mode="classifier"), samples.labels)
         return loss
 
 
@@ -153,16 +143,8 @@ class EnergyBasedPullingAwayTerm(GeneratorLoss):
                 f"generator: expected one without labels, got label_type={generator.label_type!r}."
             )
 
-    def step_loss(
-        self,
-        generator: Model,
-        discriminator: Model,
-        device: Any,
-        batch_size: int,
-        labels: Tensor | None,
-    ) -> Tensor:
-        noise = torch.randn(batch_size, generator.encoding_dims, device=device)
-        d_hid, dgz = discriminator(generator(noise))
+    def step_loss(self, samples: Samples, discriminator: Model) -> Tensor:
+        d_hid, dgz = discriminator(samples.fake())
         loss: Tensor = self(dgz, d_hid)
         return loss
 

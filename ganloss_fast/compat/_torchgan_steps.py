@@ -120,23 +120,15 @@ class GeneratorLoss(Loss, *_bases("GeneratorLoss")):  # type: ignore[misc]
             generator,
             discriminator,
             optimizer_generator,
-            lambda: self.step_loss(generator, discriminator, device, batch_size, labels),
+            lambda: self.step_loss(Samples(generator, batch_size, device, labels), discriminator),
         )
 
     def check_step(self, generator: Model, discriminator: Model, labels: Tensor | None) -> None:
         """Raises ValueError where the models or labels do not suit the loss."""
         check_labels(labels, generator)
 
-    def step_loss(
-        self,
-        generator: Model,
-        discriminator: Model,
-        device: Any,
-        batch_size: int,
-        labels: Tensor | None,
-    ) -> Tensor:
-        """The loss of a step, of samples that it draws."""
-        samples = Samples(generator, batch_size, device, labels)
+    def step_loss(self, samples: Samples, discriminator: Model) -> Tensor:
+        """The loss of a step."""
         loss: Tensor = self(samples.judged(discriminator, samples.fake()))
         return loss
 

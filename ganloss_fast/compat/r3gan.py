@@ -155,7 +155,7 @@ class R3GANLoss:
             gain: factor of the loss.
 
         Raises:
-            ValueError: for another phase. It is a NotImplementedError too.
+            ganloss_fast.compat.UnknownMode: for another phase.
         """
         check_mode("phase", phase, ("G", "D"))
         if phase == "G":

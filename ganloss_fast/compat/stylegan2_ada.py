@@ -114,7 +114,7 @@ class StyleGAN2Loss(StyleGAN2Steps):
             gain: factor of the loss, the interval of a lazy regularisation.
 
         Raises:
-            ValueError: for another phase. It is a NotImplementedError too.
+            ganloss_fast.compat.UnknownMode: for another phase.
         """
         steps = self.wanted(phase)
         if "Gmain" in steps:

@@ -115,7 +115,7 @@ class StyleGAN2Loss(StyleGAN2Steps):
             cur_nimg: images that the training has seen, for the blur.
 
         Raises:
-            ValueError: for another phase. It is a NotImplementedError too.
+            ganloss_fast.compat.UnknownMode: for another phase.
         """
         steps = self.wanted(phase)
         self._blur_sigma = self._sigma_at(cur_nimg)

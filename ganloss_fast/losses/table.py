@@ -80,6 +80,10 @@ def _label_map(name: str, label: Tensor, logits: Tensor) -> Tensor:
     return label.expand(logits.shape)
 
 
+def _each(outputs: list[Tensor], summands: Summands, scale: float) -> list[Segment]:
+    return [Segment(t, term, scale * factor) for t in outputs for term, factor in summands]
+
+
 class Loss(Value, ABC):
     """What every loss of the table gives: what it takes the mean of, for each side."""
 
@@ -89,20 +93,13 @@ class Loss(Value, ABC):
     detach_means: bool = False
 
     @abstractmethod
-    def summands(self, side: Side) -> Summands | None:
-        """The loss of a side on the logits of one output. None where it depends on more than
-        them, as with a label map; then ``map_segments`` says what it is."""
-
     def segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
         """``scale`` times the loss of a side on the logits of every output."""
-        summands = self.summands(side)
-        if summands is None:
-            return self.map_segments(side, outputs, scale)
-        return [Segment(t, term, scale * factor) for t in outputs for term, factor in summands]
 
-    def map_segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
-        """The same of a side without summands."""
-        raise NotImplementedError(f"{self.name}: the summands of every side stand for it")
+    @abstractmethod
+    def summands(self, side: Side) -> Summands | None:
+        """The loss of a side on the logits of one output, from which the op can build the segments
+        itself. None where it depends on more than the logits, as with a label map."""
 
 
 _TOWARDS_REAL = terms.softplus(-1.0)  # small where the logit is high
@@ -165,7 +162,10 @@ class BCE(Loss):
             return ((_TOWARDS_FAKE, factor),)
         return (_TOWARDS_REAL, factor * label), (_TOWARDS_FAKE, factor * (1.0 - label))
 
-    def map_segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+    def segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+        summands = self.summands(side)
+        if summands is not None:
+            return _each(outputs, summands, scale)
         name, factor = self._label(side)
         label: Tensor = getattr(self, name)
         return [s for t in outputs for s in _soft_target_segments(name, label, t, scale * factor)]
@@ -221,6 +221,9 @@ class Hinge(Loss):
             return ((terms.LINEAR, -1.0),)
         return ((terms.hinge(-1.0 if side == "fake" else 1.0, self.margin), 1.0),)
 
+    def segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+        return _each(outputs, self.summands(side), scale)
+
 
 @dataclass(frozen=True, eq=False)
 class LeastSquares(Loss):
@@ -259,7 +262,10 @@ class LeastSquares(Loss):
         label = getattr(self, f"{side}_label")
         return None if isinstance(label, Tensor) else ((terms.squared(label), 1.0),)
 
-    def map_segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+    def segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+        summands = self.summands(side)
+        if summands is not None:
+            return _each(outputs, summands, scale)
         name = f"{side}_label"
         label: Tensor = getattr(self, name)
         return [_map_segment(name, label, logits, scale) for logits in outputs]
@@ -297,6 +303,9 @@ class Wasserstein(Loss):
         if side == "generator" or self.drift == 0.0:
             return ((terms.LINEAR, -1.0),)
         return (terms.LINEAR, -1.0), (terms.squared(0.0), self.drift)
+
+    def segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+        return _each(outputs, self.summands(side), scale)
 
 
 LossLike = str | Loss

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,6 +21,10 @@ from ganloss_fast.penalties.critic.gradient import gradients_of
 from ganloss_fast.penalties.penalty_call import PenaltyCall
 from ganloss_fast.penalties.table import NormPenalty
 
+_UNRELATED = (
+    "latents: the images were not computed from them. Pass the very tensor that went into the "
+    "generator, not a copy or a view of it."
+)
 _NORMS = PenaltyCall(NormPenalty(power=1.0, reduction="none"), 1.0)
 
 
@@ -75,65 +78,59 @@ def path_length_penalty(
     Raises:
         ValueError: if shapes do not fit, or the images do not depend on the latents.
     """
-    return path_length_about(
-        images,
-        latents,
-        mean,
-        weight=weight,
-        decay=decay,
-        noise=noise,
-        rng=rng,
-        inv_scale=inv_scale,
-        how=how,
-    )
+    found = PathLengths(images, latents, mean, noise=noise, rng=rng, inv_scale=inv_scale, how=how)
+    return found.about(found.average(decay), weight)
 
 
-def as_it_is(average: Tensor) -> Tensor:
-    return average
+class PathLengths:
+    """The path lengths of a batch with their graph: :func:`path_length_penalty` in two steps, for
+    code that does something to the average between them."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        latents: Tensor,
+        mean: Tensor,
+        *,
+        noise: Tensor | None = None,
+        rng: torch.Generator | None = None,
+        inv_scale: InvScale = None,
+        how: Differentiation | None = None,
+    ) -> None:
+        call = critic_call(as_logits, (), inv_scale, how)
+        if call.how.chunk_size is not None:
+            raise ValueError(
+                "how: there is no chunk_size here, as the graph of all images exists already; take "
+                "a smaller batch, as StyleGAN2 itself does."
+            )
+        _check_tensors(images, latents, mean)
+        if noise is None:
+            noise = _drawn(images, rng)
+        elif noise.shape != images.shape:
+            raise ValueError(
+                f"noise: expected the shape of images, {list(images.shape)}, got "
+                f"{list(noise.shape)}."
+            )
+        self._mean = mean
+        self._result = gradients_of(call, [images * noise], [latents], unrelated=_UNRELATED)
+        layers = latents.shape[1] if latents.dim() == 3 else 1
+        self._lengths = _NORMS(self._result.gradients) / math.sqrt(layers)
+
+    def average(self, decay: float) -> Tensor:
+        """The moving average with this batch in it; a gradient flows through its share."""
+        before = self._mean.detach().to(self._lengths.dtype)
+        return torch.lerp(before, self._lengths.mean(), check_number("decay", decay))
+
+    def about(self, average: Tensor, weight: Weight) -> PathLength:
+        """The penalty on how far the lengths are from an average."""
+        apart = (self._lengths - average).square().mean()
+        penalty = self._result.signalled(scaled(check_weight("weight", weight), apart))
+        return PathLength(penalty, average.detach().to(self._mean.dtype), self._lengths.detach())
 
 
-def path_length_about(
-    images: Tensor,
-    latents: Tensor,
-    mean: Tensor,
-    agreed: Callable[[Tensor], Tensor] = as_it_is,
-    *,
-    weight: Weight,
-    decay: float,
-    noise: Tensor | None = None,
-    rng: torch.Generator | None = None,
-    inv_scale: InvScale = None,
-    how: Differentiation | None = None,
-) -> PathLength:
-    """:func:`path_length_penalty` about what ``agreed`` makes of the new average."""
-    call = critic_call(as_logits, (), inv_scale, how)
-    if call.how.chunk_size is not None:
-        raise ValueError(
-            "how: there is no chunk_size here, as the graph of all images exists already; take a "
-            "smaller batch, as StyleGAN2 itself does."
-        )
-    weight = check_weight("weight", weight)
-    decay = check_number("decay", decay)
-    _check_tensors(images, latents, mean)
-    if noise is None:
-        noise = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
-        noise = noise / math.sqrt(math.prod(images.shape[2:]))
-    elif noise.shape != images.shape:
-        raise ValueError(
-            f"noise: expected the shape of images, {list(images.shape)}, got {list(noise.shape)}."
-        )
-
-    unrelated = (
-        "latents: the images were not computed from them. Pass the very tensor that went into the "
-        "generator, not a copy or a view of it."
-    )
-    result = gradients_of(call, [images * noise], [latents], unrelated=unrelated)
-    layers = latents.shape[1] if latents.dim() == 3 else 1
-    norms = _NORMS(result.gradients)
-    lengths = norms / math.sqrt(layers)
-    average = agreed(torch.lerp(mean.detach().to(lengths.dtype), lengths.mean(), decay))
-    penalty = result.signalled(scaled(weight, (lengths - average).square().mean()))
-    return PathLength(penalty, average.detach().to(mean.dtype), lengths.detach())
+def _drawn(images: Tensor, rng: torch.Generator | None) -> Tensor:
+    noise = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
+    return noise / math.sqrt(math.prod(images.shape[2:]))
 
 
 def _check_tensors(images: Tensor, latents: Tensor, mean: Tensor) -> None:

@@ -20,7 +20,7 @@ from ganloss_fast.compat._criteria import (
     side_loss,
 )
 from ganloss_fast.compat._filters import separably_filtered
-from ganloss_fast.compat._penalties import SQUARED_NORM, path_length, penalty_between
+from ganloss_fast.compat._penalties import SQUARED_NORM, path_lengths, penalty_between
 from ganloss_fast.compat._processes import mean_over_processes
 from ganloss_fast.losses.adversarial import discriminator_side_loss
 from ganloss_fast.losses.table import Hinge, LeastSquares, Loss, Side, Wasserstein
@@ -28,7 +28,6 @@ from ganloss_fast.ops import terms
 from ganloss_fast.ops.terms import Segment, compute_dtype
 from ganloss_fast.penalties.critic.call import Critic, InvScale
 from ganloss_fast.penalties.gradient_penalty import gradient_penalty
-from ganloss_fast.penalties.path_length import as_it_is
 from ganloss_fast.penalties.table import PENALTIES, WGANGP, NormPenalty
 
 # ---- the criterion -----------------------------------------------------------------------------
@@ -45,7 +44,7 @@ class LeastAbsolute(Loss):
     def summands(self, side: Side) -> None:
         return None  # |z| has no parameter: the label is an operand
 
-    def map_segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
+    def segments(self, side: Side, outputs: list[Tensor], scale: float) -> list[Segment]:
         label = self.fake_label if side == "fake" else self.real_label
         return [
             Segment(t, terms.ABSOLUTE, scale, t.new_full((), label, dtype=compute_dtype(t.dtype)))
@@ -311,8 +310,11 @@ def gen_path_regularizer(
         num_batches = pl_batch_size
     outputs = generator(None, num_batches=num_batches, return_latents=True)
     images, latents = outputs["fake_img"], outputs["latent"]
-    agreed = mean_over_processes if sync_mean_buffer else as_it_is
-    result = path_length(images, latents, mean_path_length, decay, weight, loss_scaler, agreed)
+    found = path_lengths(images, latents, mean_path_length, loss_scaler)
+    average = found.average(decay)
+    if sync_mean_buffer:
+        average = mean_over_processes(average)
+    result = found.about(average, weight)
     return result.penalty, result.mean, result.lengths
 
 

@@ -69,7 +69,7 @@ def total_of_sides(*sides: SideOfLoss) -> Tensor | None:
         return None
     try:
         return _total_of_sides_eager(sides)
-    except RuntimeError:
+    except RuntimeError:  # made under inference mode, say: the long way mends that, or raises
         return None
 
 

@@ -56,7 +56,7 @@ HOST_DEVICE void for_each_vector(int64_t count, Body&& body, EndBlock&& end_bloc
   constexpr int kLanes = Vector<T>::kLanes;
   constexpr int64_t kBlock = kAdditions * kUnroll * kLanes;
   int64_t offset = 0;
-  while (count - offset >= kLanes) {
+  while (offset < count) {
     int64_t stop = offset + kBlock < count ? offset + kBlock : count;
     for (; stop - offset >= kUnroll * kLanes; offset += kUnroll * kLanes) {
       body(offset, Full{}, 0);
@@ -65,18 +65,15 @@ HOST_DEVICE void for_each_vector(int64_t count, Body&& body, EndBlock&& end_bloc
       body(offset + 3 * kLanes, Full{}, 3);
     }
     for (; stop - offset >= kLanes; offset += kLanes) body(offset, Full{}, 0);
+    if (offset < stop) {  // in the last block alone: whole blocks are whole vectors
+      if (kTail == Tail::kOverlap && count > kLanes)
+        body(count - kLanes, Overlap{int(kLanes - (count - offset))}, 0);
+      else
+        body(offset, Part{int(count - offset)}, 0);
+      offset = count;
+    }
     end_block();
   }
-  if (offset == count) return;
-  if constexpr (kTail == Tail::kOverlap) {
-    if (count > kLanes) {
-      body(count - kLanes, Overlap{int(kLanes - (count - offset))}, 0);
-      end_block();
-      return;
-    }
-  }
-  body(offset, Part{int(count - offset)}, 0);
-  end_block();
 }
 
 template <typename storage_t>

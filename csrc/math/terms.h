@@ -15,17 +15,11 @@
 
 namespace ganloss::math {
 
-// log(1 + exp(x)) without overflow, keeping the tail: at x = -100 it is 3.8e-44, not 0.
-template <typename scalar_t>
-HOST_DEVICE scalar_t softplus(scalar_t x) {
-  return positive_part(x) + log1p_unit(exp_minus_absolute(x));
-}
-
 // 1 / (1 + exp(-x)); both branches divide a number in [0, 1] by one in [1, 2].
 template <typename scalar_t>
 HOST_DEVICE scalar_t sigmoid(scalar_t x) {
   scalar_t z = exp_minus_absolute(x);
-  return divide_unit(select(x < scalar_t(0), z, scalar_t(1)), scalar_t(1) + z);
+  return divide_unit(select(x <= scalar_t(0), z, scalar_t(1)), scalar_t(1) + z);
 }
 
 // sigmoid(x) * sigmoid(-x), even in x. NaN at NaN, 0 at both infinities.
@@ -46,9 +40,12 @@ struct Softplus {
   static constexpr bool kHasConstantSlope = false;
   scalar_t sign;
 
-  HOST_DEVICE scalar_t value(scalar_t z) const { return softplus(sign * z); }
+  // Without overflow, and keeping the tail: at s z = -100 it is 3.8e-44, not 0.
+  HOST_DEVICE scalar_t value(scalar_t z) const { return growing(z) + log1p_unit(decaying(z)); }
+  HOST_DEVICE scalar_t growing(scalar_t z) const { return positive_part(sign * z); }
+  HOST_DEVICE scalar_t decaying(scalar_t z) const { return exp_minus_absolute(sign * z); }
   HOST_DEVICE scalar_t slope(scalar_t z, scalar_t factor) const {
-    return factor * (sign * sigmoid(sign * z));
+    return (factor * sign) * sigmoid(sign * z);
   }
   HOST_DEVICE scalar_t curvature(scalar_t z) const { return sigmoid_slope(z); }
   HOST_DEVICE scalar_t step() const { return scalar_t(0); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "spans.h"
+#include "value_sum.h"
 
 namespace {
 
@@ -14,12 +15,11 @@ using ganloss::math::Factor;
 double term_sum(Dtype dtype, const TermSpec& spec, const TermSpan& span) {
   return visit_span(dtype, spec, span, [&](auto term, auto operands, auto storage) {
     using T = typename Compute<decltype(storage)>::scalar;
-    Accumulator<T> sum;
+    ValueSum<decltype(term), decltype(operands)> sum;
     for_each_vector<T>(
         span.count,
         [&](int64_t i, auto lanes, int u) {
-          auto value = term.value(operands.difference(i, lanes));
-          sum.add(u, only(operands.weighted(i, lanes, value), lanes));
+          sum.add(u, term, operands.difference(i, lanes), operands, i, lanes);
         },
         [&] { sum.end_block(); });
     return sum.total();
@@ -79,14 +79,14 @@ TermSums term_sum_and_gradient(Dtype dtype, const TermSpec& spec, const TermSpan
     auto* out_b = static_cast<storage_t*>(grad_b);
     const Factor<T> factor(T(scale), span.weight != nullptr);
     const Vector<T> before = factor.before, after = factor.after;
-    Accumulator<T> value_sum, gradient_sum;
+    ValueSum<decltype(term), decltype(operands)> value_sum;
+    Accumulator<T> gradient_sum;
     for_each_vector<T>(
         span.count,
         [&](int64_t i, auto lanes, int u) {
           auto z = operands.difference(i, lanes);
-          auto value = operands.weighted(i, lanes, term.value(z));
           auto gradient = after * operands.weighted(i, lanes, term.slope(z, before));
-          value_sum.add(u, only(value, lanes));
+          value_sum.add(u, term, z, operands, i, lanes);
           gradient_sum.add(u, only(gradient, lanes));
           if (out_a) write(out_a + i, gradient, lanes);
           if (out_b) write(out_b + i, -gradient, lanes);

@@ -1,10 +1,10 @@
 // A SIMD vector with the operations that csrc/math is written in.
 //
 // Built on the compiler's vector extension, so one text serves SSE2, AVX2, AVX-512 and NEON: an
-// ISA file sets kVectorBytes and a target pragma, then includes this. Only the conversions of
-// half precision use intrinsics, where the ISA file says that it has them (GANLOSS_F16C,
-// GANLOSS_AVX512): g++ before 13 reads a whole file before it heeds the pragma, so that __F16C__ is
-// never defined there.
+// ISA file sets kVectorBytes and a target pragma, then includes this. Intrinsics stand for what the
+// extension cannot say: conversions of half precision, and three instructions of AVX-512. The ISA
+// file says what it has (GANLOSS_F16C, GANLOSS_AVX512): g++ before 13 reads a whole file before it
+// heeds the pragma, so that __F16C__ is never defined there.
 //
 // Everything is in an unnamed namespace and nothing of torch or the C++ library is included: an
 // inline function compiled here for AVX-512 must never be the copy that the linker keeps for
@@ -85,15 +85,39 @@ HOST_DEVICE Vector<T> positive_part(Vector<T> x) {
   return select(x <= Vector<T>(T(0)), Vector<T>(T(0)), x);
 }
 
+#if defined(GANLOSS_AVX512)
+// Masked: without a mask they read an undefined register in g++ 12, which warns of it.
+constexpr __mmask16 kAllLanes = 0xffff;
+#endif
+
+// The greater of the two; NaN where x is.
+HOST_DEVICE Vector<float> at_least(Vector<float> bound, Vector<float> x) {
+#if defined(GANLOSS_AVX512)
+  return _mm512_maskz_max_ps(kAllLanes, bound.native, x.native);  // the second where one is NaN
+#else
+  return select(x < bound, bound, x);
+#endif
+}
+
+// x 2^n for a whole n from -160 to 0, where results below 2^-126 keep their bits.
+HOST_DEVICE Vector<float> times_power_of_two(Vector<float> x, Vector<float> n) {
+#if defined(GANLOSS_AVX512)
+  return _mm512_maskz_scalef_ps(kAllLanes, x.native, n.native);
+#else  // in two halves, each a normal number
+  typedef Vector<float>::Bits Bits;
+  typedef Vector<float>::Native Native;
+  const Bits exponent = __builtin_convertvector(n.native, Bits), half = exponent >> 1;
+  return x.native * (Native)((half + 127) << 23) * (Native)((exponent - half + 127) << 23);
+#endif
+}
+
 // exp(-|x|): -|x| = n ln 2 + r with |r| <= ln 2 / 2, a minimax polynomial of degree 6 in r
-// (0.05 ulp), and the factor 2^n in two halves so that results below 2^-126 keep their bits.
+// (0.05 ulp), and the factor 2^n.
 HOST_DEVICE Vector<float> exp_minus_absolute(Vector<float> argument) {
   typedef Vector<float> V;
-  V x = -absolute(argument);
-  x = select(x < V(-110.0f), V(-110.0f), x);   // exp(-110) is already 0; NaN stays
-  const float round_to_integer = 12582912.0f;  // 1.5 * 2^23
-  V shifted = x * V(1.44269504f) + V(round_to_integer);
-  V n = shifted - V(round_to_integer);
+  V x = at_least(V(-110.0f), -absolute(argument));  // exp(-110) is already 0
+  const float round_to_integer = 12582912.0f;       // 1.5 * 2^23
+  V n = (x * V(1.44269504f) + V(round_to_integer)) - V(round_to_integer);
   V r = x - n * V(0.693359375f) - n * V(-2.12194440e-4f);
   V p = V(0.0013818729f);
   p = p * r + V(0.008368719f);
@@ -102,15 +126,22 @@ HOST_DEVICE Vector<float> exp_minus_absolute(Vector<float> argument) {
   p = p * r + V(0.49999994f);
   p = p * r + V(1.0f);
   p = p * r + V(1.0f);
-  V::Bits exponent = (V::Bits)shifted.native - (V::Bits)V(round_to_integer).native;
-  V::Bits half = exponent >> 1;
-  V::Native first = (V::Native)((half + 127) << 23);
-  V::Native second = (V::Native)((exponent - half + 127) << 23);
-  return p.native * first * second;
+  return times_power_of_two(p, n);
 }
 
 HOST_DEVICE Vector<float> log1p_unit(Vector<float> x) {
   return ganloss::math::log1p_polynomial(x);
+}
+
+// log(1 + x) for x in [0, 2^127): 1 + x = 2^n (1 + m) with m in [0, 1); below 1 it is x itself.
+HOST_DEVICE Vector<float> log1p_positive(Vector<float> x) {
+  typedef Vector<float> V;
+  const V::Bits bits = (V::Bits)(x + V(1.0f)).native;
+  const V n = __builtin_convertvector((bits >> 23) - 127, V::Native);
+  const V m = (V::Native)((bits & 0x7fffff) | 0x3f800000) - V(1.0f).native;
+  const auto is_below_one = x < V(1.0f);
+  return select(is_below_one, V(0.0f), n * V(0.693147181f)) +
+         log1p_unit(select(is_below_one, x, m));
 }
 
 // Double precision is for checking, not for speed: the C library, lane by lane.
@@ -124,9 +155,22 @@ HOST_DEVICE Vector<double> log1p_unit(Vector<double> x) {
     x.native[lane] = __builtin_log1p(x.native[lane]);
   return x;
 }
+HOST_DEVICE Vector<double> log1p_positive(Vector<double> x) {
+  return log1p_unit(x);
+}
 
-template <typename T>
-HOST_DEVICE Vector<T> divide_unit(Vector<T> x, Vector<T> y) {
+// As math::divide_unit: of the hardware's 14 bits one Newton step makes all of float's.
+HOST_DEVICE Vector<float> divide_unit(Vector<float> x, Vector<float> y) {
+#if defined(GANLOSS_AVX512)
+  const Vector<float> reciprocal = _mm512_maskz_rcp14_ps(kAllLanes, y.native);
+  const Vector<float> quotient = x * reciprocal;
+  const __m512 remainder = _mm512_fnmadd_ps(quotient.native, y.native, x.native);
+  return _mm512_fmadd_ps(remainder, reciprocal.native, quotient.native);
+#else
+  return x / y;
+#endif
+}
+HOST_DEVICE Vector<double> divide_unit(Vector<double> x, Vector<double> y) {
   return x / y;
 }
 
@@ -176,8 +220,6 @@ HOST_DEVICE void store(BFloat16* to, Vector<float> value) {
 }
 
 #if defined(GANLOSS_AVX512)
-// Masked: without a mask they read an undefined register in g++ 12, which warns of it.
-constexpr __mmask16 kAllLanes = 0xffff;
 HOST_DEVICE Vector<float> load(const Half* from) {
   return _mm512_maskz_cvtph_ps(kAllLanes, _mm256_loadu_si256((const __m256i*)from));
 }

@@ -147,18 +147,22 @@ def _interpolate(device: torch.device) -> dict[str, Contender]:
     return contenders([*images, alpha], ours=interpolate, eager=plain.interpolate)
 
 
-def _norm_penalty(device: torch.device) -> dict[str, Contender]:
-    gradient = torch.randn(IMAGES, device=device, requires_grad=True)
-    return contenders(
-        [gradient],
-        ours=lambda gradient: ops.norm_penalty(gradient, "two_sided", 1.0, 1.0)[0],
-        eager=plain.penalty,
-    )
+def _norm_penalty(shape: Sequence[int]) -> Callable[[torch.device], dict[str, Contender]]:
+    def build(device: torch.device) -> dict[str, Contender]:
+        gradient = torch.randn(shape, device=device, requires_grad=True)
+        return contenders(
+            [gradient],
+            ours=lambda gradient: ops.norm_penalty(gradient, "two_sided", 1.0, 1.0)[0],
+            eager=plain.penalty,
+        )
+
+    return build
 
 
 HIFIGAN = "HiFi-GAN discriminators"
 PENALTY = "gradient penalty (interpolate: forward only)"
 IMAGES = (16, 3, 256, 256)
+THUMBNAILS = (8, 3, 32, 32)  # below 128 KiB, from which on malloc asks the system for pages
 _MAPS = 7_705_000  # elements of one clip's feature maps
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -198,11 +202,15 @@ WORKLOADS: tuple[Workload, ...] = (
         direction=FORWARD,
         bytes=3 * 4 * torch.Size(IMAGES).numel(),
     ),
-    Workload(
-        "norm penalty, 16x3x256x256",
-        PENALTY,
-        _norm_penalty,
-        shapes=sizes([IMAGES]),
-        bytes=3 * 4 * torch.Size(IMAGES).numel(),
+    *(
+        Workload(
+            f"norm penalty, {sizes([shape])}",
+            PENALTY,
+            _norm_penalty(shape),
+            shapes=sizes([shape]),
+            bytes=3 * 4 * torch.Size(shape).numel(),
+            quick=shape == THUMBNAILS,
+        )
+        for shape in (THUMBNAILS, IMAGES)
     ),
 )

@@ -10,7 +10,7 @@ PYTEST = -m pytest -q --preferred-isa
 
 .PHONY: all environment lint suite speed oldest newest site
 all: environment .venv-oldest .venv-newest suite proof-cuda proof-triton proof-cuda-ops oldest newest \
-    lint proof-cuda-schedule site speed
+    lint proof-cuda-schedule site
 
 # cuda: an error, not a CPU build, where a tool for CUDA is missing. For one GPU: the proofs compile
 # the kernels for the others themselves.
@@ -27,7 +27,8 @@ suite: | environment
 site: | environment
 	$(MAKE) docs
 
-# Ratios still as recorded; of the maintainers' benchmarks, that they run.
+# Ratios still as recorded, measured when nothing else runs; of the maintainers' benchmarks, that
+# they run.
 speed: | environment
 	$(MAKE) gate
 	$(MAKE) speed ARGS="-q --benchmark-disable"

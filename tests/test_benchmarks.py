@@ -126,7 +126,7 @@ def test_penalty_contenders_agree_and_are_timed(tmp_path):
 
 def test_a_dry_run_of_the_gpu_benchmark_writes_its_table_and_plots(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--output", str(tmp_path)]
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1"}  # CI's GPU session compiles them
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, timeout=240)
     rows = read_rows(tmp_path / "gpu.csv")
     assert {"native", "as written"} <= {row["backend"] for row in rows}

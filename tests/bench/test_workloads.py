@@ -11,7 +11,18 @@ pytest.importorskip("rich", reason="the bench extras are not installed")
 
 from ganloss_fast.bench import agreement, catalogue, real
 from ganloss_fast.bench.shapes import OUTPUTS
-from ganloss_fast.bench.steps import audio, images, penalised, shared_logits, translation
+from ganloss_fast.bench.steps import (
+    audio,
+    classes,
+    images,
+    layouts,
+    penalised,
+    shared_logits,
+    spectra,
+    styles,
+    tokenizers,
+    translation,
+)
 from ganloss_fast.bench.workload import COMPILE, DROP_IN, EAGER, HELPERS, OURS, Workload
 
 CPU = torch.device("cpu")
@@ -81,9 +92,18 @@ STEPS = {
     "HiFi-GAN": lambda: audio.hifigan_step(CPU, 512, audio.Periods(2)),
     "ParallelWaveGAN": lambda: audio.parallel_wavegan_step(CPU, samples=512, width=2),
     "DAC": lambda: audio.dac_step(CPU, samples=512, width=2),
+    "BigVGAN v2": lambda: spectra.bigvgan_step(CPU, samples=512, width=2),
+    "EnCodec": lambda: spectra.encodec_step(CPU, samples=512, width=2),
     "taming": lambda: images.taming_step(CPU, size=32, width=4),
+    "LlamaGen": lambda: tokenizers.llamagen_step(CPU, size=32, width=4),
     "ESRGAN": lambda: images.esrgan_step(CPU, size=32, width=4),
     "pix2pixHD": lambda: translation.pix2pixhd_step(CPU, size=32, width=4),
+    "SPADE": lambda: layouts.spade_step(CPU, size=32, width=2),
+    "BigGAN": lambda: classes.biggan_step(CPU, width=4, batch=3, discriminator_steps=2),
+    "StyleGAN2-ADA, main phases": lambda: styles.stylegan2_ada_step(
+        CPU, ("Gmain", "Dmain"), stages=1, width=4, batch=4
+    ),
+    "StyleGAN2-ADA, all phases": lambda: styles.stylegan2_ada_step(CPU, stages=1, width=4, batch=8),
     "R3GAN": lambda: shared_logits.r3gan_step(CPU, stages=2, width=8, batch=4),
     "motion prior": lambda: shared_logits.motion_prior_step(CPU, 12, (16, 8), batch=6),
     "PyTorch-GAN wgan_gp": lambda: penalised.wgan_gp_step(CPU, width=16, batch=8),
@@ -102,6 +122,22 @@ def test_the_three_forms_of_a_step_learn_the_same(name):
         for form, found in results.items():
             assert agreement.distance(results[EAGER], found) < 3e-5, form
             assert all(gradient.abs().sum() > 0 for gradient in found)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_moves_all_weights_of_both_sides(name):
+    torch.manual_seed(0)
+    for form, step in STEPS[name]().items():
+        sides = [step.training.discriminator, step.training.generator]
+        if name == "motion prior":
+            sides.pop()  # it stands for a policy, which learns otherwise
+        step.training.learn(1e-3)
+        before = [[p.clone() for p in side.parameters()] for side in sides]
+        step()
+        for side, old in zip(sides, before):
+            still = [p for p, was in zip(side.parameters(), old) if torch.equal(p, was)]
+            # The last bias of a critic, where real and fake samples shift it against each other.
+            assert all(p.shape == (1,) for p in still), form
 
 
 def test_steps_that_learn_something_else_are_told_apart():

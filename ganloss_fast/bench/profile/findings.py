@@ -31,7 +31,7 @@ from ganloss_fast.graph_cut.rows import ROWS, proven_row
 from ganloss_fast.graph_cut.stand_ins import STAND_INS, proven_stand_in
 
 WORTH_SAYING = 0.005  # of the FLOPs of the step
-WORTH_SAYING_BY_TIME = 0.05  # of its time, of what has products at all: small ones take long
+WORTH_SAYING_BY_TIME = 0.04  # of its time, of what has products at all: small ones take long
 TIMED_STEPS = 3
 
 

@@ -36,7 +36,6 @@ UNUSED = (
     "forwards of the perceptual network in the discriminator's step, of which no optimizer uses "
     "the result"
 )
-SAMPLES = "gradients of the samples in the discriminator's step, which nothing uses"
 SECOND_WAY = "a second way back through the networks behind the generator, after autograd.grad"
 
 
@@ -105,6 +104,9 @@ def test_wgan_gp():
         WEIGHTS: sum(d),
     }
     assert profile.together.flops == sum(flops_of(profile).values())
+
+
+SAMPLES = "gradients of the samples in the discriminator's step, which nothing uses"
 
 
 @pytest.mark.parametrize(

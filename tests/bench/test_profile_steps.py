@@ -13,7 +13,16 @@ pytest.importorskip("rich", reason="the bench extras are not installed")
 
 from ganloss_fast.bench.profile import findings
 from ganloss_fast.bench.profile.target import Target
-from ganloss_fast.bench.steps import audio, images, penalised
+from ganloss_fast.bench.steps import (
+    audio,
+    classes,
+    images,
+    layouts,
+    penalised,
+    spectra,
+    styles,
+    tokenizers,
+)
 from ganloss_fast.bench.workload import EAGER
 
 CPU = torch.device("cpu")
@@ -97,6 +106,9 @@ def test_wgan_gp():
     assert profile.together.flops == sum(flops_of(profile).values())
 
 
+SAMPLES = "gradients of the samples in the discriminator's step, which nothing uses"
+
+
 @pytest.mark.parametrize(
     ("build", "shares"),
     [
@@ -111,8 +123,25 @@ def test_wgan_gp():
             lambda device: audio.hifigan_step(device, 1024, audio.Periods(8)),
             {WEIGHTS: 0.08, REAL: 0.17},
         ),
+        (
+            lambda device: spectra.bigvgan_step(device, 1024, 4),
+            {WEIGHTS: 0.085, REAL: 0.16},
+        ),
+        (lambda device: layouts.spade_step(device, 32, 4), {WEIGHTS: 0.095, SAMPLES: 0.03}),
+        # Their trainers rest the side whose turn it is not.
+        (lambda device: spectra.encodec_step(device, 1024, 4), {}),
+        (lambda device: classes.biggan_step(device, 4, 4, 2), {}),
     ],
-    ids=["CTGAN", "DAC", "ParallelWaveGAN", "HiFi-GAN"],
+    ids=[
+        "CTGAN",
+        "DAC",
+        "ParallelWaveGAN",
+        "HiFi-GAN",
+        "BigVGAN",
+        "SPADE",
+        "EnCodec",
+        "BigGAN",
+    ],
 )
 def test_shares_of_the_flops(build, shares):
     profile = profile_of(build(CPU)[EAGER])
@@ -120,3 +149,23 @@ def test_shares_of_the_flops(build, shares):
     found = {what: flops / whole for what, flops in flops_of(profile).items()}
     assert found == pytest.approx(shares, abs=0.012)
     assert profile.together.flops / whole == pytest.approx(sum(shares.values()), abs=0.02)
+
+
+def test_llamagen():
+    size, width = 32, 8
+    p = sum(plain_convolutions(size, width, 4))  # of the perceptual network, one way back
+    layers = [(3, 8, 16), (8, 16, 8), (16, 32, 4), (32, 64, 3), (64, 1, 2)]
+    d = sum(convolution(before, after, 4, extent) for before, after, extent in layers)
+    profile = profile_of(tokenizers.llamagen_step(CPU, size, width)[EAGER])
+    # The second way computes the discriminator's weight gradients as well.
+    assert flops_of(profile) == {SECOND_WAY: p + 2 * d, WEIGHTS: d, AGAIN: d}
+    assert profile.together.flops == p + 3 * d
+
+
+def test_a_filter_that_learns_nothing_counts_by_the_time_it_takes():
+    """The second order of StyleGAN2's filter has few products, and takes a twelfth of the step."""
+    profile = profile_of(styles.stylegan2_ada_step(CPU)[EAGER])
+    whole = profile.ledger.total()
+    (found,) = (each for each in profile.findings if each.what == DEAD)
+    assert found.cost.flops < findings.WORTH_SAYING * whole.flops
+    assert found.cost.seconds > findings.WORTH_SAYING_BY_TIME * whole.seconds

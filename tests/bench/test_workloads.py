@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,19 @@ pytest.importorskip("rich", reason="the bench extras are not installed")
 
 from ganloss_fast.bench import agreement, catalogue, real
 from ganloss_fast.bench.shapes import OUTPUTS
-from ganloss_fast.bench.steps import audio, images, penalised, shared_logits, translation
+from ganloss_fast.bench.steps import (
+    audio,
+    classes,
+    images,
+    layouts,
+    penalised,
+    shared_logits,
+    spectra,
+    styles,
+    tokenizers,
+    translation,
+)
+from ganloss_fast.bench.steps.training import Form, with_compiled_networks
 from ganloss_fast.bench.workload import COMPILE, DROP_IN, EAGER, HELPERS, OURS, Workload
 
 CPU = torch.device("cpu")
@@ -81,9 +94,18 @@ STEPS = {
     "HiFi-GAN": lambda: audio.hifigan_step(CPU, 512, audio.Periods(2)),
     "ParallelWaveGAN": lambda: audio.parallel_wavegan_step(CPU, samples=512, width=2),
     "DAC": lambda: audio.dac_step(CPU, samples=512, width=2),
+    "BigVGAN v2": lambda: spectra.bigvgan_step(CPU, samples=512, width=2),
+    "EnCodec": lambda: spectra.encodec_step(CPU, samples=512, width=2),
     "taming": lambda: images.taming_step(CPU, size=32, width=4),
+    "LlamaGen": lambda: tokenizers.llamagen_step(CPU, size=32, width=4),
     "ESRGAN": lambda: images.esrgan_step(CPU, size=32, width=4),
     "pix2pixHD": lambda: translation.pix2pixhd_step(CPU, size=32, width=4),
+    "SPADE": lambda: layouts.spade_step(CPU, size=32, width=2),
+    "BigGAN": lambda: classes.biggan_step(CPU, width=4, batch=3, discriminator_steps=2),
+    "StyleGAN2-ADA, main phases": lambda: styles.stylegan2_ada_step(
+        CPU, ("Gmain", "Dmain"), stages=1, width=4, batch=4
+    ),
+    "StyleGAN2-ADA, all phases": lambda: styles.stylegan2_ada_step(CPU, stages=1, width=4, batch=8),
     "R3GAN": lambda: shared_logits.r3gan_step(CPU, stages=2, width=8, batch=4),
     "motion prior": lambda: shared_logits.motion_prior_step(CPU, 12, (16, 8), batch=6),
     "PyTorch-GAN wgan_gp": lambda: penalised.wgan_gp_step(CPU, width=16, batch=8),
@@ -91,10 +113,17 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("name", STEPS)
-def test_the_three_forms_of_a_step_learn_the_same(name):
+def forms_of(name: str) -> dict[str, Form]:
+    """But the compiled one, which takes a minute."""
     torch.manual_seed(0)
     steps = STEPS[name]()
+    steps.pop(COMPILE, None)
+    return steps
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_three_forms_of_a_step_learn_the_same(name):
+    steps = forms_of(name)
     assert list(steps)[:2] == [EAGER, DROP_IN]
     assert all(form == HELPERS or form.startswith(DROP_IN) for form in list(steps)[2:])
     for _ in range(2):  # the second step starts from the gradients that the first one left
@@ -102,6 +131,36 @@ def test_the_three_forms_of_a_step_learn_the_same(name):
         for form, found in results.items():
             assert agreement.distance(results[EAGER], found) < 3e-5, form
             assert all(gradient.abs().sum() > 0 for gradient in found)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_moves_all_weights_of_both_sides(name):
+    for form, step in forms_of(name).items():
+        sides = [step.training.discriminator, step.training.generator]
+        if name == "motion prior":
+            sides.pop()  # it stands for a policy, which learns otherwise
+        step.training.learn(1e-3)
+        before = [[p.clone() for p in side.parameters()] for side in sides]
+        step()
+        for side, old in zip(sides, before):
+            still = [p for p, was in zip(side.parameters(), old) if torch.equal(p, was)]
+            # The last bias of a critic, where real and fake samples shift it against each other.
+            assert all(p.shape == (1,) for p in still), form
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # Dynamo reads it, and hides this
+@pytest.mark.parametrize("name", ["ParallelWaveGAN", "DAC", "ESRGAN", "motion prior"])
+def test_the_compiled_form_of_a_step_learns_the_same(name, monkeypatch):
+    (workload,) = (each for each in catalogue.WORKLOADS if each.name == f"{name}: whole step")
+    assert COMPILE in workload.build(CPU)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch.manual_seed(0)
+    steps = STEPS[name]()
+    if COMPILE not in steps:
+        steps = with_compiled_networks(lambda device: steps)(CPU)
+    for _ in range(2):
+        written, found = steps[EAGER](), steps[COMPILE]()
+        assert agreement.distance(written, found) < 3e-5
 
 
 def test_steps_that_learn_something_else_are_told_apart():

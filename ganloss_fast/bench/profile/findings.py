@@ -31,6 +31,7 @@ from ganloss_fast.graph_cut.rows import ROWS, proven_row
 from ganloss_fast.graph_cut.stand_ins import STAND_INS, proven_stand_in
 
 WORTH_SAYING = 0.005  # of the FLOPs of the step
+WORTH_SAYING_BY_TIME = 0.04  # of its time, of what has products at all: small ones take long
 TIMED_STEPS = 3
 
 
@@ -77,8 +78,7 @@ def profile(target: Target, warm_up: int = 1) -> Profile:
     notes = list(target.notes) + _notes(ledger, target)
     wastes: list[Waste] = [*_backward(ledger), *_forward(ledger), *_second_order(ledger)]
     wastes += [(each.what, each.operators, each.lines) for each in repeats(ledger, notes)]
-    least = WORTH_SAYING * max(ledger.total().flops, 1)
-    worth = [waste for waste in wastes if cost_of(waste[1]).flops >= least]
+    worth = [waste for waste in wastes if _is_worth_saying(cost_of(waste[1]), ledger.total())]
     found = [Finding(what, cost_of(operators), lines) for what, operators, lines in worth]
     found.sort(key=lambda finding: -finding.cost.flops)
     saved = {id(o): o for _, operators, _ in worth for o in operators}
@@ -89,6 +89,12 @@ def profile(target: Target, warm_up: int = 1) -> Profile:
         cost_of(saved.values()),
         list(dict.fromkeys(notes)),
     )
+
+
+def _is_worth_saying(cost: Cost, whole: Cost) -> bool:
+    if cost.flops >= WORTH_SAYING * max(whole.flops, 1):
+        return True
+    return cost.flops > 0 and cost.seconds >= WORTH_SAYING_BY_TIME * whole.seconds
 
 
 def _notes(ledger: Ledger, target: Target) -> list[str]:

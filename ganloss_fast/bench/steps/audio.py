@@ -25,7 +25,7 @@ def _batch(samples: int) -> dict[str, Tensor]:
     return {"noise": torch.randn(1, 1, samples), "audio": torch.randn(1, 1, samples)}
 
 
-def _logits(maps: Maps) -> list[Tensor]:
+def logits_of(maps: Maps) -> list[Tensor]:
     return [of_one[-1] for of_one in maps]
 
 
@@ -43,7 +43,7 @@ class Periods(nn.Module):
 # ---- HiFi-GAN ----------------------------------------------------------------------------------
 
 
-def _weight_normed(network: nn.Module) -> nn.Module:
+def weight_normed(network: nn.Module) -> nn.Module:
     for part in list(network.modules()):
         if isinstance(part, (nn.Conv1d, nn.Conv2d)):
             weight_norm(part)
@@ -58,7 +58,7 @@ def hifigan_step(
 ) -> dict[str, Form]:
     """The eight discriminators at their published widths, a small generator. All are weight-normed;
     of the first scale the published norm is the spectral one, which moves at every forward."""
-    discriminators = _weight_normed(discriminators or hifigan.Discriminators())
+    discriminators = weight_normed(discriminators or hifigan.Discriminators())
     generator = generator or hifigan.build_generator()
 
     def written(t: Training) -> Sequence[Tensor]:
@@ -66,7 +66,7 @@ def hifigan_step(
         fake = t.generator(t.batch["noise"])
         t.of_discriminator.zero_grad()
         loss = plain.logged_list_discriminator_loss(
-            _logits(t.discriminator(audio)), _logits(t.discriminator(fake.detach()))
+            logits_of(t.discriminator(audio)), logits_of(t.discriminator(fake.detach()))
         )
         loss.backward()
         of_d = moved(t.of_discriminator, t.discriminator)
@@ -75,7 +75,7 @@ def hifigan_step(
         matching = plain.feature_loss(
             [m for maps in real_maps for m in maps], [m for maps in fake_maps for m in maps]
         )
-        loss = plain.list_generator_loss(_logits(fake_maps)) + matching
+        loss = plain.list_generator_loss(logits_of(fake_maps)) + matching
         (loss + 45 * F.l1_loss(fake, audio)).backward()
         return of_d, moved(t.of_generator, t.generator)
 
@@ -87,7 +87,7 @@ def hifigan_step(
             reals, fakes = forward_together(t.discriminator, audio, fake.detach())
         else:
             reals, fakes = t.discriminator(audio), t.discriminator(fake.detach())
-        loss, _, _ = compat_hifigan.discriminator_loss(_logits(reals), _logits(fakes))
+        loss, _, _ = compat_hifigan.discriminator_loss(logits_of(reals), logits_of(fakes))
         loss.backward()
         of_d = moved(t.of_discriminator, t.discriminator)
         t.of_generator.zero_grad()
@@ -98,7 +98,7 @@ def hifigan_step(
             real_maps = t.discriminator(audio)
         fake_maps = t.discriminator(fake)
         matching = compat_hifigan.feature_loss(real_maps, fake_maps, detach_real=detach_real)
-        loss = compat_hifigan.generator_loss(_logits(fake_maps))[0] + matching
+        loss = compat_hifigan.generator_loss(logits_of(fake_maps))[0] + matching
         loss = loss + 45 * F.l1_loss(fake, audio)
         if helpers:
             generator_backward(loss, t.generator)
@@ -148,14 +148,14 @@ def parallel_wavegan_step(
         fake_maps = t.discriminator(fake)
         with torch.no_grad():
             real_maps = t.discriminator(audio)
-        adversarial = _mean_mse(_logits(fake_maps), 1.0)
+        adversarial = _mean_mse(logits_of(fake_maps), 1.0)
         matching = _mean_matching(real_maps, fake_maps)
         t.of_generator.zero_grad()
         (adversarial + 2 * matching).backward()
         of_g = moved(t.of_generator, t.generator)
         with torch.no_grad():
             fake = t.generator(t.batch["noise"])
-        real, fakes = _logits(t.discriminator(audio)), _logits(t.discriminator(fake.detach()))
+        real, fakes = logits_of(t.discriminator(audio)), logits_of(t.discriminator(fake.detach()))
         of_real = _mean_mse(real, 1.0)
         of_fake = _mean_mse(fakes, 0.0)
         t.of_discriminator.zero_grad()
@@ -212,13 +212,13 @@ def dac_step(device: torch.device, samples: int = 4096, width: int = 16) -> dict
         fakes = t.discriminator(fake.detach())
         reals = t.discriminator(audio)
         loss = torch.zeros((), device=audio.device)
-        for f, r in zip(_logits(fakes), _logits(reals)):
+        for f, r in zip(logits_of(fakes), logits_of(reals)):
             loss = loss + torch.mean(f**2) + torch.mean((1 - r) ** 2)
         loss.backward()
         of_d = moved(t.of_discriminator, t.discriminator)
         t.of_generator.zero_grad()
         fakes, reals = t.discriminator(fake), t.discriminator(audio)
-        adversarial = plain.list_generator_loss(_logits(fakes))
+        adversarial = plain.list_generator_loss(logits_of(fakes))
         matching = torch.zeros((), device=audio.device)
         for of_fake, of_real in zip(fakes, reals):
             for f, r in zip(of_fake[:-1], of_real[:-1]):

@@ -39,7 +39,7 @@ def _convolutions(width: int, count: int) -> nn.Sequential:
 # ---- taming-transformers -----------------------------------------------------------------------
 
 
-class _Distance(nn.Module):
+class Distance(nn.Module):
     """A stand-in for LPIPS: fixed, and a distance [B, 1, 1, 1] for each image."""
 
     def __init__(self, width: int) -> None:
@@ -130,7 +130,7 @@ def taming_step(device: torch.device, size: int = 64, width: int = 32) -> dict[s
     batch = {"real": torch.randn(2, 3, size, size)}
     networks = _convolutions(width, 4), _patchgan(width)
     return forms(
-        Training(*networks, batch, _Distance(width)),
+        Training(*networks, batch, Distance(width)),
         device,
         lambda t: step(t, written_loss),
         lambda t: step(t, drop_in_loss),

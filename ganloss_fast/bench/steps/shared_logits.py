@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -133,24 +134,44 @@ def motion_prior_step(
     demonstrations, R1 at the demonstrations, weights decayed. What stands for a generator is the
     policy, which learns from rewards."""
 
-    def written_loss(t: Training, agent: Tensor, demo: Tensor, states: Tensor) -> Tensor:
+    def total(critic: nn.Module, agent: Tensor, demo: Tensor, gradient: Tensor) -> Tensor:
         prediction = 0.5 * plain.discriminator_bce(demo, agent)
-        linear = [each for each in t.discriminator.modules() if isinstance(each, nn.Linear)]
+        linear = [each for each in critic.modules() if isinstance(each, nn.Linear)]
         regularization = 0.05 * linear[-1].weight.square().sum()
-        (gradient,) = torch.autograd.grad(
-            demo, states, torch.ones_like(demo), create_graph=True, retain_graph=True
-        )
         regularization = regularization + 5.0 * gradient.square().sum(-1).mean()
         weights = torch.cat([each.weight.flatten() for each in linear])
         return 5.0 * (prediction + regularization + 1e-4 * weights.square().sum())
 
-    def drop_in_loss(t: Training, agent: Tensor, demo: Tensor, states: Tensor) -> Tensor:
-        return compat_amp.motion_prior_loss(t.discriminator, agent, demo, states).total
+    def written_loss(t: Training, agent: Tensor, states: Tensor) -> Tensor:
+        of_agent, demo = t.discriminator(agent), t.discriminator(states)
+        (gradient,) = torch.autograd.grad(
+            demo, states, torch.ones_like(demo), create_graph=True, retain_graph=True
+        )
+        return total(t.discriminator, of_agent, demo, gradient)
+
+    @partial(torch.compile, dynamic=False)
+    def compiled_total(critic: nn.Module, agent: Tensor, states: Tensor) -> Tensor:
+        """The same for torch.compile, which cannot trace autograd.grad."""
+
+        def summed(x: Tensor) -> tuple[Tensor, Tensor]:
+            logits = critic(x)
+            return logits.sum(), logits
+
+        gradient, demo = torch.func.grad(summed, has_aux=True)(states)
+        return total(critic, critic(agent), demo, gradient)
+
+    def compiled_loss(t: Training, agent: Tensor, states: Tensor) -> Tensor:
+        loss: Tensor = compiled_total(t.discriminator, agent, states.detach())
+        return loss
+
+    def drop_in_loss(t: Training, agent: Tensor, states: Tensor) -> Tensor:
+        logits = t.discriminator(agent), t.discriminator(states)
+        return compat_amp.motion_prior_loss(t.discriminator, *logits, states).total
 
     def step(t: Training, loss_of: Callable[..., Tensor]) -> Sequence[Tensor]:
         states = t.batch["demonstrations"].detach().requires_grad_(True)
         agent = torch.cat([t.batch["agent"], t.batch["replay"]])
-        loss = loss_of(t, t.discriminator(agent), t.discriminator(states), states)
+        loss = loss_of(t, agent, states)
         t.of_discriminator.zero_grad()
         loss.backward()
         return [moved(t.of_discriminator, t.discriminator)]
@@ -170,4 +191,5 @@ def motion_prior_step(
         device,
         lambda t: step(t, written_loss),
         lambda t: step(t, drop_in_loss),
+        compiled=lambda t: step(t, compiled_loss),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS
+from ganloss_fast.bench.workload import COMPILE, DROP_IN, EAGER, HELPERS
 
 
 @dataclass
@@ -54,6 +54,9 @@ class Form:
         return self.step(self.training)
 
 
+Build = Callable[[torch.device], dict[str, Form]]
+
+
 def forms(
     training: Training,
     device: torch.device,
@@ -61,10 +64,12 @@ def forms(
     drop_in: Step,
     with_helpers: Step | None = None,
     switched: Mapping[str, Step] | None = None,
+    compiled: Step | None = None,
 ) -> dict[str, Form]:
     """A step as its codebase writes it, with the drop-in alone, and with the step helpers too: each
     on a copy of the networks, and all with the same random numbers. ``with_helpers`` is None where
-    the drop-in leaves them nothing to gain; ``switched``: the drop-in with one of its switches."""
+    the drop-in leaves them nothing to gain; ``switched``: the drop-in with one of its switches;
+    ``compiled``: the step as written, rewritten as far as torch.compile needs it."""
 
     def form(step: Step) -> Form:
         own = Training(
@@ -79,7 +84,26 @@ def forms(
     if with_helpers is not None:
         steps[HELPERS] = with_helpers
     steps |= {f"{DROP_IN}, {name}": step for name, step in (switched or {}).items()}
+    if compiled is not None:
+        steps[COMPILE] = compiled
     return {name: form(step) for name, step in steps.items()}
+
+
+def with_compiled_networks(build: Build) -> Build:
+    """The forms of a step, and the one as written with its networks compiled. (Not those of a
+    penalty: torch.compile has no second order of a compiled network.)"""
+
+    def built(device: torch.device) -> dict[str, Form]:
+        found = build(device)
+        written = found[EAGER]
+        generator = copy.deepcopy(written.training.generator)
+        discriminator = copy.deepcopy(written.training.discriminator)
+        for network in (generator, discriminator):
+            network.compile(dynamic=False)
+        own = Training(generator, discriminator, written.training.batch)
+        return found | {COMPILE: Form(written.step, own)}
+
+    return built
 
 
 def moved(optimizer: torch.optim.Optimizer, module: nn.Module) -> Tensor:

@@ -1,0 +1,340 @@
+"""Vocoders and codecs whose discriminators see spectra: BigVGAN v2, EnCodec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganloss_fast.balancing.backward import balanced_backward
+from ganloss_fast.balancing.rules import GradientShares
+from ganloss_fast.bench import hifigan, plain
+from ganloss_fast.bench.steps.audio import Maps, Periods, logits_of, weight_normed
+from ganloss_fast.bench.steps.training import Form, Training, forms, gradients, moved
+from ganloss_fast.compat import audiocraft, bigvgan, encodec
+from ganloss_fast.freezing import frozen
+from ganloss_fast.joint_forward import forward_together
+from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
+from ganloss_fast.steps import discriminator_backward, generator_backward
+
+FRAMES = (256, 128, 64)  # samples of a frame, of each resolution
+
+
+def _spectrum(audio: Tensor, frame: int) -> Tensor:
+    """[B, 1, T] as complex numbers [B, frequencies, frames]."""
+    window = torch.hann_window(frame, device=audio.device)
+    found: Tensor = torch.stft(
+        audio.squeeze(1), frame, frame // 4, window=window, return_complex=True
+    )
+    return found
+
+
+def _spectral_distance(fake: Tensor, real: Tensor) -> Tensor:
+    """Stands for the distance of mel spectrograms at several resolutions."""
+    distance = torch.zeros((), device=real.device)
+    for frame in FRAMES:
+        of_fake, of_real = (_spectrum(x, frame).abs().clamp(min=1e-5) for x in (fake, real))
+        distance = distance + F.l1_loss(of_fake.log10(), of_real.log10())
+    return distance
+
+
+# ---- BigVGAN -----------------------------------------------------------------------------------
+
+MAX_NORM, MEL_WEIGHT = 500.0, 15.0
+
+
+class _Resolution(nn.Module):
+    """Sees the magnitudes of one resolution; gives the maps of all layers, the logits last."""
+
+    def __init__(self, frame: int, width: int) -> None:
+        super().__init__()
+        self.frame = frame
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv2d(1, width, (3, 9), padding=(1, 4)),
+                nn.Conv2d(width, width, (3, 9), (1, 2), (1, 4)),
+                nn.Conv2d(width, width, (3, 9), (1, 2), (1, 4)),
+                nn.Conv2d(width, width, (3, 9), (1, 2), (1, 4)),
+                nn.Conv2d(width, width, (3, 3), padding=(1, 1)),
+            ]
+        )
+        self.last = nn.Conv2d(width, 1, (3, 3), padding=(1, 1))
+
+    def forward(self, audio: Tensor) -> list[Tensor]:
+        x = _spectrum(audio, self.frame).abs().unsqueeze(1)
+        maps = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), hifigan.LEAK)
+            maps.append(x)
+        return [*maps, self.last(x)]
+
+
+class _Resolutions(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(_Resolution(frame, width) for frame in FRAMES)
+
+    def forward(self, audio: Tensor) -> Maps:
+        return [part(audio) for part in self.parts]
+
+
+class _PeriodsAndResolutions(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.families = nn.ModuleList([Periods(width), _Resolutions(2 * width)])
+
+    def forward(self, audio: Tensor) -> list[Maps]:
+        return [family(audio) for family in self.families]
+
+
+LossesOf = Callable[[Maps, Maps], Tensor]
+
+
+def bigvgan_step(device: torch.device, samples: int = 4096, width: int = 8) -> dict[str, Form]:
+    """HiFi-GAN's losses over two families of weight-normed discriminators, the second of which is
+    the one by resolutions (constant-Q transforms take its place in v2's configuration). Gradients
+    are clipped."""
+
+    def clipped(optimizer: torch.optim.Optimizer, network: nn.Module) -> Tensor:
+        parts = network.families if isinstance(network, _PeriodsAndResolutions) else [network]
+        for part in parts:
+            nn.utils.clip_grad_norm_(part.parameters(), MAX_NORM)
+        return moved(optimizer, network)
+
+    def written_d(reals: Maps, fakes: Maps) -> Tensor:
+        return plain.logged_list_discriminator_loss(logits_of(reals), logits_of(fakes))
+
+    def written_g(reals: Maps, fakes: Maps) -> Tensor:
+        flat = [[fmap for maps in side for fmap in maps] for side in (reals, fakes)]
+        return plain.feature_loss(*flat) + plain.list_generator_loss(logits_of(fakes))
+
+    def drop_in_d(reals: Maps, fakes: Maps) -> Tensor:
+        return bigvgan.discriminator_loss(logits_of(reals), logits_of(fakes))[0]
+
+    def drop_in_g(reals: Maps, fakes: Maps) -> Tensor:
+        matching = bigvgan.feature_loss(reals, fakes)
+        return matching + bigvgan.generator_loss(logits_of(fakes))[0]
+
+    def resting_g(reals: Maps, fakes: Maps) -> Tensor:
+        matching = bigvgan.feature_loss(reals, fakes, detach_real=True)
+        return matching + bigvgan.generator_loss(logits_of(fakes))[0]
+
+    def total(loss_of: LossesOf, reals: Sequence[Maps], fakes: Sequence[Maps]) -> Tensor:
+        """Over both families."""
+        return torch.stack([loss_of(r, f) for r, f in zip(reals, fakes)]).sum()
+
+    def step(t: Training, of_d: LossesOf, of_g: LossesOf) -> Sequence[Tensor]:
+        audio, fake = t.batch["audio"], t.generator(t.batch["noise"])
+        t.of_discriminator.zero_grad()
+        total(of_d, t.discriminator(audio), t.discriminator(fake.detach())).backward()
+        found = clipped(t.of_discriminator, t.discriminator)
+        t.of_generator.zero_grad()
+        distance = MEL_WEIGHT * _spectral_distance(fake, audio)
+        loss = total(of_g, t.discriminator(audio), t.discriminator(fake))
+        (loss + distance).backward()
+        return found, clipped(t.of_generator, t.generator)
+
+    def with_helpers(t: Training) -> Sequence[Tensor]:
+        audio, fake = t.batch["audio"], t.generator(t.batch["noise"])
+        t.of_discriminator.zero_grad()
+        sides = forward_together(t.discriminator, audio, fake.detach())
+        discriminator_backward(total(drop_in_d, *sides), t.discriminator)
+        found = clipped(t.of_discriminator, t.discriminator)
+        t.of_generator.zero_grad()
+        distance = MEL_WEIGHT * _spectral_distance(fake, audio)
+        with torch.no_grad():
+            reals = t.discriminator(audio)
+        loss = total(resting_g, reals, t.discriminator(fake))
+        generator_backward(loss + distance, t.generator)
+        return found, clipped(t.of_generator, t.generator)
+
+    discriminators = weight_normed(_PeriodsAndResolutions(width))
+    batch = {"noise": torch.randn(1, 1, samples), "audio": torch.randn(1, 1, samples)}
+    return forms(
+        Training(hifigan.build_generator(), discriminators, batch),
+        device,
+        lambda t: step(t, written_d, written_g),
+        lambda t: step(t, drop_in_d, drop_in_g),
+        with_helpers,
+        {"detach_real": lambda t: step(t, drop_in_d, resting_g)},
+    )
+
+
+# ---- EnCodec -----------------------------------------------------------------------------------
+
+WEIGHTS = {"adv": 4.0, "feat": 4.0, "l1": 0.1, "msspec": 2.0}
+DECAY = 0.999  # of the balancer's averages
+
+
+class _ComplexResolution(nn.Module):
+    """Sees real and imaginary parts of one resolution; the logits are no feature."""
+
+    def __init__(self, frame: int, width: int) -> None:
+        super().__init__()
+        self.frame = frame
+        self.layers = nn.ModuleList([nn.Conv2d(2, width, (3, 9), padding=(1, 4))])
+        for dilation in (1, 2, 4):
+            layer = nn.Conv2d(
+                width, width, (3, 9), (1, 2), padding=(dilation, 4), dilation=(dilation, 1)
+            )
+            self.layers.append(layer)
+        self.layers.append(nn.Conv2d(width, width, (3, 3), padding=(1, 1)))
+        self.last = nn.Conv2d(width, 1, (3, 3), padding=(1, 1))
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
+        x = torch.view_as_real(_spectrum(audio, self.frame)).permute(0, 3, 2, 1)
+        maps = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+            maps.append(x)
+        return self.last(x), maps
+
+
+class _ComplexResolutions(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(_ComplexResolution(frame, width) for frame in FRAMES)
+
+    def forward(self, audio: Tensor) -> tuple[list[Tensor], Maps]:
+        found = [part(audio) for part in self.parts]
+        return [logits for logits, _ in found], [maps for _, maps in found]
+
+
+class _Codec(nn.Module):
+    """An eighth of the samples in codes of several stages, of which a step uses some at random;
+    the codes rest. Gives the reconstruction, and the loss of commitment."""
+
+    codes: Tensor
+
+    def __init__(self, width: int, stages: int = 4, code: int = 16) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv1d(1, width, 7, padding=3),
+            nn.ELU(),
+            nn.Conv1d(width, 2 * width, 8, 4, 2),
+            nn.ELU(),
+            nn.Conv1d(2 * width, code, 4, 2, 1),
+        )
+        self.register_buffer("codes", torch.randn(stages, 64, code))
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose1d(code, 2 * width, 4, 2, 1),
+            nn.ELU(),
+            nn.ConvTranspose1d(2 * width, width, 8, 4, 2),
+            nn.ELU(),
+            nn.Conv1d(width, 1, 7, padding=3),
+        )
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.encoder(audio)
+        left, commitment = x.movedim(1, -1), torch.zeros((), device=audio.device)
+        used = int(torch.randint(1, len(self.codes) + 1, (1,)))
+        for codes in self.codes[:used]:
+            nearest = codes[torch.cdist(left.detach(), codes.expand(len(left), -1, -1)).argmin(-1)]
+            commitment = commitment + F.mse_loss(left, nearest)
+            left = left - nearest
+        quantized = x - left.movedim(-1, 1).detach()
+        return self.decoder(x + (quantized - x).detach()), commitment / used
+
+
+def _relative_matching(fakes: Sequence[Tensor], reals: Sequence[Tensor]) -> Tensor:
+    """Of one discriminator, against the size of its features."""
+    parts = [F.l1_loss(fake, real) / real.abs().mean() for fake, real in zip(fakes, reals)]
+    return torch.stack(parts).mean()
+
+
+def _written_balance(losses: Mapping[str, Tensor], fake: Tensor) -> None:
+    """That of a first step, whose averages are the norms of this batch."""
+    gradients = {}
+    for name, loss in losses.items():
+        (gradients[name],) = torch.autograd.grad(loss, [fake], retain_graph=True)
+    balanced = torch.zeros_like(fake)
+    for name, gradient in gradients.items():
+        norm = float(gradient.norm(dim=(1, 2)).mean())
+        balanced += gradient * (WEIGHTS[name] / sum(WEIGHTS.values()) / (1e-12 + norm))
+    fake.backward(balanced)
+
+
+def encodec_step(device: torch.device, samples: int = 4096, width: int = 16) -> dict[str, Form]:
+    """AudioCraft's solver with EnCodec's losses: the discriminators first, then every loss back to
+    the reconstruction, balanced there. Discriminators rest in the generator's part."""
+
+    def distances(fake: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        return {"l1": F.l1_loss(fake, audio), "msspec": _spectral_distance(fake, audio)}
+
+    def written(t: Training) -> Sequence[Tensor]:
+        audio = t.batch["audio"]
+        fake, commitment = t.generator(audio)
+        of_fakes, _ = t.discriminator(fake.detach())
+        of_reals, _ = t.discriminator(audio)
+        loss = torch.zeros((), device=audio.device)
+        for of_fake, of_real in zip(of_fakes, of_reals):
+            zero = torch.zeros_like(of_fake)
+            loss = loss - torch.min(-of_fake - 1, zero).mean() - torch.min(of_real - 1, zero).mean()
+        t.of_discriminator.zero_grad()
+        (loss / len(of_fakes)).backward()
+        found = moved(t.of_discriminator, t.discriminator)
+        t.discriminator.requires_grad_(False)
+        of_fakes, fakes = t.discriminator(fake)
+        _, reals = t.discriminator(audio)
+        t.discriminator.requires_grad_(True)
+        losses = {
+            "adv": -torch.stack([of_fake.mean() for of_fake in of_fakes]).mean(),
+            "feat": torch.stack([_relative_matching(f, r) for f, r in zip(fakes, reals)]).mean(),
+            **distances(fake, audio),
+        }
+        t.of_generator.zero_grad()
+        commitment.backward(retain_graph=True)
+        _written_balance(losses, fake)
+        return found, moved(t.of_generator, t.generator)
+
+    def drop_in(t: Training) -> Sequence[Tensor]:
+        audio = t.batch["audio"]
+        fake, commitment = t.generator(audio)
+        adversarial = audiocraft.AdversarialLoss(
+            t.discriminator,
+            t.of_discriminator,
+            audiocraft.get_adv_criterion("hinge"),
+            audiocraft.get_real_criterion("hinge"),
+            audiocraft.get_fake_criterion("hinge"),
+            _relative_matching,
+        )
+        adversarial.train_adv(fake, audio)
+        found = gradients(t.discriminator)
+        adv, feat = adversarial(fake, audio)
+        t.of_generator.zero_grad()
+        commitment.backward(retain_graph=True)
+        balancer = encodec.Balancer(WEIGHTS, ema_decay=DECAY)
+        balancer.backward({"adv": adv, "feat": feat, **distances(fake, audio)}, fake)
+        return found, moved(t.of_generator, t.generator)
+
+    def with_helpers(t: Training) -> Sequence[Tensor]:
+        audio = t.batch["audio"]
+        fake, commitment = t.generator(audio)
+        (reals, _), (fakes, _) = forward_together(t.discriminator, audio, fake.detach())
+        loss = discriminator_loss(reals, fakes, "hinge", output_reduction="mean")
+        t.of_discriminator.zero_grad()
+        discriminator_backward(loss, t.discriminator)
+        found = moved(t.of_discriminator, t.discriminator)
+        with frozen(t.discriminator):
+            of_fakes, fakes = t.discriminator(fake)
+            _, reals = t.discriminator(audio)
+        matching = torch.stack([_relative_matching(f, r) for f, r in zip(fakes, reals)]).mean()
+        adversarial = generator_loss(of_fakes, "hinge", output_reduction="mean")
+        losses = {"adv": adversarial, "feat": matching, **distances(fake, audio)}
+        t.of_generator.zero_grad()
+        balanced_backward(
+            losses,
+            fake,
+            weights=WEIGHTS,
+            rule=GradientShares(decay=DECAY),
+            extra_loss=commitment,
+        )
+        return found, moved(t.of_generator, t.generator)
+
+    discriminators = weight_normed(_ComplexResolutions(width))
+    batch = {"audio": torch.randn(2, 1, samples)}
+    return forms(
+        Training(_Codec(width), discriminators, batch), device, written, drop_in, with_helpers
+    )

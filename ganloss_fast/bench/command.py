@@ -313,9 +313,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[Workload], Console], 
 }
 
 
-MARKED = ("profile",)  # writes markup, and escapes what is not its own
-
-
 # ---- the command -------------------------------------------------------------------------------
 
 
@@ -329,7 +326,7 @@ def main(
     options = parser(prog).parse_args(arguments)
     console = Console(  # names, paths and errors are anybody's, and may hold brackets
         width=None if sys.stdout.isatty() else 140,
-        markup=options.command in MARKED,
+        markup=False,
         emoji=False,
     )
     before = torch.get_num_threads()

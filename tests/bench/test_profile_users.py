@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import types
-
 import numpy as np
 import pytest
 import torch
@@ -15,13 +12,7 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from profiled_players import WIDTH, B, Players, critic_of
-
-from ganloss_fast.bench import command
-
-WEIGHTS = "weight gradients of the discriminator in the generator's step"
-AGAIN = "forwards of the discriminator that ran before, on the same samples and weights"
-GRAPH = "the graph of the generator, which no backward uses"
+from profiled_players import AGAIN, GRAPH, WEIGHTS, WIDTH, B, Players, critic_of
 
 # ---- samples on their way from the generator to the discriminator ------------------------------
 
@@ -263,100 +254,3 @@ def test_the_sum_counts_nothing_twice():
     saved = [o.flops for o in profile.ledger.operators if id(o) in one_by_one]
     assert profile.together.flops == sum(saved)
     assert profile.speedup >= 1
-
-
-# ---- the command -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def users(monkeypatch):
-    module = types.ModuleType("users_code")
-    monkeypatch.setitem(sys.modules, "users_code", module)
-    return module
-
-
-def profile(*arguments: str) -> int:
-    return command.main(["profile", *arguments])
-
-
-class Pair(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.logits, self.features = nn.Linear(4, 1), nn.Linear(4, 6)
-
-    def forward(self, x):
-        return self.logits(x), self.features(x)
-
-
-def test_a_pair_is_logits_and_features(users, capsys):
-    users.make = Pair
-    assert profile("--factory", "users_code:make", "--input", "2x4", "--device", "cpu") == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "the 1 outputs other than [2, 1] are taken for feature maps" in said
-
-
-def test_a_discriminator_that_is_not_called_is_no_clean_bill(users, capsys):
-    p = Players()
-    other = critic_of()
-    users.make = lambda: {
-        "step": lambda: p.learn_g(-other(p.g(p.noise)).mean()),
-        "discriminator": p.d,
-        "generator": p.g,
-    }
-    assert profile("--step", "users_code:make") == 0
-    said = capsys.readouterr().out
-    assert "The discriminator was not called" in said
-    assert "Nothing is thrown away" not in said
-
-
-def test_a_profile_says_what_it_saves_of_the_steps_time(users, capfd):
-    p = Players()
-
-    def step():
-        fake = p.g(p.noise)
-        p.learn_d(p.d(fake.detach()).mean() - p.d(p.real).mean())
-        p.learn_g(-p.d(fake).mean())
-
-    users.make = lambda: {"step": step, "discriminator": p.d, "generator": p.g}
-    assert profile("--step", "users_code:make") == 0
-    said = capfd.readouterr()
-    text = " ".join(said.out.split())
-    assert "without it the step is about" in text
-    assert "Without the watching the step takes" in text
-    assert said.err == ""  # nor a word of the memory profile
-
-
-class OfDict(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 1)
-
-    def forward(self, x):
-        return {"adv_output": self.layer(x)}
-
-
-class Unclear(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 6)
-
-    def forward(self, x):
-        return self.layer(x), self.layer(x)
-
-
-@pytest.mark.parametrize(
-    ("make", "shape", "said"),
-    [
-        (nn.Flatten, "2x4", "has no parameter that learns"),
-        (OfDict, "2x4", "it returned a dict"),
-        (Unclear, "2x4", "it returned a tuple of [2, 6], [2, 6]"),
-        (Pair, "2x3x99999999x99999999", "--input: 2x3x99999999x99999999 raised RuntimeError"),
-    ],
-)
-def test_what_cannot_be_profiled_is_said_once(users, capsys, make, shape, said):
-    users.make = make
-    assert profile("--factory", "users_code:make", "--input", shape) == 2
-    complaint = capsys.readouterr().err
-    assert complaint.count(said) == 1
-    assert complaint.count("\n") == 1
-    assert "TargetError" not in complaint

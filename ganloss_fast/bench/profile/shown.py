@@ -1,10 +1,10 @@
-"""A profile on the terminal."""
+"""A profile on the terminal. Names are anybody's: styles are Text, never markup."""
 
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ganloss_fast.bench.profile.findings import Profile, loss_arithmetic
 from ganloss_fast.bench.profile.ledger import Cost, D, Ledger, Operator
@@ -64,7 +64,7 @@ def show(profile: Profile, peak: int, step_seconds: float, console: Console) -> 
         f"{arithmetic.operators} operators."
     )
     for note in profile.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, highlight=False)
     if profile.findings:
         _show_findings(profile, step_seconds, console)
     elif any(call.side == D for call in profile.ledger.calls):
@@ -88,6 +88,6 @@ def _show_findings(profile: Profile, step_seconds: float, console: Console) -> N
             else f"{_share(cost.flops, total.flops)} of the FLOPs, {share:.1%} of the time "
             f"(about {time_text(1e6 * share * step_seconds)} of the step)"
         )
-        console.print(f"\n[bold]{escape(finding.what)}[/]: {said}")
+        console.print(Text.assemble("\n", (finding.what, "bold"), f": {said}"))
         for line in finding.lines.splitlines():
-            console.print(f"    {line}", markup=False, highlight=False)
+            console.print(f"    {line}", highlight=False)

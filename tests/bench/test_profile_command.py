@@ -1,0 +1,216 @@
+"""``profile``: what it says of users' discriminators and steps, and one line for what it cannot."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("jinja2", reason="the bench extras are not installed")
+pytest.importorskip("matplotlib", reason="the bench extras are not installed")
+pytest.importorskip("rich", reason="the bench extras are not installed")
+
+from profiled_players import WIDTH, Players, critic_of
+
+from ganloss_fast.bench import command
+
+
+@pytest.fixture
+def users(monkeypatch):
+    module = types.ModuleType("users_code")
+    monkeypatch.setitem(sys.modules, "users_code", module)
+    return module
+
+
+def profile(*arguments: str) -> int:
+    return command.main(["profile", *arguments])
+
+
+def profile_step() -> int:
+    return profile("--step", "users_code:make")
+
+
+def plainly(p):
+    fake = p.g(p.noise)
+    p.learn_d(p.d(fake.detach()).mean() - p.d(p.real).mean())
+    p.learn_g(-p.d(fake).mean())
+
+
+def made_of(p, step=plainly):
+    """What a function that is named by --step returns."""
+    return lambda: {"step": lambda: step(p), "discriminator": p.d, "generator": p.g}
+
+
+# ---- around a discriminator --------------------------------------------------------------------
+
+
+def test_a_discriminator_is_profiled_with_loss_and_penalty(users, capsys):
+    users.make = lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(4, 4, 3),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(4, 1, 3),
+    )
+    assert profile("--factory", "users_code:make", "--input", "2x3x8x8", "--penalty", "r1") == 0
+    said = capsys.readouterr().out
+    assert "gf.generator_backward(loss, generator)" in said
+    assert "gf.cut_second_order(gradient)" in said
+
+
+class Blurred(nn.Module):
+    """Its filter is a constant, as in StyleGAN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 3)
+        self.register_buffer("filter", torch.ones(4, 1, 2, 2) / 4)
+
+    def forward(self, x):
+        x = nn.functional.leaky_relu(self.first(x), 0.2)
+        return self.last(nn.functional.conv2d(x, self.filter, groups=4))
+
+
+def half_frozen():
+    critic = Blurred()
+    critic.first.requires_grad_(False)
+    return critic
+
+
+@pytest.mark.parametrize("make", [Blurred, half_frozen])
+def test_a_profile_of_constant_filters_ends(users, capsys, make):
+    users.make = make
+    assert profile("--factory", "users_code:make", "--input", "2x3x8x8", "--penalty", "r1") == 0
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits, self.features = nn.Linear(4, 1), nn.Linear(4, 6)
+
+    def forward(self, x):
+        return self.logits(x), self.features(x)
+
+
+def test_a_pair_is_logits_and_features(users, capsys):
+    users.make = Pair
+    assert profile("--factory", "users_code:make", "--input", "2x4", "--device", "cpu") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the 1 outputs other than [2, 1] are taken for feature maps" in said
+
+
+# ---- whole steps -------------------------------------------------------------------------------
+
+
+def test_a_whole_step_is_profiled(users, capsys):
+    def not_detached(p):
+        p.learn_d(p.d(p.g(p.noise)).mean() - p.d(p.real).mean())
+        p.learn_g(-p.d(p.g(p.noise)).mean())
+
+    users.make = made_of(Players(), not_detached)
+    assert profile_step() == 0
+    assert "discriminator(fake.detach())" in capsys.readouterr().out
+
+
+def test_a_discriminator_that_is_not_called_is_no_clean_bill(users, capsys):
+    other = critic_of()
+    users.make = made_of(Players(), lambda p: p.learn_g(-other(p.g(p.noise)).mean()))
+    assert profile_step() == 0
+    said = capsys.readouterr().out
+    assert "The discriminator was not called" in said
+    assert "Nothing is thrown away" not in said
+
+
+def test_a_profile_says_what_it_saves_of_the_steps_time(users, capfd):
+    users.make = made_of(Players())
+    assert profile_step() == 0
+    said = capfd.readouterr()
+    text = " ".join(said.out.split())
+    assert "without it the step is about" in text
+    assert "Without the watching the step takes" in text
+    assert said.err == ""  # nor a word of the memory profile
+
+
+def test_names_are_printed_as_they_are_brackets_and_all(users, capsys):
+    network = type("[red]Net[/]", (nn.Linear,), {})(WIDTH, WIDTH).requires_grad_(False)
+
+    def step(p):
+        network(p.real)
+        plainly(p)
+
+    setattr(users, "make[bold]", made_of(Players(), step))
+    assert profile("--step", "users_code:make[bold]") == 0
+    said = capsys.readouterr().out
+    assert "One step of users_code:make[bold]" in said
+    assert "[red]Net[/] forward" in said
+    assert "forwards of the [red]Net[/] in the discriminator's step" in said
+
+
+# ---- what cannot be profiled -------------------------------------------------------------------
+
+
+def broken():
+    raise FileNotFoundError("weights.pt")
+
+
+class OfDict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return {"adv_output": self.layer(x)}
+
+
+class Unclear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 6)
+
+    def forward(self, x):
+        return self.layer(x), self.layer(x)
+
+
+FACTORY = ("--factory", "users_code:make")
+
+
+@pytest.mark.parametrize(
+    ("made", "arguments", "said"),
+    [
+        (broken, FACTORY, "raised FileNotFoundError: weights.pt"),
+        (None, ["--factory", "users_code:other"], "users_code has no function other"),
+        (None, ["--factory", "nowhere:make"], "importing nowhere failed: ModuleNotFoundError"),
+        (None, ["--factory", "users_code"], "expected module:function"),
+        (lambda: 3, FACTORY, "must be a torch.nn.Module"),
+        (nn.Identity, [*FACTORY, "--input", "2xa"], "expected a shape"),
+        (
+            lambda: torch.compile(nn.Linear(3, 1)),
+            FACTORY,
+            "is compiled, and its parts could not be told apart",
+        ),
+        (
+            lambda: nn.Linear(5, 1),
+            [*FACTORY, "--input", "2x3"],
+            "on an input of [2, 3], raised RuntimeError",
+        ),
+        (nn.Flatten, [*FACTORY, "--input", "2x4"], "has no parameter that learns"),
+        (OfDict, [*FACTORY, "--input", "2x4"], "it returned a dict"),
+        (Unclear, [*FACTORY, "--input", "2x4"], "it returned a tuple of [2, 6], [2, 6]"),
+        (
+            Pair,
+            [*FACTORY, "--input", "2x3x99999999x99999999"],
+            "--input: 2x3x99999999x99999999 raised RuntimeError",
+        ),
+        (lambda: 3, ["--step", "users_code:make"], "must return a dict with step, discriminator"),
+    ],
+)
+def test_what_cannot_be_profiled_is_said_in_one_line(users, capsys, made, arguments, said):
+    users.make = made
+    assert profile(*arguments) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count(said) == 1
+    assert complaint.count("\n") == 1
+    assert "TargetError" not in complaint

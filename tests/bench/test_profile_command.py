@@ -13,7 +13,7 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from profiled_players import WIDTH, Players, critic_of
+from profiled_players import WIDTH, Players, critic_of, plainly
 
 from ganloss_fast.bench import command
 
@@ -31,12 +31,6 @@ def profile(*arguments: str) -> int:
 
 def profile_step() -> int:
     return profile("--step", "users_code:make")
-
-
-def plainly(p):
-    fake = p.g(p.noise)
-    p.learn_d(p.d(fake.detach()).mean() - p.d(p.real).mean())
-    p.learn_g(-p.d(fake).mean())
 
 
 def made_of(p, step=plainly):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import types
 
 import pytest
@@ -118,6 +119,28 @@ def test_a_discriminator_that_is_not_called_is_no_clean_bill(users, capsys):
     assert "Nothing is thrown away" not in said
 
 
+def test_a_step_that_cannot_be_seen_is_no_clean_bill(users, capsys):
+    def in_a_thread(p):
+        thread = threading.Thread(target=plainly, args=(p,))
+        thread.start()
+        thread.join()
+
+    for step in (in_a_thread, lambda p: None):
+        users.make = made_of(Players(), step)
+        assert profile_step() == 0
+        said = capsys.readouterr().out
+        assert "A step in a thread of its own cannot be seen" in said
+        assert "Nothing is thrown away" not in said
+        assert " of the time" not in said.replace("of time", "")
+
+
+def test_the_table_begins_with_what_ran_first(users, capsys):
+    users.make = made_of(Players(), lambda p: p.learn_d(p.d(p.real).mean()))
+    assert profile_step() == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert rows[0][2].strip() == "discriminator forward"
+
+
 def test_a_profile_says_what_it_saves_of_the_steps_time(users, capfd):
     users.make = made_of(Players())
     assert profile_step() == 0
@@ -146,6 +169,13 @@ def test_names_are_printed_as_they_are_brackets_and_all(users, capsys):
 # ---- what cannot be profiled -------------------------------------------------------------------
 
 
+SIDES = ("discriminator", "generator")
+
+
+def by_transform(p):
+    torch.func.grad(lambda x: p.d(x).sum())(p.real)
+
+
 def broken():
     raise FileNotFoundError("weights.pt")
 
@@ -168,7 +198,28 @@ class Unclear(nn.Module):
         return self.layer(x), self.layer(x)
 
 
+class WithLabels(OfDict):
+    def forward(self, x, labels):
+        return self.layer(x) + labels
+
+
+class Detached(OfDict):
+    def forward(self, x):
+        return self.layer(x).detach()
+
+
+class Exiting(OfDict):
+    def forward(self, x):
+        sys.exit(3)
+
+
+class Nothing(OfDict):
+    def forward(self, x):
+        return []
+
+
 FACTORY = ("--factory", "users_code:make")
+STEP = ("--step", "users_code:make")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +249,22 @@ FACTORY = ("--factory", "users_code:make")
             [*FACTORY, "--input", "2x3x99999999x99999999"],
             "--input: 2x3x99999999x99999999 raised RuntimeError",
         ),
-        (lambda: 3, ["--step", "users_code:make"], "must return a dict with step, discriminator"),
+        (WithLabels, [*FACTORY, "--input", "2x4"], "its forward is (x, labels)"),
+        (Detached, [*FACTORY, "--input", "2x4"], "logits that its parameters learn from"),
+        (Exiting, [*FACTORY, "--input", "2x4"], "raised SystemExit: 3"),
+        (Nothing, [*FACTORY, "--input", "2x4"], "it returned an empty list"),
+        (lambda: sys.exit("no GPU"), FACTORY, "raised SystemExit: no GPU"),
+        (lambda needed: 3, FACTORY, "missing 1 required positional argument: 'needed'"),
+        (lambda: (Pair(), Pair()), FACTORY, "must return one discriminator, got a tuple of Pair"),
+        (lambda: None, FACTORY, "a list of them, got a NoneType"),
+        (lambda: nn.Linear(4, 1, device="meta"), FACTORY, "on the meta device"),
+        (lambda: 3, STEP, "must return a dict with step, discriminator"),
+        (made_of(Players(), lambda p: next(iter(()))), STEP, "raised StopIteration"),
+        (made_of(Players(), lambda p: sys.exit(3)), STEP, "raised SystemExit: 3"),
+        (made_of(Players(), lambda p: by_transform(p)), STEP, "under a transform of torch.func"),
+        (lambda: dict.fromkeys(SIDES, critic_of()) | {"step": int}, STEP, "not be the same module"),
+        (lambda: dict.fromkeys(SIDES, critic_of()) | {"step": 3}, STEP, "step must be a function"),
+        (lambda: {"step": int, "discriminator": [], "generator": 3}, STEP, "got an empty list"),
     ],
 )
 def test_what_cannot_be_profiled_is_said_in_one_line(users, capsys, made, arguments, said):

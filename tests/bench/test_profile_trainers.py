@@ -1,4 +1,4 @@
-"""The profile of what trainers use: optimizers of every kind, loss scaling, checkpoints, wrappers."""
+"""The profile of what trainers use: optimizers, loss scaling, checkpoints, wrappers."""
 
 from __future__ import annotations
 

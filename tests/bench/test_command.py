@@ -244,6 +244,13 @@ def test_arguments_that_make_no_sense_are_refused(arguments, capsys):
     assert "expected" in capsys.readouterr().err or not arguments
 
 
+@pytest.mark.parametrize("threads", [10**5, 10**18, 10**19])
+def test_more_threads_than_the_machine_has_cores_are_refused(capsys, threads):
+    with pytest.raises(SystemExit, match="2"):
+        run("run", "--threads", str(threads))
+    assert "argument --threads: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

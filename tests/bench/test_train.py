@@ -268,6 +268,20 @@ def test_an_interrupted_training_keeps_what_it_has(monkeypatch, tmp_path, capsys
     assert "Interrupted" in capsys.readouterr().out
 
 
+def test_an_interrupt_before_the_first_step_ends_everything(monkeypatch, tmp_path):
+    """The batch that a step is built with need not fit the run's generator."""
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(side_by_side, "_compare", interrupted)
+    assert train(monkeypatch, "--out", str(tmp_path), which=["vocoder", "digits"]) == 130
+    found = results.read_rows(tmp_path)
+    assert {row.workload for row in found} == {RUNS["vocoder"].name}
+    least = "not measured: 0 steps are too few to time, 6 are the least"
+    assert {row.status for row in found} == {least}
+
+
 def without(monkeypatch, *packages: str) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(

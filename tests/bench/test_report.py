@@ -174,11 +174,16 @@ def test_a_curve_holds_eager_every_point_and_the_floor_of_a_copy(monkeypatch):
     assert list(floor.get_ydata()) == pytest.approx(2 * [2e-3])
 
 
+def test_one_point_is_no_curve():
+    assert not figures.curves([of_curve(name, 1) for name in (EAGER, OURS)])
+    assert len(figures.curves([of_curve(OURS, at) for at in (1, 2)])) == 1
+
+
 def test_memory_is_drawn_along_the_curves_of_whole_penalties(monkeypatch):
     rows = [of_curve(OURS, at, peak_bytes=1000 * at, bytes=None) for at in (1, 2)]
     (axes,) = axes_of(monkeypatch, figures.memory, rows)
     assert list(axes.lines[0].get_ydata()) == [1000, 2000]
-    assert not figures.memory([of_curve(OURS, 1, peak_bytes=1000)])
+    assert not figures.memory([of_curve(OURS, at, peak_bytes=1000) for at in (1, 2)])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")

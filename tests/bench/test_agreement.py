@@ -107,6 +107,16 @@ def test_the_one_that_is_wrong_fails_and_the_others_are_measured(wrong, whose):
     assert set(found.values()) == {"measured"}
 
 
+def test_what_is_returned_in_a_buffer_that_others_write_is_compared_as_it_was():
+    buffer = torch.zeros(1000)
+
+    def returns(value: float):
+        return lambda x: [buffer.copy_(x * value)]
+
+    found = statuses(workload(**{OURS: returns(3.0), EAGER: returns(2.0)}))
+    assert found[OURS].startswith("failed: differs from eager")
+
+
 def test_where_eager_does_not_run_ours_is_the_judge_and_the_built_in_loss_is_not_judged():
     works = {OURS: right, EAGER: raising(MemoryError()), BUILT_IN: WRONG["other values"]}
     found = statuses(workload(**works, **{REFERENCE: WRONG["NaN"]}))

@@ -102,6 +102,24 @@ def test_broken_lines_are_left_out_and_named_wherever_they_stand(tmp_path):
     assert [each.split(": ")[0].split()[-1] for each in said] == ["1", "4", "5", "6"]
 
 
+@pytest.mark.parametrize("broken", [b'{"workload": "\xc3', b"\xff\xfe", b"\0\0\0"])
+def test_a_line_that_is_no_text_is_left_out_like_any_other(tmp_path, broken):
+    line = json.dumps(asdict(replace(ROW, workload="w\u2028")), ensure_ascii=False).encode()
+    (tmp_path / results.JSON_LINES).write_bytes(broken + b"\n" + line + b"\n")
+    found, said = read(tmp_path)
+    assert [row.workload for row in found] == ["w\u2028"]
+    assert len(said) == 1
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_written(tmp_path):
+    """A run that is killed after that has them."""
+    files = results.ResultFiles(tmp_path)
+    files.write([ROW])
+    assert read(tmp_path)[0] == [ROW]
+    assert len((tmp_path / results.CSV).read_text().splitlines()) == 2
+    files.close()
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

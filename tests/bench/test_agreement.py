@@ -81,10 +81,14 @@ def raising(error: BaseException):
     return work
 
 
-def statuses(found: Workload) -> dict[str, str]:
-    plan = runner.Plan(torch.device("cpu"), rounds=6, most_seconds=0.01)
+def rows_of(found: Workload, seed: int = 0) -> dict[str, results.Row]:
+    plan = runner.Plan(torch.device("cpu"), rounds=6, most_seconds=0.01, seed=seed)
     (rows,) = runner.run([found], plan)
-    return {row.contender: row.status for row in rows}
+    return {row.contender: row for row in rows}
+
+
+def statuses(found: Workload) -> dict[str, str]:
+    return {name: row.status for name, row in rows_of(found).items()}
 
 
 WRONG = {
@@ -122,6 +126,27 @@ def test_where_eager_does_not_run_ours_is_the_judge_and_the_built_in_loss_is_not
     found = statuses(workload(**works, **{REFERENCE: WRONG["NaN"]}))
     assert found[OURS] == found[BUILT_IN] == "measured"
     assert "differs from ganloss_fast in where values are NaN" in found[REFERENCE]
+
+
+def test_where_eager_does_not_run_nothing_has_a_ratio():
+    found = rows_of(workload(**{OURS: right, EAGER: raising(MemoryError()), REFERENCE: right}))
+    assert found[OURS].measured
+    assert {row.ratio for row in found.values()} == {None}
+    assert {row.ratio_low for row in found.values()} == {None}
+
+
+def test_of_equal_seeds_the_inputs_are_the_same():
+    seen = []
+
+    def build(device):
+        seen.append(torch.randn(3))
+        return {OURS: lambda: [torch.ones(())], EAGER: lambda: [torch.ones(())]}
+
+    for seed in (1, 1, 2):
+        torch.rand(seed + len(seen))
+        rows_of(Workload("w", "s", build), seed)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
 
 
 def test_one_that_fails_when_its_memory_is_observed_costs_its_own_row(monkeypatch):

@@ -161,6 +161,15 @@ def test_a_contender_that_needs_more_memory_than_there_is_is_not_tried(monkeypat
     assert not tried
 
 
+def test_a_container_is_held_to_its_own_memory(monkeypatch):
+    monkeypatch.setattr(machine, "_available", lambda: 10)
+    for group, free in (([4], 4), ([40], 10), ([], 10)):
+        monkeypatch.setattr(machine, "_left_of_the_group", lambda group=group: group)
+        assert machine.free_memory(CPU) == free
+    monkeypatch.setattr(machine, "_available", lambda: None)
+    assert machine.free_memory(CPU) is None
+
+
 def test_the_free_memory_is_that_of_the_machine():
     free = machine.free_memory(CPU)
     if free is None:

@@ -125,6 +125,22 @@ def test_what_opens_the_gate_and_what_shuts_it(
     assert said in capsys.readouterr().out
 
 
+def test_what_looks_slower_is_measured_again_for_longer(monkeypatch, tmp_path):
+    plans = []
+
+    def measure(asked, plan, console):
+        plans.append(plan)
+        return [row(2.0 if len(plans) == 1 else 3.0)]
+
+    files = results.ResultFiles(tmp_path)
+    files.write([row(3.0)])
+    files.close()
+    monkeypatch.setattr(command, "measure", measure)
+    assert command.main(["gate", "--base", str(tmp_path), *ARGUMENTS], [WORKLOAD]) == 0
+    first, second = plans
+    assert (second.rounds, second.most_seconds) == (3 * first.rounds, 3 * first.most_seconds)
+
+
 def test_a_base_without_a_ratio_holds_nothing_to_it(monkeypatch, tmp_path):
     assert judged(monkeypatch, tmp_path, row(None), row(3.0)) == 1
 

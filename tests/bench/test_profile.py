@@ -69,6 +69,15 @@ def test_every_waste_is_found_with_its_flops():
     }
 
 
+def test_findings_come_by_what_they_cost_and_their_sum_says_what_they_save():
+    profile = Players().profile(wasteful)
+    costs = [each.cost.flops for each in profile.findings]
+    assert costs == sorted(costs, reverse=True)
+    whole, saved = profile.ledger.total(), profile.together
+    assert saved.flops == sum(costs)
+    assert profile.speedup == pytest.approx(whole.seconds / (whole.seconds - saved.seconds))
+
+
 def test_nothing_is_found_where_nothing_is_thrown_away():
     assert Players().found(careful) == {}
 

@@ -15,8 +15,11 @@ pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
 from profiled_players import WIDTH, Players, critic_of, plainly
+from rich.console import Console
 
 from ganloss_fast.bench import command
+from ganloss_fast.bench.profile import findings, shown
+from ganloss_fast.bench.profile.ledger import REST, Ledger, Operator, Place, cost_of
 
 
 @pytest.fixture
@@ -139,6 +142,23 @@ def test_the_table_begins_with_what_ran_first(users, capsys):
     assert profile_step() == 0
     rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
     assert rows[0][2].strip() == "discriminator forward"
+
+
+def test_what_is_shown_are_the_shares_of_the_step_as_it_is():
+    """One operator of two is thrown away: a quarter of the FLOPs, half of the time."""
+    operators = [Operator(Place(REST), 0, None, flops, 1.0) for flops in (25_000, 75_000)]
+    cost = cost_of(operators[:1])
+    found = [findings.Finding("something", cost, "leave it out")]
+    profile = findings.Profile("a step", Ledger(operators), found, cost, [])
+    console = Console(width=200)
+    with console.capture() as said:
+        shown.show(profile, 1500, 4.0, console)
+    assert "Without the watching the step takes 4.00 s." in said.get()
+    assert "Peak memory above what was there before: 1.5 kB." in said.get()
+    assert "together 25.0% of the FLOPs and 50.0% of the time; without it" in said.get()
+    assert "about 2.00 times as fast" in said.get()
+    one = "something: 25.0% of the FLOPs, 50.0% of the time (about 2.00 s of the step)"
+    assert one in said.get()
 
 
 def test_a_profile_says_what_it_saves_of_the_steps_time(users, capfd):

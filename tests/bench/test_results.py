@@ -135,6 +135,7 @@ def test_rows_are_on_disk_as_soon_as_they_are_written(tmp_path):
         ({"status": None}, "status is None"),
         ({"section": ""}, "it has no section"),
         ({"losses": [[1, "x", 2]]}, "losses is"),
+        ({**dict.fromkeys(results.TOGETHER[3], 1.0), "losses": [[1, 2]]}, "losses are no points"),
         ({"curve": "length", "curve_at": 3}, "curve_axis missing beside curve"),
         ({"samples_per_s": 3.0}, "seconds_per_1000, losses, drift, drift_of_rounding missing"),
     ],

@@ -16,6 +16,7 @@ pytest.importorskip("rich", reason="the bench extras are not installed")
 from ganloss_fast.bench import agreement, command, results, runner
 from ganloss_fast.bench.workload import BUILT_IN, EAGER, OURS, REFERENCE, Workload
 
+pytestmark = pytest.mark.usefixtures("no_copy")
 NAN, INF = math.nan, math.inf
 
 

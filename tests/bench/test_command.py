@@ -20,6 +20,7 @@ from benchmarks import penalty_workloads
 from ganloss_fast.bench import catalogue, command, results, runner, workload
 from ganloss_fast.bench.workload import EAGER, OURS, Workload
 
+pytestmark = pytest.mark.usefixtures("no_copy")
 ARGUMENTS = ["run", "--quick", "--rounds", "5"]
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("rich", reason="the bench extras are not installed")
 from ganloss_fast.bench import catalogue, command, results
 from ganloss_fast.bench.workload import EAGER, OURS
 
+pytestmark = pytest.mark.usefixtures("no_copy")
 WORKLOAD = next(each for each in catalogue.WORKLOADS if each.name == "hinge, 16x1x62x62")
 ARGUMENTS = ["--only", WORKLOAD.name, "--rounds", "41"]
 

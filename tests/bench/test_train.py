@@ -19,6 +19,7 @@ from ganloss_fast.bench.steps.training import Form
 from ganloss_fast.bench.train import data, runs, side_by_side, speech
 from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS
 
+pytestmark = pytest.mark.usefixtures("no_copy")
 CPU = torch.device("cpu")
 CLOCK = timing.HostClock()
 # Both forms in float64 differ by its rounding, which some steps of Adam amplify.

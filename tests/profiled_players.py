@@ -19,6 +19,7 @@ GENERATOR_AGAIN = "forwards of the generator that ran before, on the same sample
 DEAD = "the second-order branch that carries exact zeros"
 IN_ONE_STEP = f"{AGAIN}, both in the discriminator's step"
 SAMPLES = "gradients of the samples in the discriminator's step, which nothing uses"
+SECOND_WAY = "a second way back through the networks behind the generator, after autograd.grad"
 GRAPH = "the graph of the generator, which no backward uses"
 
 

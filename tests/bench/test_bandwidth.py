@@ -91,6 +91,7 @@ def test_rows_are_compared_with_the_copy_on_their_threads_and_not_within_the_cac
             workload("on two, again", MEGABYTE + 1, threads=2),
         ]
         found = {rows[0].workload: rows[0] for rows in runner.run(asked, plan)}
+        assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
     assert measured == [(1, "processor time"), (2, "wall time")]

@@ -11,7 +11,7 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from profiled_players import AGAIN, DEAD, GENERATOR, GENERATOR_AGAIN, REAL, WEIGHTS
+from profiled_players import AGAIN, DEAD, GENERATOR, GENERATOR_AGAIN, REAL, SECOND_WAY, WEIGHTS
 
 from ganloss_fast.bench.profile import findings
 from ganloss_fast.bench.profile.target import Target
@@ -23,7 +23,6 @@ UNUSED = (
     "forwards of the perceptual network in the discriminator's step, of which no optimizer uses "
     "the result"
 )
-SECOND_WAY = "a second way back through the networks behind the generator, after autograd.grad"
 
 
 def profile_of(form) -> findings.Profile:

@@ -164,6 +164,23 @@ def test_a_checkpoints_second_forward_is_no_waste(reentrant, wasted):
     assert players.found(plainly) == wasted
 
 
+@pytest.mark.parametrize(
+    ("reentrant", "wasted"),
+    [(False, {WEIGHTS: 2}), (True, {WEIGHTS: 2, SAMPLES: 2})],
+)
+def test_nor_is_that_of_a_checkpoint_around_it(reentrant, wasted):
+    def step(p):
+        def d(x):
+            x = x.detach().requires_grad_() if reentrant and not x.requires_grad else x
+            return checkpoint(p.d, x, use_reentrant=reentrant)
+
+        fake = p.g(p.noise)
+        p.learn_d(d(fake.detach()).mean() - d(p.real).mean())
+        p.learn_g(-d(fake).mean())
+
+    assert Players().found(step) == wasted
+
+
 def test_watching_runs_no_checkpoint():
     players = Players(Checkpointed(False))
     plainly(players)

@@ -84,6 +84,19 @@ def test_rows_of_another_format_are_not_appended_to(tmp_path, text):
     assert (tmp_path / results.JSON_LINES).read_text() == text
 
 
+@pytest.mark.parametrize("change", [lambda row: row.pop("seed"), lambda row: row.update(more=1)])
+def test_rows_of_other_fields_are_neither_read_nor_appended_to(tmp_path, change):
+    values = asdict(ROW)
+    change(values)
+    text = json.dumps(values) + "\n"
+    (tmp_path / results.JSON_LINES).write_text(text)
+    with pytest.raises(results.ResultError, match="another version"):
+        read(tmp_path)
+    with pytest.raises(results.ResultError, match="another version"):
+        results.ResultFiles(tmp_path)
+    assert (tmp_path / results.JSON_LINES).read_text() == text
+
+
 def test_what_is_not_finite_is_null_in_json(tmp_path):
     write(tmp_path, replace(ROW, difference=math.nan), replace(EAGERS, difference=math.inf))
     for line in (tmp_path / results.JSON_LINES).read_text().splitlines():
@@ -155,5 +168,6 @@ def test_nan_is_read_as_what_is_not_there(tmp_path):
 
 
 def test_rows_of_another_machine_do_not_take_the_place_of_the_first(tmp_path):
-    write(tmp_path, ROW, replace(ROW, cpu="another"), replace(ROW, threads=8), ROW)
-    assert len(read(tmp_path)[0]) == 3
+    others = [replace(ROW, **{fact: "another"}) for fact in ("cpu", "gpu", "device")]
+    write(tmp_path, ROW, *others, replace(ROW, threads=8), ROW)
+    assert len(read(tmp_path)[0]) == 5

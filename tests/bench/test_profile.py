@@ -103,13 +103,26 @@ def test_a_second_forward_of_the_same_samples_is_found():
     assert Players().found(repeating) == {AGAIN: 2}
 
 
+class NoisyAtFirst(nn.Module):
+    """Draws in the first of the three forwards of a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.calls = critic_of(), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.inner(x + torch.rand_like(x) if self.calls % 3 == 1 else x)
+
+
 @pytest.mark.parametrize(
     "critic",
     [
+        NoisyAtFirst(),
         critic_of(nn.Dropout(0.5)),
         nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(WIDTH, WIDTH))),
     ],
-    ids=["dropout", "spectral norm"],
+    ids=["noise", "dropout", "spectral norm"],
 )
 def test_a_second_forward_that_differs_is_no_finding_but_a_note(critic):
     result = Players(critic).profile(repeating)

@@ -23,7 +23,8 @@ import torch
 import ganloss_fast
 from benchmarks.gpu_cases import SECOND_ORDER, Case, cases
 from ganloss_fast import backends
-from ganloss_fast.bench import machine, timing
+from ganloss_fast.bench import machine, runner, timing
+from ganloss_fast.bench.arguments import folder, positive
 from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.bench.recording import CsvFile, write_json
 from ganloss_fast.bench.timing import Clock, Timing, Work
@@ -193,9 +194,9 @@ def plot(rows: list[dict], folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU")
-    parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--rounds", type=positive, default=101)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--output", type=Path, help="folder for the results")
+    parser.add_argument("--output", type=folder, help="folder for the results")
     parser.add_argument("--no-plots", action="store_true")
     arguments = parser.parse_args()
     if not arguments.dry_run and not torch.cuda.is_available():
@@ -206,18 +207,17 @@ def main() -> None:
     rounds = 5 if arguments.dry_run else arguments.rounds
     facts = machine.facts(device)
     label = str(facts.get("gpu", "dry-run")).replace(" ", "-")
-    folder = arguments.output or RESULTS / f"gpu-{label}"
-    folder.mkdir(parents=True, exist_ok=True)
+    out = arguments.output or folder(str(RESULTS / f"gpu-{label}"))
     clock = timing.clock_of(device)
     copy = copy_bandwidth(device, clock, rounds, 1 << (16 if arguments.dry_run else 28))
     print(f"{label}: copies at {copy:.0f} GB/s", flush=True)
     write_json(
-        folder / "gpu.json",
+        out / "gpu.json",
         {**facts, "clock": clock.name, "copy_GB_per_s": round(copy, 1), "rounds": rounds},
     )
 
     rows, failed = [], 0
-    with CsvFile(folder / "gpu.csv") as file:
+    with CsvFile(out / "gpu.csv") as file:
         for case, who, mode, build in turns(arguments.dry_run, device, available_backends(device)):
             if time.monotonic() > deadline:
                 print(f"stopped after {arguments.seconds:.0f} s with {len(rows)} rows")
@@ -227,7 +227,7 @@ def main() -> None:
                 taken, launched = measure(who, build, device, clock, rounds)
             except Exception as error:  # one contender that fails leaves the others
                 failed += 1
-                print(f"{label} failed: {str(error).splitlines()[0][:120]}", flush=True)
+                print(f"{label} {runner.reason(error)}", flush=True)
                 continue
             rows.append(row(case, who, mode, taken, launched, copy))
             file.write(rows[-1])
@@ -235,7 +235,7 @@ def main() -> None:
                 f"{label}{rows[-1]['p50_us']:12.1f} us {rows[-1]['GB_per_s']:8.1f} GB/s", flush=True
             )
     if not arguments.no_plots:
-        plot(rows, folder)
+        plot(rows, out)
     raise SystemExit(1 if failed else 0)
 
 

@@ -23,6 +23,7 @@ from rich.table import Table
 from benchmarks import accuracy, penalties
 from benchmarks.penalty_workloads import workloads as penalty_workloads
 from ganloss_fast.bench import losses, machine, runner, timing
+from ganloss_fast.bench.arguments import device, folder, positive, threads
 from ganloss_fast.bench.recording import write_csv, write_json
 from ganloss_fast.bench.runner import Plan
 from ganloss_fast.bench.tables import time_text
@@ -151,18 +152,16 @@ def accuracy_table(rows: Sequence[accuracy.Accuracy]) -> Table:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=ABOUT)
     parser.add_argument("--only", default="", help="what has this text in its name")
-    parser.add_argument("--rounds", type=int, default=timing.ROUNDS)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--rounds", type=positive, default=timing.ROUNDS)
+    parser.add_argument("--threads", type=threads, default=1)
+    parser.add_argument("--device", type=device, default=torch.device("cpu"))
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         help="folder of the CSV and JSON; without --only benchmarks/results, with it none",
     )
     options = parser.parse_args(arguments)
-    if options.threads < 1 or options.rounds < 1:
-        parser.error("--threads and --rounds must be at least 1")
     on_cpu = options.device.type == "cpu"
 
     def has(name: str) -> bool:
@@ -212,7 +211,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.costs and status == 0:
         records["penalties"] = penalties.measure(options.costs, console)
     if records and options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
         for name, record in records.items():
             write_json(options.out / f"{name}.json", record)
         if comparisons:

@@ -36,8 +36,8 @@ __all__ = [
     "is_functorch_active",
     "is_looked_on",
     "make_dynamo_look_again",
+    "quiet_allocator",
     "run_by_dynamo",
-    "silence_allocator",
     "traces_autograd_calls",
     "tree_flatten",
     "tree_leaves",
@@ -109,13 +109,29 @@ def backwards_run_by(run: Callable[..., Any]) -> Iterator[None]:
         variable._execution_engine = engine
 
 
-def silence_allocator() -> None:
-    """torch's C++ code logs nothing below errors from here on. A memory profile would be warned of
-    each block that is freed in it and older than it. (TORCH_CPP_LOG_LEVEL is read at the import.)
-    """
+@contextlib.contextmanager
+def quiet_allocator() -> Iterator[None]:
+    """Within the block torch's C++ code logs nothing below errors: a memory profile would be warned
+    of each block that is freed in it and older than it. (TORCH_CPP_LOG_LEVEL is read at import.)"""
+    level = _cpp_log_level()
+    before = level.value
+    level.value = max(before, _ERRORS)
+    try:
+        yield
+    finally:
+        level.value = before
+
+
+_ERRORS = 2  # of c10's levels: info, warning, error, fatal
+
+
+def _cpp_log_level() -> ctypes.c_int:
+    """Where c10 keeps it; on another system, or under another name, a number that nobody reads."""
     library = Path(torch.__file__).parent / "lib" / "libc10.so"
-    with contextlib.suppress(OSError, ValueError):  # another system, or name
-        ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "FLAGS_caffe2_log_level").value = 2
+    try:
+        return ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "FLAGS_caffe2_log_level")
+    except (OSError, ValueError):
+        return ctypes.c_int(_ERRORS)
 
 
 # ---- Dynamo ------------------------------------------------------------------------------------

@@ -73,6 +73,21 @@ def test_benchmark_names_its_workloads_when_none_is_meant(capsys):
     assert "penalty costs: graph walk" in complaint
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--device", "tpu"], "expected cpu or cuda"),
+        (["--threads", "9" * 30], "argument --threads"),
+        (["--rounds", "0"], "at least 1"),
+        (["--out", __file__], "cannot write to"),  # before anything is measured
+    ],
+)
+def test_arguments_of_the_record_that_make_no_sense_are_refused(capsys, arguments, said):
+    with pytest.raises(SystemExit, match="2"):
+        record.parse_arguments(arguments)
+    assert said in capsys.readouterr().err
+
+
 def test_a_part_of_the_benchmark_never_takes_the_place_of_the_record():
     assert record.parse_arguments([]).out == record.RESULTS
     assert record.parse_arguments(["--only", "hinge"]).out is None

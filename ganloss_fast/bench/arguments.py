@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,9 +42,9 @@ def _add_list(command: argparse.ArgumentParser) -> None:
 
 
 def _add_setting(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--threads", type=_positive, default=1)
+    command.add_argument("--threads", type=threads, default=1)
     command.add_argument("--seed", type=_seed, default=0)
-    command.add_argument("--device", type=_device, default=torch.device("cpu"))
+    command.add_argument("--device", type=device, default=torch.device("cpu"))
 
 
 def _add_only(command: argparse.ArgumentParser, what: str) -> None:
@@ -65,7 +66,7 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--quick", action="store_true", help="small workloads, few rounds: under a minute"
     )
-    command.add_argument("--rounds", type=_positive, help=f"of each contender ({timing.ROUNDS})")
+    command.add_argument("--rounds", type=positive, help=f"of each contender ({timing.ROUNDS})")
     command.add_argument("--seconds", type=_above_0, default=2.0, help="most for one workload (2)")
     command.add_argument(
         "--most-minutes",
@@ -92,7 +93,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 def _add_train(command: argparse.ArgumentParser) -> None:
     _add_only(command, "trainings")
     command.add_argument("--quick", action="store_true", help="a few steps each: under a minute")
-    command.add_argument("--steps", type=_positive, help="of each form, at most")
+    command.add_argument("--steps", type=positive, help="of each form, at most")
     command.add_argument(
         "--seconds",
         type=_above_0,
@@ -121,8 +122,8 @@ def _add_profile(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--penalty", choices=target.PENALTY_NAMES, default="none", help="of --factory"
     )
-    command.add_argument("--device", type=_device, help="of --factory (where its weights are)")
-    command.add_argument("--threads", type=_positive, default=1)
+    command.add_argument("--device", type=device, help="of --factory (where its weights are)")
+    command.add_argument("--threads", type=threads, default=1)
 
 
 def _add_compare(command: argparse.ArgumentParser) -> None:
@@ -157,11 +158,30 @@ def _add_gate(command: argparse.ArgumentParser) -> None:
     command.set_defaults(quick=True, most_minutes=math.inf)  # a gate leaves nothing out
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     value = int(text) if text.isdecimal() and len(text) < MOST_DIGITS else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return value
+
+
+def threads(text: str) -> int:
+    value, cores = positive(text), os.cpu_count() or 1
+    if value > cores:
+        raise argparse.ArgumentTypeError(f"this machine has {cores} cores, got {text!r}")
+    return value
+
+
+def folder(text: str) -> Path:
+    """Made at once, where it is not there: before anything is measured that it is to hold."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write to {path}: {error.strerror}") from None
+    if not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write to {path}: Permission denied")
+    return path
 
 
 def _seed(text: str) -> int:
@@ -188,13 +208,17 @@ def _share(text: str) -> float:
     return _number(text, lambda value: 0 <= value < 1, "from 0 up to 1")
 
 
-def _device(text: str) -> torch.device:
+def device(text: str) -> torch.device:
     try:
-        device = torch.device(text)
+        found = torch.device(text)
     except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
+        found = torch.device("meta")
+    if found.type not in ("cpu", "cuda"):
         raise argparse.ArgumentTypeError(f"expected cpu or cuda, got {text!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if found.type == "cuda" and not torch.cuda.is_available():
         raise argparse.ArgumentTypeError("torch finds no GPU: torch.cuda.is_available() is False")
-    return device
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(
+            f"torch finds {torch.cuda.device_count()} GPUs, counted from cuda:0, got {text!r}"
+        )
+    return found

@@ -232,10 +232,7 @@ def _report(
 def compare(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
     base, new = read_rows(options.base), read_rows(options.new)
     for rows, path in ((base, options.base), (new, options.new)):
-        there = places.by_place(rows)
-        if len(there) > 1:
-            labels = "; ".join(place.long_label for place in there)
-            raise Misuse(f"compare: {path} holds rows of {len(there)} places: {labels}")
+        _only_place(rows, f"compare: {path}")
     elsewhere = places.differences(base, new)
     for fact, how in elsewhere.items():
         console.print(f"Not the same place: {fact}: {how}")
@@ -249,6 +246,18 @@ def compare(options: argparse.Namespace, workloads: Sequence[Workload], console:
         raise Misuse("compare: the two files have no workload in common")
     console.print(comparing.table(changes))
     return FAILED if comparing.has_regressed(changes) else OK
+
+
+def _only_place(rows: Sequence[Row], whose: str) -> places.Place:
+    """
+    Raises:
+        Misuse: if the rows were taken at several.
+    """
+    place, *others = places.by_place(rows)
+    if others:
+        labels = "; ".join(each.long_label for each in (place, *others))
+        raise Misuse(f"{whose} holds rows of {1 + len(others)} places: {labels}")
+    return place
 
 
 def profile(options: argparse.Namespace, workloads: Sequence[Workload], console: Console) -> int:
@@ -285,6 +294,13 @@ def gate(options: argparse.Namespace, workloads: Sequence[Workload], console: Co
         raise Misuse(f"--base: {options.base} lacks workloads that are asked for") from None
     plan, tolerance = plan_of(options), options.tolerance
     held = gating.held_to(base, asked)
+    place = _only_place(held, f"--base: {options.base}")
+    here = (plan.device.type, options.threads)
+    if (place.device, place.threads or options.threads) != here:
+        raise Misuse(
+            f"--base: {options.base} was taken on {place.device} with {place.threads} thread(s), "
+            "across which no ratio carries over; give the same --device and --threads"
+        )
     changes = comparing.compare(held, gating.ours(measure(asked, plan, console)), tolerance)
     suspects = gating.suspects(changes, options.both_ways)
     again = [each for each in asked if each.name in suspects]
@@ -313,9 +329,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[Workload], Console], 
 }
 
 
-MARKED = ("profile",)  # writes markup, and escapes what is not its own
-
-
 # ---- the command -------------------------------------------------------------------------------
 
 
@@ -329,7 +342,7 @@ def main(
     options = parser(prog).parse_args(arguments)
     console = Console(  # names, paths and errors are anybody's, and may hold brackets
         width=None if sys.stdout.isatty() else 140,
-        markup=options.command in MARKED,
+        markup=False,
         emoji=False,
     )
     before = torch.get_num_threads()

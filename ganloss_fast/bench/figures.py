@@ -143,8 +143,12 @@ def _mark(axes: Axes, rows: Sequence[Row], unit: str) -> None:
 
 
 def _named_curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    names = dict.fromkeys(row.curve for row in rows if row.curve)
-    return {name: [row for row in rows if row.curve == name] for name in names if name}
+    """Those of two points at least: of one there is nothing to draw."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.curve:
+            found.setdefault(row.curve, []).append(row)
+    return {name: points for name, points in found.items() if len(set(map(_at, points))) > 1}
 
 
 def curves(rows: Sequence[Row]) -> list[Drawing]:

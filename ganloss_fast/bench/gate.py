@@ -33,7 +33,9 @@ def expected(base: Path) -> list[Row]:
         return read_rows(base, warn=_refuse)
     try:
         record: Any = json.loads(base.read_text())
-        return [_row(line) for line in record["speed"] if line["baseline"] == EAGER]
+        threads = _threads(record)
+        rows = (_row(line) for line in record["speed"] if line["baseline"] == EAGER)
+        return [replace(row, threads=threads) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(f"{base}: no record of this benchmark ({error})") from None
 
@@ -47,6 +49,13 @@ def _row(line: dict[str, Any]) -> Row:
     names = ("ratio", "ratio_lower_quartile", "ratio_upper_quartile")
     ratio, low, high = (_number(line, name) for name in names)
     return replace(empty, ratio=ratio, ratio_low=low, ratio_high=high)
+
+
+def _threads(record: dict[str, Any]) -> int:
+    threads = record["machine"]["threads"]
+    if type(threads) is not int:
+        raise ValueError(f"threads is {threads}")
+    return threads
 
 
 def _number(line: dict[str, Any], name: str) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ganloss_fast._torch import silence_allocator
+from ganloss_fast._torch import quiet_allocator
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at its first use; it speaks of every trace
 
@@ -38,8 +38,10 @@ def observe(function: Callable[[], object], device: torch.device) -> Observed:
 
 
 def _on_cpu(function: Callable[[], object]) -> Observed:
-    silence_allocator()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+    with (
+        quiet_allocator(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace,
+    ):
         function()
     level = peak = operators = 0
     ends: dict[int, int] = {}  # per thread, when the operator that was last counted ends

@@ -243,8 +243,8 @@ def read_rows(path: Path, warn: Callable[[str], object] = _to_stderr) -> list[Ro
     """
     file = path / JSON_LINES if path.is_dir() else path
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = file.read_bytes().splitlines()  # each is decoded by itself
+    except OSError as error:
         raise ResultError(f"{file}: cannot be read: {error}") from None
     found: list[Row] = []
     broken: list[str] = []
@@ -271,7 +271,7 @@ def latest(rows: Iterable[Row]) -> list[Row]:
     )
 
 
-def _values(line: str) -> dict[str, Any] | None:
+def _values(line: str | bytes) -> dict[str, Any] | None:
     """None where the line is none of this command's, of any version."""
     try:
         values: Any = json.loads(line, parse_constant=lambda _: None)
@@ -280,13 +280,13 @@ def _values(line: str) -> dict[str, Any] | None:
     return values if isinstance(values, dict) and "format" in values else None
 
 
-def _row(line: str, where: str) -> Row:
+def _row(line: bytes, where: str) -> Row:
     values = _values(line)
     if values is None:
         raise BrokenLine("it is no row, or only a part of one")
     if values["format"] != FORMAT:
         raise ResultError(
-            f"{where}: written in format {values['format']}, this version reads {FORMAT}; "
+            f"{where}: written in format {values['format']!r}, this version reads {FORMAT}; "
             "run it again"
         )
     if set(values) != set(FIELDS):

@@ -28,14 +28,15 @@ def minutes_text(seconds: float) -> str:
     return "less than a minute" if minutes <= 1 else f"{minutes} min"
 
 
-def bytes_text(count: int | None) -> str:
+def bytes_text(count: float | None) -> str:
+    """Three digits: 1.63 kB, 25 MB."""
     if count is None:
         return ""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
             return f"{count:.3g} {unit}"
-        count = round(count / 1000)
-    return f"{count:.3g} GB"
+        count /= 1000
+    return f"{count:.3g} TB"
 
 
 def ratio_text(row: Row) -> str:

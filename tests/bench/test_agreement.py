@@ -16,6 +16,7 @@ pytest.importorskip("rich", reason="the bench extras are not installed")
 from ganloss_fast.bench import agreement, command, results, runner
 from ganloss_fast.bench.workload import BUILT_IN, EAGER, OURS, REFERENCE, Workload
 
+pytestmark = pytest.mark.usefixtures("no_copy")
 NAN, INF = math.nan, math.inf
 
 
@@ -81,10 +82,14 @@ def raising(error: BaseException):
     return work
 
 
-def statuses(found: Workload) -> dict[str, str]:
-    plan = runner.Plan(torch.device("cpu"), rounds=6, most_seconds=0.01)
+def rows_of(found: Workload, seed: int = 0) -> dict[str, results.Row]:
+    plan = runner.Plan(torch.device("cpu"), rounds=6, most_seconds=0.01, seed=seed)
     (rows,) = runner.run([found], plan)
-    return {row.contender: row.status for row in rows}
+    return {row.contender: row for row in rows}
+
+
+def statuses(found: Workload) -> dict[str, str]:
+    return {name: row.status for name, row in rows_of(found).items()}
 
 
 WRONG = {
@@ -107,11 +112,42 @@ def test_the_one_that_is_wrong_fails_and_the_others_are_measured(wrong, whose):
     assert set(found.values()) == {"measured"}
 
 
+def test_what_is_returned_in_a_buffer_that_others_write_is_compared_as_it_was():
+    buffer = torch.zeros(1000)
+
+    def returns(value: float):
+        return lambda x: [buffer.copy_(x * value)]
+
+    found = statuses(workload(**{OURS: returns(3.0), EAGER: returns(2.0)}))
+    assert found[OURS].startswith("failed: differs from eager")
+
+
 def test_where_eager_does_not_run_ours_is_the_judge_and_the_built_in_loss_is_not_judged():
     works = {OURS: right, EAGER: raising(MemoryError()), BUILT_IN: WRONG["other values"]}
     found = statuses(workload(**works, **{REFERENCE: WRONG["NaN"]}))
     assert found[OURS] == found[BUILT_IN] == "measured"
     assert "differs from ganloss_fast in where values are NaN" in found[REFERENCE]
+
+
+def test_where_eager_does_not_run_nothing_has_a_ratio():
+    found = rows_of(workload(**{OURS: right, EAGER: raising(MemoryError()), REFERENCE: right}))
+    assert found[OURS].measured
+    assert {row.ratio for row in found.values()} == {None}
+    assert {row.ratio_low for row in found.values()} == {None}
+
+
+def test_of_equal_seeds_the_inputs_are_the_same():
+    seen = []
+
+    def build(device):
+        seen.append(torch.randn(3))
+        return {OURS: lambda: [torch.ones(())], EAGER: lambda: [torch.ones(())]}
+
+    for seed in (1, 1, 2):
+        torch.rand(seed + len(seen))
+        rows_of(Workload("w", "s", build), seed)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
 
 
 def test_one_that_fails_when_its_memory_is_observed_costs_its_own_row(monkeypatch):

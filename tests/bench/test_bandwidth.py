@@ -91,9 +91,12 @@ def test_rows_are_compared_with_the_copy_on_their_threads_and_not_within_the_cac
             workload("on two, again", MEGABYTE + 1, threads=2),
         ]
         found = {rows[0].workload: rows[0] for rows in runner.run(asked, plan)}
+        assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
     assert measured == [(1, "processor time"), (2, "wall time")]
+    assert {(row.threads, row.clock) for row in found.values()} == set(measured)
+    assert (found["on two"].threads, found["on two"].clock) == (2, "wall time")
     assert found["in the cache"].of_copy_bandwidth is None
     assert found["of no bytes"].of_copy_bandwidth is None
     for name, copy in (("beyond it", 10.0), ("on two", 20.0), ("on two, again", 20.0)):

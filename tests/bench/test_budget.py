@@ -11,9 +11,10 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from ganloss_fast.bench import bandwidth, budget, command, compare, machine, results, runner
+from ganloss_fast.bench import budget, command, compare, machine, results, runner
 from ganloss_fast.bench.workload import ALL, COMPILE, EAGER, OURS, Workload
 
+pytestmark = pytest.mark.usefixtures("no_copy")
 CPU = torch.device("cpu")
 
 
@@ -49,11 +50,6 @@ def workload(name: str, clock: Clock, work: float = 0.0, compiling: float = 0.0,
         return {OURS: lambda: [x.sum()], EAGER: lambda: [x.sum()], COMPILE: compiled}
 
     return Workload(name, "tests", build, **more)
-
-
-@pytest.fixture(autouse=True)
-def no_copy(monkeypatch):
-    monkeypatch.setattr(bandwidth, "of_a_copy", lambda device, clock: 10.0)
 
 
 def run(workloads, minutes: float) -> dict[tuple[str, str], results.Row]:
@@ -159,6 +155,15 @@ def test_a_contender_that_needs_more_memory_than_there_is_is_not_tried(monkeypat
     found = run([large], math.inf)
     assert not any(row.measured for row in found.values())
     assert not tried
+
+
+def test_a_container_is_held_to_its_own_memory(monkeypatch):
+    monkeypatch.setattr(machine, "_available", lambda: 10)
+    for group, free in (([4], 4), ([40], 10), ([], 10)):
+        monkeypatch.setattr(machine, "_left_of_the_group", lambda group=group: group)
+        assert machine.free_memory(CPU) == free
+    monkeypatch.setattr(machine, "_available", lambda: None)
+    assert machine.free_memory(CPU) is None
 
 
 def test_the_free_memory_is_that_of_the_machine():

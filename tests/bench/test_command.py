@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import re
 import subprocess
@@ -20,6 +19,7 @@ from benchmarks import penalty_workloads
 from ganloss_fast.bench import catalogue, command, results, runner, workload
 from ganloss_fast.bench.workload import EAGER, OURS, Workload
 
+pytestmark = pytest.mark.usefixtures("no_copy")
 ARGUMENTS = ["run", "--quick", "--rounds", "5"]
 
 
@@ -244,6 +244,13 @@ def test_arguments_that_make_no_sense_are_refused(arguments, capsys):
     assert "expected" in capsys.readouterr().err or not arguments
 
 
+@pytest.mark.parametrize("threads", [10**5, 10**18, 10**19])
+def test_more_threads_than_the_machine_has_cores_are_refused(capsys, threads):
+    with pytest.raises(SystemExit, match="2"):
+        run("run", "--threads", str(threads))
+    assert "argument --threads: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -314,83 +321,3 @@ def test_the_workloads_of_the_checkout_say_what_they_are():
         assert each.shapes, each.name
         assert each.source, each.name
         assert "weights" in each.direction
-
-
-# ---- compare, and the gate ---------------------------------------------------------------------
-
-
-def row(ratio: float, name: str = "w", contender: str = OURS, spread: float = 0.02):
-    return results.Row(
-        name, "s", contender, "native", "f", "", "float32", "measured", p50_us=1.0,
-        ratio=ratio, ratio_low=ratio * (1 - spread), ratio_high=ratio * (1 + spread),
-    )  # fmt: skip
-
-
-def written(folder, rows):
-    files = results.ResultFiles(folder)
-    files.write(rows)
-    files.close()
-    return str(folder)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "spread", "status"),
-    [
-        (3.0, 3.0, 0.02, 0),
-        (3.0, 2.0, 0.02, 1),  # 1.5 times slower
-        (3.0, 2.8, 0.01, 0),  # beyond the intervals, within the tolerance
-        (3.0, 2.5, 0.20, 0),  # beyond the tolerance, within the intervals
-        (3.0, 4.5, 0.02, 0),
-    ],
-)
-def test_a_regression_is_what_noise_does_not_explain(tmp_path, old, new, spread, status):
-    base = written(tmp_path / "base", [row(old, spread=spread)])
-    now = written(tmp_path / "now", [row(new, spread=spread)])
-    assert run("compare", base, now) == status
-
-
-def test_a_ratio_that_is_no_longer_there_is_a_regression_and_one_that_never_was_is_none(tmp_path):
-    without = dataclasses.replace(row(2.0), ratio=None, ratio_low=None, ratio_high=None)
-    base, gone = written(tmp_path / "base", [row(2.0)]), written(tmp_path / "gone", [without])
-    assert run("compare", base, gone) == 1
-    assert run("compare", gone, gone) == 0
-    assert run("compare", gone, base) == 0
-
-
-def test_a_workload_that_can_no_longer_be_built_is_a_regression(tmp_path):
-    base = written(tmp_path / "base", [row(2.0)])
-    nothing = results.Row("w", "s", workload.ALL, "", "f", "", "float32", "failed: out of memory")
-    assert run("compare", base, written(tmp_path / "now", [nothing])) == 1
-
-
-@pytest.mark.parametrize(
-    ("there", "status", "said"),
-    [
-        ({"device": "cuda", "gpu": "H200"}, 2, "Not the same place: device: cpu -> cuda"),
-        ({"threads": 8}, 2, "Not the same place: threads: 1 -> 8"),
-        ({"cpu": "another"}, 0, "Not the same place: cpu:  -> another"),
-    ],
-)
-def test_another_place_is_said_first_and_refused_where_nothing_carries_over(
-    tmp_path, capsys, there, status, said
-):
-    base = written(tmp_path / "base", [row(2.0)])
-    now = written(tmp_path / "now", [dataclasses.replace(row(2.0), **there)])
-    assert run("compare", base, now) == status
-    assert capsys.readouterr().out.startswith(said)
-    assert run("compare", base, now, "--across") == 0
-    assert capsys.readouterr().out.startswith(said)
-
-
-def test_a_file_of_two_places_is_not_compared(tmp_path, capsys):
-    two = written(tmp_path / "two", [row(2.0), dataclasses.replace(row(2.0), threads=8)])
-    assert "holds rows of 2 places" in complaint(capsys, "compare", two, two)
-
-
-def test_what_failed_since_is_a_regression_and_what_was_not_run_is_none(tmp_path, capsys):
-    base = written(tmp_path / "base", [row(2.0), row(2.0, "not run")])
-    broken = results.Row("w", "s", OURS, "native", "f", "", "float32", "failed: out of memory")
-    assert run("compare", base, written(tmp_path / "broken", [broken])) == 1
-    assert run("compare", base, written(tmp_path / "part", [row(2.0)])) == 0
-    assert run("compare", base, written(tmp_path / "else", [row(2.0, "new")])) == 2
-    assert "no workload in common" in capsys.readouterr().err

@@ -16,6 +16,7 @@ pytest.importorskip("rich", reason="the bench extras are not installed")
 from ganloss_fast.bench import catalogue, command, results
 from ganloss_fast.bench.workload import EAGER, OURS
 
+pytestmark = pytest.mark.usefixtures("no_copy")
 WORKLOAD = next(each for each in catalogue.WORKLOADS if each.name == "hinge, 16x1x62x62")
 ARGUMENTS = ["--only", WORKLOAD.name, "--rounds", "41"]
 
@@ -60,7 +61,7 @@ def test_a_slowdown_of_one_and_a_half_shuts_the_gate_and_none_leaves_it_open(tmp
     assert "The gate is open" in capsys.readouterr().out
 
 
-def record(folder, ratio: float):
+def record(folder, ratio: float, threads: int = 1):
     line = {
         "workload": WORKLOAD.name,
         "section": "s",
@@ -70,7 +71,7 @@ def record(folder, ratio: float):
         "ratio_upper_quartile": ratio,
     }
     path = folder / "cpu.json"
-    path.write_text(json.dumps({"speed": [line]}))
+    path.write_text(json.dumps({"machine": {"threads": threads}, "speed": [line]}))
     return path
 
 
@@ -83,6 +84,16 @@ def test_the_record_of_the_checkout_is_a_base_too(tmp_path, ratio, status):
 def test_a_record_without_a_number_is_no_base(tmp_path, capsys, ratio):
     assert gate(record(tmp_path, ratio), WORKLOAD) == 2
     assert "ratio is" in capsys.readouterr().err
+
+
+def test_a_base_of_other_threads_or_of_several_places_is_refused(monkeypatch, tmp_path, capsys):
+    arguments = ["gate", *ARGUMENTS, "--base"]
+    assert command.main([*arguments, str(record(tmp_path, 1.0, threads=2))], [WORKLOAD]) == 2
+    assert "was taken on cpu with 2 thread(s)" in capsys.readouterr().err
+    assert judged(monkeypatch, tmp_path, replace(row(3.0), device="cuda"), row(3.0)) == 2
+    assert "was taken on cuda with 1 thread(s)" in capsys.readouterr().err
+    assert judged(monkeypatch, tmp_path, row(3.0), row(3.0)) == 2
+    assert "holds rows of 2 places" in capsys.readouterr().err
 
 
 # ---- without measuring -------------------------------------------------------------------------
@@ -123,6 +134,22 @@ def test_what_opens_the_gate_and_what_shuts_it(
 ):
     assert judged(monkeypatch, tmp_path, row(3.0), now, *more) == status
     assert said in capsys.readouterr().out
+
+
+def test_what_looks_slower_is_measured_again_for_longer(monkeypatch, tmp_path):
+    plans = []
+
+    def measure(asked, plan, console):
+        plans.append(plan)
+        return [row(2.0 if len(plans) == 1 else 3.0)]
+
+    files = results.ResultFiles(tmp_path)
+    files.write([row(3.0)])
+    files.close()
+    monkeypatch.setattr(command, "measure", measure)
+    assert command.main(["gate", "--base", str(tmp_path), *ARGUMENTS], [WORKLOAD]) == 0
+    first, second = plans
+    assert (second.rounds, second.most_seconds) == (3 * first.rounds, 3 * first.most_seconds)
 
 
 def test_a_base_without_a_ratio_holds_nothing_to_it(monkeypatch, tmp_path):

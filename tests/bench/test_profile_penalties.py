@@ -12,16 +12,13 @@ pytest.importorskip("jinja2", reason="the bench extras are not installed")
 pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
-from profiled_players import LAYER, Players
+from profiled_players import AGAIN, DEAD, IN_ONE_STEP, LAYER, Players
 
 from ganloss_fast.bench.profile.ledger import SECOND
 from ganloss_fast.diagnose import CountFlops
 from ganloss_fast.graph_cut.second_order import cut
 
-AGAIN = "forwards of the discriminator that ran before, on the same samples and weights"
 FOR_PENALTY = f"{AGAIN}: for the loss, and for the penalty"
-IN_ONE_STEP = f"{AGAIN}, both in the discriminator's step"
-DEAD = "the second-order branch that carries exact zeros"
 
 
 def r1(p, gradient_of, points_of):

@@ -163,22 +163,30 @@ def axes_of(monkeypatch, draw, rows):
 
 def test_a_curve_holds_eager_every_point_and_the_floor_of_a_copy(monkeypatch):
     rows = [of_curve(name, at) for name in (EAGER, OURS) for at in (1, 2, 4)]
-    (axes,) = axes_of(monkeypatch, figures.curves, rows[:-1])
+    rows[-1] = replace(rows[-1], status="failed: out of memory", p50_us=None)
+    axes, *_ = axes_of(monkeypatch, figures.draw, sorted(rows, key=lambda row: -row.curve_at))
     lines = {line.get_label(): line for line in axes.lines}
     assert list(lines) == [EAGER, OURS, "a copy of the least bytes"]
     assert list(lines[EAGER].get_xdata()) == [1, 2, 4]
     assert list(lines[OURS].get_xdata()) == [1, 2]
     assert list(lines[OURS].get_ydata()) == pytest.approx([1e-5, 2e-5])
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((0.9e-5, 4.8e-5))  # p20 of 1, p80 of 4
     floor = lines["a copy of the least bytes"]
     assert list(floor.get_xdata()) == [2, 4]
     assert list(floor.get_ydata()) == pytest.approx(2 * [2e-3])
+
+
+def test_one_point_is_no_curve():
+    assert not figures.curves([of_curve(name, 1) for name in (EAGER, OURS)])
+    assert len(figures.curves([of_curve(OURS, at) for at in (1, 2)])) == 1
 
 
 def test_memory_is_drawn_along_the_curves_of_whole_penalties(monkeypatch):
     rows = [of_curve(OURS, at, peak_bytes=1000 * at, bytes=None) for at in (1, 2)]
     (axes,) = axes_of(monkeypatch, figures.memory, rows)
     assert list(axes.lines[0].get_ydata()) == [1000, 2000]
-    assert not figures.memory([of_curve(OURS, 1, peak_bytes=1000)])
+    assert not figures.memory([of_curve(OURS, at, peak_bytes=1000) for at in (1, 2)])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")

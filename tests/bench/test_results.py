@@ -84,6 +84,19 @@ def test_rows_of_another_format_are_not_appended_to(tmp_path, text):
     assert (tmp_path / results.JSON_LINES).read_text() == text
 
 
+@pytest.mark.parametrize("change", [lambda row: row.pop("seed"), lambda row: row.update(more=1)])
+def test_rows_of_other_fields_are_neither_read_nor_appended_to(tmp_path, change):
+    values = asdict(ROW)
+    change(values)
+    text = json.dumps(values) + "\n"
+    (tmp_path / results.JSON_LINES).write_text(text)
+    with pytest.raises(results.ResultError, match="another version"):
+        read(tmp_path)
+    with pytest.raises(results.ResultError, match="another version"):
+        results.ResultFiles(tmp_path)
+    assert (tmp_path / results.JSON_LINES).read_text() == text
+
+
 def test_what_is_not_finite_is_null_in_json(tmp_path):
     write(tmp_path, replace(ROW, difference=math.nan), replace(EAGERS, difference=math.inf))
     for line in (tmp_path / results.JSON_LINES).read_text().splitlines():
@@ -102,6 +115,24 @@ def test_broken_lines_are_left_out_and_named_wherever_they_stand(tmp_path):
     assert [each.split(": ")[0].split()[-1] for each in said] == ["1", "4", "5", "6"]
 
 
+@pytest.mark.parametrize("broken", [b'{"workload": "\xc3', b"\xff\xfe", b"\0\0\0"])
+def test_a_line_that_is_no_text_is_left_out_like_any_other(tmp_path, broken):
+    line = json.dumps(asdict(replace(ROW, workload="w\u2028")), ensure_ascii=False).encode()
+    (tmp_path / results.JSON_LINES).write_bytes(broken + b"\n" + line + b"\n")
+    found, said = read(tmp_path)
+    assert [row.workload for row in found] == ["w\u2028"]
+    assert len(said) == 1
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_written(tmp_path):
+    """A run that is killed after that has them."""
+    files = results.ResultFiles(tmp_path)
+    files.write([ROW])
+    assert read(tmp_path)[0] == [ROW]
+    assert len((tmp_path / results.CSV).read_text().splitlines()) == 2
+    files.close()
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -117,6 +148,7 @@ def test_broken_lines_are_left_out_and_named_wherever_they_stand(tmp_path):
         ({"status": None}, "status is None"),
         ({"section": ""}, "it has no section"),
         ({"losses": [[1, "x", 2]]}, "losses is"),
+        ({**dict.fromkeys(results.TOGETHER[3], 1.0), "losses": [[1, 2]]}, "losses are no points"),
         ({"curve": "length", "curve_at": 3}, "curve_axis missing beside curve"),
         ({"samples_per_s": 3.0}, "seconds_per_1000, losses, drift, drift_of_rounding missing"),
     ],
@@ -136,5 +168,6 @@ def test_nan_is_read_as_what_is_not_there(tmp_path):
 
 
 def test_rows_of_another_machine_do_not_take_the_place_of_the_first(tmp_path):
-    write(tmp_path, ROW, replace(ROW, cpu="another"), replace(ROW, threads=8), ROW)
-    assert len(read(tmp_path)[0]) == 3
+    others = [replace(ROW, **{fact: "another"}) for fact in ("cpu", "gpu", "device")]
+    write(tmp_path, ROW, *others, replace(ROW, threads=8), ROW)
+    assert len(read(tmp_path)[0]) == 5

@@ -19,6 +19,7 @@ from ganloss_fast.bench.steps.training import Form
 from ganloss_fast.bench.train import data, runs, side_by_side, speech
 from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS
 
+pytestmark = pytest.mark.usefixtures("no_copy")
 CPU = torch.device("cpu")
 CLOCK = timing.HostClock()
 # Both forms in float64 differ by its rounding, which some steps of Adam amplify.
@@ -180,6 +181,29 @@ def test_rows_say_how_much_is_trained_on_in_a_second_and_where_a_gain_can_come_f
         assert row.losses[-1][0] == 8
 
 
+def test_the_first_block_warms_up_and_the_worst_gradients_count():
+    course = trained(RUNS["digits"], steps=8)
+    for taken in course.seconds.values():
+        taken[:] = [9.0, 1.0, 2.0, 1.0]
+    course.apart[HELPERS] = 5e-5
+    side_by_side._compare(course, RUNS["digits"].batch(torch.rand(8, 784)))
+    course.losses[side_by_side.TWIN] = [[s, d + 0.1, g] for s, d, g in course.losses[EAGER]]
+    row = rows_of(course)[HELPERS]
+    assert (row.p50_us, row.rounds, row.difference) == (1e6, 3, 5e-5)
+    assert row.drift_of_rounding == round(side_by_side.drift(course, side_by_side.TWIN), 6) > 0
+
+
+def test_what_is_held_out_is_not_trained_on(monkeypatch):
+    pools, block = [], side_by_side._block
+    monkeypatch.setattr(
+        side_by_side, "_block", lambda *given: (pools.append(given[1]), block(*given))[1]
+    )
+    run = replace(RUNS["digits"], load=lambda source: torch.arange(40.0)[:, None].expand(40, 784))
+    trained(run)
+    for pool in pools:
+        assert pool[:, 0].tolist() == list(range(side_by_side.HELD_OUT, 40))
+
+
 def test_a_training_that_cannot_be_built_ends_no_other(monkeypatch):
     def build(device):
         raise torch.OutOfMemoryError("out of memory")
@@ -266,6 +290,20 @@ def test_an_interrupted_training_keeps_what_it_has(monkeypatch, tmp_path, capsys
     (row, *_) = (r for r in results.read_rows(tmp_path) if r.workload == RUNS["taming"].name)
     assert row.steps == 10
     assert "Interrupted" in capsys.readouterr().out
+
+
+def test_an_interrupt_before_the_first_step_ends_everything(monkeypatch, tmp_path):
+    """The batch that a step is built with need not fit the run's generator."""
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(side_by_side, "_compare", interrupted)
+    assert train(monkeypatch, "--out", str(tmp_path), which=["vocoder", "digits"]) == 130
+    found = results.read_rows(tmp_path)
+    assert {row.workload for row in found} == {RUNS["vocoder"].name}
+    least = "not measured: 0 steps are too few to time, 6 are the least"
+    assert {row.status for row in found} == {least}
 
 
 def without(monkeypatch, *packages: str) -> None:

@@ -15,6 +15,7 @@ from ganloss_fast import backends
 from ganloss_fast.bench import timing
 from ganloss_fast.bench.memory import observe
 from ganloss_fast.bench.profile.ledger import (
+    FORWARD,
     REST,
     SECOND,
     Cost,
@@ -37,7 +38,7 @@ TIMED_STEPS = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that can be left out; ``keeps`` are bytes that it keeps alive."""
+    """Something that can be left out; ``keeps`` are bytes that it keeps alive at one time."""
 
     what: str
     cost: Cost
@@ -105,10 +106,16 @@ def _notes(ledger: Ledger, target: Target) -> list[str]:
                 f"The {side} was not called: is it the one that the step trains? Nothing can be "
                 "said of it."
             )
-    if not any(G in turn for turn in ledger.turns):
-        notes.append("No optimizer of the generator stepped.")
-    if not any(D in turn for turn in ledger.turns):
-        notes.append("No optimizer of the discriminator stepped.")
+    if not any(call.side for call in ledger.calls):
+        notes.append(
+            "A step in a thread of its own cannot be seen: let it run in that of its caller."
+        )
+    for side in (G, D):
+        if not any(side in turn for turn in ledger.turns):
+            notes.append(
+                f"No optimizer of the {side} stepped (a GradScaler skips what overflows): what is "
+                "said holds for such a step alone."
+            )
     if ledger.uncounted:
         notes.append(f"No FLOP formula in torch for: {', '.join(sorted(ledger.uncounted))}.")
     return notes
@@ -153,7 +160,11 @@ def _backward(ledger: Ledger) -> Iterator[Waste]:
     useful = {(o.place.call, o.backward) for o in ledger.operators if o.useful}
     used_calls = {call for call, backward in useful if backward is not None}
     found: dict[tuple[str, str], list[Operator]] = {}
-    wasted = [o for o in ledger.operators if o.backward is not None and not (o.useful or o.dead)]
+    wasted = [
+        o
+        for o in ledger.operators
+        if o.backward is not None and o.place.part != FORWARD and not (o.useful or o.dead)
+    ]  # a forward in a backward is a checkpoint's
     through = {o.backward for o in wasted if ledger.side(o) == G}
     for operator in wasted:
         assert operator.backward is not None
@@ -181,7 +192,7 @@ def _forward(ledger: Ledger) -> Iterator[Waste]:
     for a buffer in NumPy.)"""
     found: dict[tuple[str, str], list[Operator]] = {}
     for call in ledger.calls:
-        operators = forward_of(ledger, call)
+        operators = [] if call.again else forward_of(ledger, call)
         if call.side != G and cost_of(operators).flops and not any(o.useful for o in operators):
             step = ledger.turns[operators[0].turn] if operators[0].turn < len(ledger.turns) else ""
             where = f" in the {step}'s step" if step in (D, G) else ""
@@ -221,7 +232,7 @@ def _memory(ledger: Ledger) -> Iterator[Finding]:
             "the graph of the generator, which no backward uses",
             Cost(),
             "with torch.no_grad():    # around generator(noise) in the discriminator's step",
-            keeps=sum(call.saved for call in idle),
+            keeps=max(call.saved for call in idle),  # of a loop, one after the other
         )
 
 

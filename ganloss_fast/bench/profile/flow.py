@@ -70,13 +70,20 @@ class Flow:
         self.storages.setdefault(weak.cdata, weak)
         return int(weak.cdata)
 
+    def state(self, tensor: Tensor) -> tuple[Any, ...]:
+        """Alike as long as nothing writes its storage. Versions are not enough: ``tensor.data`` and
+        fused optimizers count none, tensors of the inference mode have none."""
+        key = self.key(tensor)
+        version = 0 if tensor.is_inference() else tensor._version
+        return key or object(), version, self.writers.get(key)
+
     def content(self, tensor: Tensor) -> tuple[Any, ...]:
         """Alike for tensors that hold the same numbers: views, and clones that nobody changed."""
-        key = self.key(tensor)
+        state = self.state(tensor)
         shape = tuple(tensor.shape)
-        if tensor._version == 0 and (key, shape) == self.copied.get(key, ((), ()))[:2]:
-            return self.copied[key][2]  # type: ignore[no-any-return]
-        return key, tensor._version, shape, tensor.stride(), tensor.storage_offset()
+        if (state, shape) == self.copied.get(state[0], ((), ()))[:2]:
+            return self.copied[state[0]][2]  # type: ignore[no-any-return]
+        return *state, shape, tensor.stride(), tensor.storage_offset()
 
     def sources(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> frozenset[int]:
         """The operators that wrote what this one reads."""
@@ -123,7 +130,7 @@ class Flow:
                         self.unseen.add(key)
                     if _name(func) == "clone":
                         shape = tuple(tensor.shape)
-                        self.copied[key] = (key, shape, self.content(args[0]))
+                        self.copied[key] = (self.state(tensor), shape, self.content(args[0]))
 
     def see(self, tensors: Iterable[Tensor]) -> None:
         """That somebody reads them."""

@@ -44,15 +44,23 @@ def is_leaf(node: Node) -> bool:
     return hasattr(node, "variable")
 
 
+_RAW = "_raw_saved_"  # how autograd names what it keeps, still packed
+
+
 def _saved(node: Node) -> list[Tensor]:
-    """What it keeps for the backward."""
+    """What it keeps for the backward; not what a hook packed: to unpack a checkpoint is to run its
+    forward again."""
     found: list[Any] = []
-    for name in dir(node):
-        if name.startswith("_saved_") or name == "saved_tensors":
-            try:
-                found.append(getattr(node, name))
-            except RuntimeError:  # freed
-                continue
+    names = dir(node)
+    for name in (name for name in names if name.startswith(_RAW)):
+        try:
+            raw = getattr(node, name)
+            packed = raw if isinstance(raw, tuple) else (raw,)
+            if all(each.unpack_hook is None for each in packed):
+                plain = name.removeprefix("_raw")  # saved_tensors of a torch.autograd.Function
+                found.append(getattr(node, plain if plain in names else plain[1:]))
+        except RuntimeError:  # freed
+            continue
     return tensors_in(found)
 
 

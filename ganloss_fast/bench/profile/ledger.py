@@ -32,8 +32,9 @@ class Call:
     number: int
     module: int  # its id
     inputs: tuple[Any, ...]  # alike for two forwards of the same samples; empty without samples
-    moved: int  # of its weights, how often
+    weights: tuple[Any, ...]  # alike as long as nothing moves them
     with_graph: bool
+    again: bool = False  # within a backward, for a checkpoint
     random: bool = False  # whether it drew random numbers
     steps_a_norm: bool = False  # of spectral norm, whose every forward in training moves it
     counts_statistics: bool = False  # of a normalisation

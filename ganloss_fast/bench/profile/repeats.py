@@ -35,11 +35,11 @@ def _pairs(ledger: Ledger, moved: bool) -> Iterator[tuple[Call, Call]]:
     """Calls, each with the first one of the same samples: with weights that moved since, or not."""
     first: dict[tuple[object, ...], Call] = {}
     for call in ledger.calls:
-        if not call.inputs:
+        if not call.inputs or call.again:
             continue
         samples = call.side, call.module, call.inputs
-        before = first.setdefault((*samples, *(() if moved else (call.moved,))), call)
-        if before is not call and (before.moved != call.moved) == moved:
+        before = first.setdefault((*samples, *(() if moved else (call.weights,))), call)
+        if before is not call and (before.weights != call.weights) == moved:
             yield before, call
 
 

@@ -1,10 +1,10 @@
-"""A profile on the terminal."""
+"""A profile on the terminal. Names are anybody's: styles are Text, never markup."""
 
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ganloss_fast.bench.profile.findings import Profile, loss_arithmetic
 from ganloss_fast.bench.profile.ledger import Cost, D, Ledger, Operator
@@ -23,7 +23,7 @@ def by_part(ledger: Ledger) -> dict[tuple[str, str], Cost]:
     for operator in ledger.operators:
         part = ledger.owner(operator), _name(ledger, operator)
         found.setdefault(part, Cost()).add(operator)
-    return found
+    return {part: cost for part, cost in found.items() if cost.seconds}
 
 
 def _share(part: float, whole: float) -> str:
@@ -58,13 +58,14 @@ def show(profile: Profile, peak: int, step_seconds: float, console: Console) -> 
     console.print(f"Without the watching the step takes {time_text(1e6 * step_seconds)}.")
     console.print(f"Peak memory above what was there before: {bytes_text(peak)}.")
     arithmetic = loss_arithmetic(profile.ledger)
-    console.print(
-        f"Losses and all else outside of networks and optimizers: "
-        f"{_share(arithmetic.seconds, total.seconds)} of the time, "
-        f"{arithmetic.operators} operators."
-    )
+    if arithmetic.operators:
+        console.print(
+            f"Losses and all else outside of networks and optimizers: "
+            f"{_share(arithmetic.seconds, total.seconds)} of the time, "
+            f"{arithmetic.operators} operators."
+        )
     for note in profile.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, highlight=False)
     if profile.findings:
         _show_findings(profile, step_seconds, console)
     elif any(call.side == D for call in profile.ledger.calls):
@@ -83,11 +84,11 @@ def _show_findings(profile: Profile, step_seconds: float, console: Console) -> N
         cost = finding.cost
         share = cost.seconds / max(total.seconds, 1e-12)
         said = (
-            f"keeps {bytes_text(finding.keeps)} until the step is over"
+            f"keeps {bytes_text(finding.keeps)} in vain"
             if finding.keeps
             else f"{_share(cost.flops, total.flops)} of the FLOPs, {share:.1%} of the time "
             f"(about {time_text(1e6 * share * step_seconds)} of the step)"
         )
-        console.print(f"\n[bold]{escape(finding.what)}[/]: {said}")
+        console.print(Text.assemble("\n", (finding.what, "bold"), f": {said}"))
         for line in finding.lines.splitlines():
-            console.print(f"    {line}", markup=False, highlight=False)
+            console.print(f"    {line}", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pkgutil
 import sys
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ganloss_fast.bench import plain
 from ganloss_fast.bench.profile.ledger import D, G
+from ganloss_fast.bench.timing import ERRORS
 from ganloss_fast.penalties.table import PENALTIES
 
 PERCEPTUAL = "perceptual network"
@@ -57,7 +59,7 @@ def load(option: str, text: str) -> Callable[[], Any]:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(pkgutil.resolve_name(module), function, None)
-    except Exception as error:
+    except ERRORS as error:
         raise TargetError(f"{option}: importing {module} failed: {_said(error)}") from error
     if not callable(found):
         raise TargetError(f"{option}: {module} has no function {function}")
@@ -65,8 +67,8 @@ def load(option: str, text: str) -> Callable[[], Any]:
 
 
 def _said(error: BaseException) -> str:
-    text = str(error).splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"
+    text = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *text[:1]])
 
 
 def call(option: str, text: str, function: Callable[[], Any]) -> Any:
@@ -79,19 +81,28 @@ def call(option: str, text: str, function: Callable[[], Any]) -> Any:
         return function()
     except TargetError:
         raise
-    except Exception as error:
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
-        raise TargetError(f"{option}: {text} raised {_said(error)} ({where})") from error
+    except ERRORS as error:
+        raise TargetError(f"{option}: {text} raised {_said(error)}{_where(error)}") from error
+
+
+def _where(error: BaseException) -> str:
+    """The line that raised it; none where that is ours, which called what takes arguments."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    file = place.tb_frame.f_code.co_filename if place else __file__
+    return "" if place is None or file == __file__ else f" ({file}:{place.tb_lineno})"
 
 
 def _modules(option: str, name: str, value: object) -> list[nn.Module]:
     given = list(value) if isinstance(value, (list, tuple)) else [value]
     found = [each for each in given if isinstance(each, nn.Module)]
     if not found or len(found) < len(given):
-        raise TargetError(f"{option}: {name} must be a torch.nn.Module or several of them")
+        raise TargetError(
+            f"{option}: {name} must be a torch.nn.Module or a list of them, got {_described(value)}"
+        )
+    if any(p.is_meta for each in found for p in each.parameters() if not nn.parameter.is_lazy(p)):
+        raise TargetError(f"{option}: {name} is on the meta device, where nothing is computed")
     if any(hasattr(part, "_orig_mod") for each in found for part in each.modules()):
         raise TargetError(
             f"{option}: {name} is compiled, and its parts could not be told apart; leave "
@@ -113,12 +124,18 @@ def users_step(text: str) -> Target:
     if not callable(made["step"]):
         raise TargetError("--step: step must be a function without arguments")
     step = made["step"]
+    discriminators = _modules("--step", "discriminator", made["discriminator"])
+    generators = _modules("--step", "generator", made["generator"])
+    if any(one is other for one in discriminators for other in generators):
+        raise TargetError("--step: discriminator and generator must not be the same module")
+    given = made.get("perceptual")
+    nothing = given is None or (isinstance(given, (list, tuple)) and not given)
     return Target(
         text,
         lambda: call("--step", f"the step of {text}", step),
-        _modules("--step", "discriminator", made["discriminator"]),
-        _modules("--step", "generator", made["generator"]),
-        _modules("--step", "perceptual", made["perceptual"]) if made.get("perceptual") else (),
+        discriminators,
+        generators,
+        () if nothing else _modules("--step", "perceptual", given),
     )
 
 
@@ -191,14 +208,43 @@ def _of_tensors(output: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]] |
 
 def _described(output: object) -> str:
     if isinstance(output, (list, tuple)):
+        if not output:
+            return f"an empty {type(output).__name__}"
         shapes = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in output]
         return f"a {type(output).__name__} of {', '.join(map(str, shapes))}"
     return f"a {type(output).__name__}"
 
 
+def _ask_for_samples_alone(text: str, discriminator: nn.Module, real: Tensor) -> None:
+    """
+    Raises:
+        TargetError: if it needs labels, or whatever else.
+    """
+    try:
+        signature = inspect.signature(discriminator.forward)
+    except ValueError:  # of a scripted module
+        return
+    try:
+        signature.bind(real)
+    except TypeError as error:
+        raise TargetError(
+            f"--factory: the discriminator of {text} does not take samples alone, its forward is "
+            f"{signature} ({error}). Write the step yourself: --step"
+        ) from None
+
+
 def _note(output: object) -> list[str]:
-    """What was taken for what, where that could be otherwise."""
+    """What was taken for what, where that could be otherwise.
+
+    Raises:
+        TargetError: if there is no loss to make of it.
+    """
     logits, maps = logits_and_maps(output)
+    if not all(logit.requires_grad for logit in logits):
+        raise TargetError(
+            "--factory: the discriminator must return logits that its parameters learn from; they "
+            "are detached, or no floating point"
+        )
     if isinstance(output, Tensor) or not maps or not isinstance(output[0], Tensor):  # type: ignore[index]
         return []
     (shape,) = (list(logit.shape) for logit in logits)
@@ -222,7 +268,12 @@ def around(
         TargetError: if the factory fails, or the discriminator does not take such samples.
     """
     made = call("--factory", text, load("--factory", text))
-    (discriminator,) = _modules("--factory", "what it returns", made)
+    if isinstance(made, (list, tuple)):
+        raise TargetError(
+            f"--factory: {text} must return one discriminator, got {_described(made)}; of several, "
+            "write the step yourself: --step"
+        )
+    (discriminator,) = _modules("--factory", f"what {text} returns", made)
     what = f"the discriminator of {text}, on an input of {list(shape)},"
     if not any(p.requires_grad for p in discriminator.parameters()):
         raise TargetError(f"--factory: the discriminator of {text} has no parameter that learns")
@@ -232,8 +283,8 @@ def around(
     name = "x".join(map(str, shape))
     real = call("--input", name, lambda: torch.randn(shape, device=like.device, dtype=like.dtype))
     generator = call("--input", name, lambda: _Samples(real))
-    with torch.no_grad():  # makes what is lazy
-        notes = call("--factory", what, lambda: _note(discriminator(real)))
+    _ask_for_samples_alone(text, discriminator, real)
+    notes = call("--factory", what, lambda: _note(discriminator(real)))  # makes what is lazy, too
     of_d = torch.optim.Adam([p for p in discriminator.parameters() if p.requires_grad], lr=1e-4)
     of_g = torch.optim.Adam(generator.parameters(), lr=1e-4)
 

@@ -19,7 +19,12 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from ganloss_fast._torch import TorchDispatchMode, backwards_run_by, tree_leaves
+from ganloss_fast._torch import (
+    TorchDispatchMode,
+    backwards_run_by,
+    is_functorch_active,
+    tree_leaves,
+)
 from ganloss_fast.bench.profile.flow import Flow, tensors_in
 from ganloss_fast.bench.profile.graph import AGAIN, DEAD, Frame, Graph, is_leaf, nodes_of
 from ganloss_fast.bench.profile.ledger import (
@@ -36,6 +41,7 @@ from ganloss_fast.bench.profile.ledger import (
     Operator,
     Place,
 )
+from ganloss_fast.bench.profile.target import TargetError
 from ganloss_fast.flops import flops_of, is_uncounted
 from ganloss_fast.graph_cut.rows import walk
 from ganloss_fast.penalties.critic.modules import is_power_iteration
@@ -47,18 +53,19 @@ def _is_statistics(part: nn.Module) -> bool:
     return part.training and getattr(part, "running_mean", None) is not None
 
 
+def _whose_parts(sides: Mapping[str, Sequence[nn.Module]]) -> dict[nn.Module, str]:
+    """Of modules that hold others, as a GAN of one module does, those inside claim their parts."""
+    every = [(module, side) for side, modules in sides.items() for module in modules]
+    every.sort(key=lambda pair: -sum(1 for _ in pair[0].modules()))
+    return {part: side for module, side in every for part in module.modules()}
+
+
 class Watch(TorchDispatchMode):
     """The mode that books; one step long."""
 
     def __init__(self, sides: Mapping[str, Sequence[nn.Module]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.sides = sides
-        self.belongs = {  # the discriminator's last: a generator's module may hold it, too
-            part: side
-            for side in sorted(sides, key=lambda side: side == D)
-            for module in sides[side]
-            for part in module.modules()
-        }
+        self.belongs = _whose_parts(sides)
         self.others: dict[nn.Module, str] = {}  # other networks, by name; "" for wrappers
         self.ledger = Ledger()
         self.flow = Flow(self.ledger.operators)
@@ -67,15 +74,18 @@ class Watch(TorchDispatchMode):
         self.running: list[tuple[Backward, int]] = []  # and the stack's height when it began
         self.turn = ""  # whose optimizer steps
         self.thread = threading.get_ident()
-        self.parameters = {
-            side: [p for module in sides[side] for p in module.parameters()] for side in (D, G)
-        }
+        self.parameters = {side: self._parameters_of(side) for side in (D, G)}
+        self.moved: dict[int, int] = {}  # id of a parameter -> optimizers that stepped over it
         every = [p for listed in self.parameters.values() for p in listed]
         alone = torch.get_num_threads() == 1 and not any(p.is_cuda for p in every)
         self.now = time.process_time if alone else time.perf_counter  # as timing.HostClock
         self.shapes = {tuple(parameter.shape) for parameter in every}
         self.weights = {p.untyped_storage().data_ptr() for p in every}
         self.before = {side: self._stands_for_the_last_step(side) for side in (D, G)}
+
+    def _parameters_of(self, side: str) -> list[nn.Parameter]:
+        parts = (part for part, whose in self.belongs.items() if whose == side)
+        return list({id(p): p for part in parts for p in part.parameters(recurse=False)}.values())
 
     def _stands_for_the_last_step(self, side: str) -> int:
         """An operator without cost that wrote the gradients that are there."""
@@ -160,8 +170,10 @@ class Watch(TorchDispatchMode):
     # ---- forwards, and the nodes they leave ----------------------------------------------------
 
     def _side(self, module: nn.Module) -> str:
-        """Whose forward its call is; "" if it is none, or part of one that runs."""
-        inside = self.stack[-1].place.call if self.stack else None
+        """Whose forward its call is; "" if it is none, or part of one that runs. A checkpoint's is
+        one of its own, though it runs in a node of the first."""
+        place = self.stack[-1].place if self.stack else Place(REST)
+        inside = place.call if place.part == FORWARD else None
         side = self.belongs.get(module)
         if side is not None:
             return "" if inside is not None and self.ledger.calls[inside].side == side else side
@@ -182,6 +194,11 @@ class Watch(TorchDispatchMode):
             side = self._side(module)
             if not side:
                 return original(module, *args, **kwargs)
+            if is_functorch_active():
+                raise TargetError(
+                    f"--step: {type(module).__name__} runs under a transform of torch.func, whose "
+                    "operators cannot be told apart"
+                )
             given = tensors_in([list(args), kwargs])
             before, height = nodes_of(given), len(self.stack)
             call = self._open(side, module, args, kwargs, bool(given))
@@ -209,13 +226,21 @@ class Watch(TorchDispatchMode):
             len(self.ledger.calls),
             id(module),
             inputs,
-            sum(p._version for p in module.parameters()),
+            self._weights(module, parts),
             torch.is_grad_enabled(),
+            again=bool(self.running),
             steps_a_norm=any(p.training and is_power_iteration(p) for p in parts),
             counts_statistics=any(map(_is_statistics, parts)),
         )
         self.ledger.calls.append(call)
         return call
+
+    def _weights(self, module: nn.Module, parts: Sequence[nn.Module]) -> tuple[Any, ...]:
+        """Parameters, and buffers but for those that a forward moves by itself."""
+        kept = (p for p in parts if not (_is_statistics(p) or is_power_iteration(p)))
+        buffers = [buffer for part in kept for buffer in part.buffers(recurse=False)]
+        moved = (self.moved.get(id(p), 0) for p in module.parameters())
+        return *map(self.flow.state, [*module.parameters(), *buffers]), *moved
 
     def _alike(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -230,8 +255,7 @@ class Watch(TorchDispatchMode):
             return original(roots, *args, **kwargs)
         gradients, retain, create = args[:3]
         accumulates = kwargs.get("accumulate_grad", False)
-        run = Backward(len(self.ledger.backwards), bool(create))
-        self.ledger.backwards.append(run)
+        run = self._run(bool(create))
         self.graph.start(roots)
         leaves = [n.variable for n in walk(nodes_of(roots)) if is_leaf(n)] if create else []
         first, height = len(self.ledger.operators), len(self.stack)
@@ -248,6 +272,14 @@ class Watch(TorchDispatchMode):
         elif retain and not create:
             self.graph.remember(roots)
         return results
+
+    def _run(self, create_graph: bool) -> Backward:
+        """A backward within another, of a reentrant checkpoint, is a part of it."""
+        if self.running:
+            return self.running[-1][0]
+        run = Backward(len(self.ledger.backwards), create_graph)
+        self.ledger.backwards.append(run)
+        return run
 
     def _note_reached(self, run: Backward, first: int) -> None:
         for side in (D, G):
@@ -267,8 +299,10 @@ class Watch(TorchDispatchMode):
     def after_optimizer(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self.ledger.turns.append(self.turn)
         self.stack.pop()
-        for group in optimizer.param_groups:  # it may have read them by kernels that nobody sees
-            self.flow.see(p.grad for p in group["params"] if p.grad is not None)
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        self.flow.see(p.grad for p in held if p.grad is not None)  # also by kernels nobody sees
+        for parameter in held:
+            self.moved[id(parameter)] = self.moved.get(id(parameter), 0) + 1
 
     def finish(self) -> None:
         """When the step is over: what of it was of use."""

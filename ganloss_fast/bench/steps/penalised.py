@@ -32,13 +32,17 @@ def _perceptron(widths: Sequence[int], normalised: bool) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
+NOISE = 100
+
+
 def _steps(
     critic_iterations: int, as_written: Penalty, of_drop_in: Penalty
 ) -> tuple[Step, Step, Step]:
     def step(t: Training, penalty: Penalty, compat: bool, helpers: bool) -> Sequence[Tensor]:
-        real, noise = t.batch["real"], t.batch["noise"]
+        real = t.batch["real"]
         for _ in range(critic_iterations):
             t.of_discriminator.zero_grad()
+            noise = torch.randn(len(real), NOISE, device=real.device)
             with torch.set_grad_enabled(not helpers):
                 fake = t.generator(noise).view_as(real)
             of_fake, of_real = t.discriminator(fake), t.discriminator(real)
@@ -52,7 +56,7 @@ def _steps(
             else:
                 loss.backward()
             of_d = moved(t.of_discriminator, t.discriminator)
-        t.of_generator.zero_grad()
+        t.of_generator.zero_grad()  # the noise is that of the last iteration, as there
         logits = t.discriminator(t.generator(noise).view_as(real))
         loss = generator_loss(logits, "wasserstein") if compat else -logits.mean()
         if helpers:
@@ -84,11 +88,10 @@ def wgan_gp_step(device: torch.device, width: int = 512, batch: int = 64) -> dic
     def of_drop_in(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         return 10.0 * compute_gradient_penalty(critic, real, fake)
 
-    generator = _perceptron([100, 128, width // 2, width, 2 * width, 784], normalised=True)
+    generator = _perceptron([NOISE, 128, width // 2, width, 2 * width, 784], normalised=True)
     critic = _perceptron([784, width, width // 2, 1], normalised=False)
-    tensors = {"real": torch.randn(batch, 784), "noise": torch.randn(batch, 100)}
     steps = _steps(5, _penalty_of_wgan_gp, of_drop_in)
-    return forms(Training(generator, critic, tensors), device, *steps)
+    return forms(Training(generator, critic, {"real": torch.randn(batch, 784)}), device, *steps)
 
 
 # ---- CTGAN -------------------------------------------------------------------------------------
@@ -159,8 +162,10 @@ def ctgan_step(
         return critic.calc_gradient_penalty(real, fake, real.device, PACK)
 
     def generated(t: Training) -> tuple[Tensor, Tensor]:
-        raw = t.generator(t.batch["noise"])
-        return raw, torch.cat([_activated(raw, spans), t.batch["condition"]], dim=1)
+        asking = t.batch["condition"]
+        fresh = torch.randn(rows, noise, device=asking.device)
+        raw = t.generator(torch.cat([fresh, asking], dim=1))
+        return raw, torch.cat([_activated(raw, spans), asking], dim=1)
 
     def generator_step(t: Training) -> Tensor:
         raw, fake = generated(t)
@@ -203,7 +208,6 @@ def ctgan_step(
     critic = ctgan.Discriminator(columns + asked, (256, 256), PACK)
     tensors = {
         "real": torch.cat([torch.randn(rows, columns), condition], dim=1),
-        "noise": torch.cat([torch.randn(rows, noise), condition], dim=1),
         "condition": condition,
     }
     return forms(

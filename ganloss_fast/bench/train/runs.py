@@ -54,7 +54,8 @@ def _itself(real: Tensor) -> Batch:
 
 
 def _with_noise(real: Tensor) -> Batch:
-    return {"real": real, "noise": torch.randn(len(real), 100)}
+    """What the losses are judged on; the step draws its own."""
+    return {"real": real, "noise": torch.randn(len(real), penalised.NOISE)}
 
 
 # ---- losses, as the codebases write them -------------------------------------------------------

@@ -276,7 +276,9 @@ def rows(course: Course, facts: dict[str, Any], plan: Plan) -> list[Row]:
         direction="training step",
         source=run.source,
     )
-    loss, discarded = (None, None) if EAGER in course.failed else shares(course, plan.profiles)
+    loss, discarded = None, None
+    if found[EAGER].timing is not None:
+        loss, discarded = shares(course, plan.profiles)
     return [
         replace(row, loss_share=loss, discarded_share=discarded, **_of_training(course, row))
         for row in runner.rows(workload, found, facts)
@@ -325,16 +327,19 @@ def _rows_of(
     run: Run, samples: Tensor, plan: Plan, clock: Clock, facts: dict[str, Any]
 ) -> Iterator[list[Row]]:
     """What ends a whole training, such as memory that does not hold its forms, ends no other."""
+    interrupt: KeyboardInterrupt | None = None
     try:
         course = start(run, plan)
         try:
             train(course, samples, plan, clock)
-        except KeyboardInterrupt:
-            yield rows(course, facts, plan)
-            raise
-        yield rows(course, facts, plan)
+        except KeyboardInterrupt as error:
+            interrupt = error
+        found = rows(course, facts, plan)
     except timing.ERRORS as error:
-        yield [_without_training(run, runner.reason(error), facts)]
+        found = [_without_training(run, runner.reason(error), facts)]
+    yield found
+    if interrupt is not None:
+        raise interrupt
 
 
 def _load(run: Run, source: Source) -> Tensor | NoData:

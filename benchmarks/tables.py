@@ -1,4 +1,4 @@
-"""The Markdown tables of README and docs/performance.md, from the records in results/.
+"""The Markdown tables of README and docs, from the records in results/.
 
 A page marks where a table goes, and :func:`with_tables` fills it in::
 
@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ganloss_fast.bench.workload import BUILT_IN, COMPILE, EAGER
+from ganloss_fast.bench.results import Row, read_rows
+from ganloss_fast.bench.tables import bounds_text
+from ganloss_fast.bench.workload import BUILT_IN, COMPILE, DROP_IN, EAGER, HELPERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
-PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "performance.md")
+PAGES = tuple(REPOSITORY / p for p in ("README.md", "docs/performance.md", "docs/benchmark.md"))
 MARKED = re.compile(r"(<!-- table: (\w+), by make picture -->\n).*?(<!-- end of table -->)", re.S)
 
 Record = Mapping[str, Any]
@@ -38,9 +40,10 @@ COMPILED = "compiled, with compile_options()"
 
 
 def read_records() -> dict[str, Record]:
-    return {
+    records = {
         name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("cpu", "penalties")
     }
+    return records | {"steps": {"rows": read_rows(RESULTS / "steps")}}
 
 
 def comparisons(record: Record, workload: str) -> Comparisons:
@@ -148,6 +151,37 @@ def costs(records: Mapping[str, Record]) -> str:
     return _table("| cost | measured |", rows)
 
 
+def steps(records: Mapping[str, Record]) -> str:
+    """Whole training steps: how many times faster than as written, with the 95 % interval."""
+    by_workload: dict[str, dict[str, Row]] = {}
+    for row in records["steps"]["rows"]:
+        by_workload.setdefault(row.workload, {})[row.contender] = row
+    rows = []
+    for workload, found in by_workload.items():
+        switch = next((name for name in found if name.startswith(f"{DROP_IN}, ")), None)
+        cells = [
+            workload.removesuffix(": whole step"),
+            found[EAGER].shapes,
+            _time(found[EAGER].p50_us),
+            _gain(found.get(COMPILE)),
+            _gain(found[DROP_IN]),
+            f"`{switch.removeprefix(f'{DROP_IN}, ')}`: {_gain(found[switch])}" if switch else "",
+            _gain(found.get(HELPERS)),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    head = (
+        "| step | sizes | as written | torch.compile | one import | its switch "
+        "| with the step helpers |"
+    )
+    return _table(head, rows)
+
+
+def _gain(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return f"{row.ratio:.2f}x ({bounds_text(row)})" if row.ratio else row.status
+
+
 def where(records: Mapping[str, Record]) -> str:
     return f"Measured on: {conditions(records['cpu'])}.\n"
 
@@ -158,6 +192,7 @@ TABLES = {
     "penalties": penalties,
     "compiled": compiled,
     "costs": costs,
+    "steps": steps,
     "where": where,
 }
 

@@ -100,7 +100,9 @@ def with_compiled_networks(build: Build) -> Build:
         discriminator = copy.deepcopy(written.training.discriminator)
         for network in (generator, discriminator):
             network.compile(dynamic=False)
-        own = Training(generator, discriminator, written.training.batch)
+        own = Training(
+            generator, discriminator, written.training.batch, written.training.perceptual
+        )
         return found | {COMPILE: Form(written.step, own)}
 
     return built

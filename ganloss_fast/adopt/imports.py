@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import libcst as cst
 
-from ganloss_fast.adopt.drop_ins import DROP_INS, OWN_CALLS, OWN_CLASSES, OWN_FUNCTIONS, OWN_IMPORTS
+from ganloss_fast.adopt.drop_ins import (
+    DIFFERENT,
+    DROP_INS,
+    OWN_CALLS,
+    OWN_CLASSES,
+    OWN_FUNCTIONS,
+    OWN_IMPORTS,
+    names_of,
+)
 from ganloss_fast.adopt.edits import Edits, has_comments
 from ganloss_fast.adopt.names import Names
 from ganloss_fast.adopt.syntax import code
+
+_COMPAT = "ganloss_fast.compat."
 
 
 def read(statement: cst.SimpleStatementLine, edits: Edits) -> None:
@@ -22,16 +34,23 @@ def read(statement: cst.SimpleStatementLine, edits: Edits) -> None:
     module = "" if node.module is None else code(node.module)
     if isinstance(node.names, cst.ImportStar):
         if module in DROP_INS and not node.relative:
-            edits.leave(statement, f"all names are imported; {_drop_in(DROP_INS[module][0])}")
+            edits.leave(statement, f"all names are imported; {_drop_in(DROP_INS[module].__name__)}")
         return
-    drop_in, known = DROP_INS.get("" if node.relative else module, ("", set[str]()))
-    ours = [alias for alias in node.names if code(alias.name) in known]
-    if not ours:
+    drop_in = None if node.relative else DROP_INS.get(module)
+    if drop_in is None:
         _speak_of_imported(node, module, statement, edits)
+        return
+    different = DIFFERENT.get(drop_in, {})
+    for name in (code(alias.name) for alias in node.names):
+        if name in different:
+            edits.leave(statement, f"{_drop_in(drop_in.__name__)}, whose {name} {different[name]}")
+    exchanged = names_of(drop_in) - different.keys()
+    ours = [alias for alias in node.names if code(alias.name) in exchanged]
+    if not ours:
         return
     theirs = [alias for alias in node.names if alias not in ours]
     if theirs and has_comments(node):
-        edits.leave(statement, f"comments stand between the names; {_drop_in(drop_in)}")
+        edits.leave(statement, f"comments stand between the names; {_drop_in(drop_in.__name__)}")
         return
     edits.change(statement, _split(statement, node, ours, theirs, drop_in), "drop-in")
 
@@ -41,9 +60,9 @@ def _split(
     node: cst.ImportFrom,
     ours: list[cst.ImportAlias],
     theirs: list[cst.ImportAlias],
-    drop_in: str,
+    drop_in: ModuleType,
 ) -> cst.FlattenSentinel[cst.SimpleStatementLine]:
-    module = cst.parse_expression(f"ganloss_fast.compat.{drop_in}")
+    module = cst.parse_expression(drop_in.__name__)
     if not theirs:  # every space and comment stays
         return cst.FlattenSentinel(
             [statement.with_changes(body=[node.with_changes(module=module)])]
@@ -68,13 +87,13 @@ def _line(
 
 
 def _drop_in(name: str) -> str:
-    return f"there is a drop-in: ganloss_fast.compat.{name}"
+    return f"there is a drop-in: {_COMPAT}{name.removeprefix(_COMPAT)}"
 
 
 def _speak_of_module(node: cst.Import, statement: cst.SimpleStatementLine, edits: Edits) -> None:
     for alias in node.names:
         if code(alias.name) in DROP_INS:
-            why = f"imported as a module; {_drop_in(DROP_INS[code(alias.name)][0])}"
+            why = f"imported as a module; {_drop_in(DROP_INS[code(alias.name)].__name__)}"
             edits.leave(statement, why)
 
 

@@ -57,7 +57,6 @@ SIDE_EFFECTS = {
 def test_a_gradient_with_another_use_is_left_alone_with_a_word(body):
     reasons = left_alone(body)
     assert "grad" in reasons or "beside the penalty" in reasons
-    same_numbers(body)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +96,6 @@ def test_an_adaptive_weight_is_told_of_the_one_backward(body):
     reasons = left_alone(
         "last = D[2].weight\nnll, g = D(x).mean(), D(-x).sum()\n"
         "nll_g = autograd.grad(nll, last, retain_graph=True)[0]\n"
-        "g_g = autograd.grad(g, last, retain_graph=True)[0]\n" + body
+        "g_g = autograd.grad(g, last, retain_graph=True)[0]\n" + body + "out = w\n"
     )
     assert "gf.balanced_backward" in reasons

@@ -48,7 +48,6 @@ OTHERS = {
 @pytest.mark.parametrize("body", OTHERS.values(), ids=OTHERS)
 def test_a_loop_over_anything_else_stays(body):
     left_alone(body)
-    same_numbers(body)
 
 
 @pytest.mark.parametrize("kind", ["weights", "a range", "loop names read later", "two functions"])

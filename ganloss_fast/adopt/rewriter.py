@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import libcst as cst
 
 from ganloss_fast.adopt import features, gradients, imports
+from ganloss_fast.adopt.carried import joined
 from ganloss_fast.adopt.edits import Edits, Replacement
 from ganloss_fast.adopt.effects import pure
 from ganloss_fast.adopt.gradients import Gradient, Stage
@@ -68,10 +69,13 @@ class Rewriter(cst.CSTTransformer):
             self._scopes.pop()
         if original in self.edits.gone:
             return cst.RemoveFromParent()
-        if original in self.edits.above and isinstance(updated, cst.SimpleStatementLine):
-            lines = [*self.edits.above[original], *updated.leading_lines]
-            return updated.with_changes(leading_lines=lines)
-        return self.edits.new.get(original, updated)
+        result = self.edits.new.get(original, updated)
+        if original in self.edits.above and isinstance(
+            result, (cst.SimpleStatementLine, cst.BaseCompoundStatement)
+        ):
+            lines = joined(self.edits.above[original], result.leading_lines)
+            return result.with_changes(leading_lines=lines)
+        return result
 
     def _is_compiled(self, function: cst.FunctionDef) -> bool:
         decorated = " ".join(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import libcst as cst
+from libcst import matchers as m
 
 from ganloss_fast.adopt import detaching, roles, sums
 from ganloss_fast.adopt.edits import Edits
@@ -156,12 +157,21 @@ def _may_move_down(
         if runs and (between or not _alone(found, pair, place, names)):
             return False
         moved = names_in(summand.content.logits)
+        shared = _is_seen_elsewhere(summand.content.logits, names)
         for statement in between:
             if assigned_name(statement) is None or in_place(statement):
                 return False
-            if names_in(statement) & moved:
+            if names_in(statement) & moved or (shared and not pure(statement, names)):
                 return False
     return len(where) == len({summand.source for summand in pair} - {""})
+
+
+def _is_seen_elsewhere(logits: cst.BaseExpression, names: Names) -> bool:
+    """Whether another function sees a name that logits are made of, and may give it another value,
+    or change the one it has, when it is called."""
+    parts = m.findall(logits, m.Name())
+    read = {part.value for part in parts if isinstance(part, cst.Name) and names.is_read(part)}
+    return any(name not in names.bindings or names.is_read_within(name) for name in read)
 
 
 def _alone(found: list[Summand], pair: Pair, place: _Place, names: Names) -> bool:
@@ -223,6 +233,7 @@ def _detached(
         not detaching.reads_gradients(names.facts.module, names)
         and all(detaching.without_learners(a.value, names) for a in made.args if not a.star)
         and not any(a.star for a in made.args)
+        and not detaching.share_weights(code(made.func), code(called.func), names)
         and detaching.only_walked_back(place.statement, names)
         and detaching.zeroed_before_read(
             place.body, place.k, code(made.func), code(called.func), names

@@ -179,6 +179,14 @@ class Names:
         unseen = self.looks_names_up or name in self.facts.strings
         return len(self.reads.get(name, ())) + 1000 * unseen
 
+    def is_read(self, name: cst.Name) -> bool:
+        """Whether a name is that of a value, and not of an attribute or a keyword."""
+        return name in self.reads.get(name.value, ())
+
+    def is_read_within(self, name: str) -> bool:
+        """Whether a function inside of the scope reads a name."""
+        return any(self.facts.names_at(read) is not self for read in self.reads.get(name, ()))
+
     def definition(self, name: cst.Name) -> cst.BaseExpression | None:
         """What a name stands for where it is read: assigned once, or above in the same block."""
         binding = self._binding(name)

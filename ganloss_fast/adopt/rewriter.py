@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import libcst as cst
@@ -16,16 +15,12 @@ from ganloss_fast.adopt.losses import read_sum
 from ganloss_fast.adopt.names import Facts, Names
 from ganloss_fast.adopt.syntax import OURS, assigned_name, small, value_of
 from ganloss_fast.adopt.terms import NotUnderstood
+from ganloss_fast.adopt.transforms import transformed
 
 ADAPTIVE_WEIGHT = "calculate_adaptive_weight"  # of taming-transformers and those after it
 _ADAPTIVE = (
     "two gradients of the last layer, then a backward of the sum: every loss is walked back twice; "
     "gf.balanced_backward does it once"
-)
-# What these are given is read by a compiler, or run with tensors of its own.
-_READ_BY_COMPILERS = re.compile(r"jit|script|compile|vmap|jacrev|jacfwd|func\.grad|numba|jax", re.I)
-_HANDED_OVER = re.compile(
-    r"(?:\bscript|\bcompile|\bvmap|\bjacrev|\bjacfwd|func\.grad|checkpoint)\(\s*(\w+)"
 )
 
 
@@ -37,7 +32,7 @@ class Rewriter(cst.CSTTransformer):
         self.edits = Edits(facts, ours)
         self._facts = facts
         self._scopes = [facts.names_of(facts.module)]
-        self._handed_over = set(_HANDED_OVER.findall(facts.module.code))
+        self.edits.compiled |= transformed(facts)
 
     @property
     def names(self) -> Names:
@@ -50,13 +45,11 @@ class Rewriter(cst.CSTTransformer):
             return False
         if isinstance(node, cst.FunctionDef):
             self._scopes.append(self._facts.names_of(node))
-            if self._is_compiled(node):
-                self.edits.compiled.add(node)
+            if node in self.edits.compiled:
                 return False
             if node.name.value == ADAPTIVE_WEIGHT:
                 self.edits.leave(node, _ADAPTIVE)
-        elif isinstance(node, cst.ClassDef) and node.name.value in self._handed_over:
-            self.edits.compiled.add(node)
+        elif node in self.edits.compiled:
             return False
         elif isinstance(node, (cst.Module, cst.IndentedBlock)):
             self._read_block(list(node.body))
@@ -76,15 +69,6 @@ class Rewriter(cst.CSTTransformer):
             lines = joined(self.edits.above[original], result.leading_lines)
             return result.with_changes(leading_lines=lines)
         return result
-
-    def _is_compiled(self, function: cst.FunctionDef) -> bool:
-        decorated = " ".join(
-            cst.Module([]).code_for_node(decorator.decorator) for decorator in function.decorators
-        )
-        return (
-            _READ_BY_COMPILERS.search(decorated) is not None
-            or function.name.value in self._handed_over
-        )
 
     # ---- a block of statements -----------------------------------------------------------------
 

@@ -80,7 +80,7 @@ class Rewriter(cst.CSTTransformer):
                 if isinstance(statement, cst.For) and not self.edits.touched(statement):
                     self._read_loop(statement)
                 elif isinstance(statement, cst.SimpleStatementLine):
-                    imports.read(statement, self.edits)
+                    imports.read(statement, self.names, self.edits)
                 if value_of(statement) is None:
                     continue
                 found = gradients.gradient(statement, self.names)

@@ -19,6 +19,7 @@ KINDS = {
 }
 _STATE = {"reduction", "weight", "pos_weight"}  # what a criterion is changed by
 _NO_KIND = ""
+_LOSSES = {"bce", "least_squares"}
 
 
 class Criteria:
@@ -44,14 +45,13 @@ class Criteria:
         for binding in found.everything:
             self._add(binding)
         self._by_text = strings | _keywords(module) if found.sets_attributes else set[str]()
-        if any(map(_changes_a_state, found.everything)) or _STATE & self._by_text:
-            self._kinds.clear()
         self._rebound = found.rebinds_names
+        self._changed = any(map(_changes_a_state, found.everything)) or _STATE & self._by_text
 
     def kind_of(self, function: cst.BaseExpression) -> str:
         """Of what is called: empty if it is not certainly one of the criteria."""
         kinds = self._kinds.get(_key(function), {_NO_KIND})
-        if len(kinds) != 1 or _key(function).removeprefix(".") in self._by_text:
+        if len(kinds) != 1 or self._changed or _key(function).removeprefix(".") in self._by_text:
             return _NO_KIND
         (kind,) = kinds
         if isinstance(function, cst.Name):
@@ -59,6 +59,11 @@ class Criteria:
         if m.findall(function, m.Subscript() | m.Call()):
             return _NO_KIND  # what lies in a list or a dict may be exchanged there
         return kind if (code(function), self._owner(function)) in self._made else _NO_KIND
+
+    def is_doubtful(self, function: cst.BaseExpression) -> bool:
+        """Whether what is called may be a criterion, and may be another one or a changed one."""
+        kinds = self._kinds.get(_key(function), set()) - {_NO_KIND}
+        return bool(kinds & _LOSSES) and not self.kind_of(function)
 
     def _add(self, binding: Binding) -> None:
         target, kind = binding.target, self._kind_made(binding.value)
@@ -103,10 +108,11 @@ def _keywords(module: cst.Module) -> set[str]:
 
 def _changes_a_state(binding: Binding) -> bool:
     """``crit.reduction = ...``, whatever ``crit`` may be another name for. Of ``self`` it is an
-    attribute of a class of the script's own."""
-    target = binding.target
-    return (
-        isinstance(target, cst.Attribute)
-        and target.attr.value in _STATE
-        and code(target.value) != "self"
+    attribute of a class of the script's own, and a layer's weight is another one's, or new."""
+    target, value = binding.target, binding.value
+    if not isinstance(target, cst.Attribute) or code(target.value) == "self":
+        return False
+    of_a_layer = m.matches(value, m.Attribute(attr=m.Name("weight"))) or m.matches(
+        value, m.Call(func=m.Name("Parameter") | m.Attribute(attr=m.Name("Parameter")))
     )
+    return target.attr.value in _STATE and not of_a_layer

@@ -96,14 +96,14 @@ def _given_to(network: str, names: Names) -> set[str]:
 
 
 def _assigned(text: str, names: Names) -> list[cst.BaseExpression]:
-    """Every value of a name and of its attributes."""
+    """Every value of a name, of its attributes and its parts."""
     found = []
     for node in m.findall(names.facts.module, m.Assign()):
         assign = cst.ensure_type(node, cst.Assign)
         for target, value in (
             pair for part in assign.targets for pair in pairs(part.target, assign.value)
         ):
-            if code(target) == text or code(target).startswith(f"{text}."):
+            if code(target) == text or code(target).startswith((f"{text}.", f"{text}[")):
                 found.append(value)
     return found
 

@@ -42,6 +42,17 @@ READ = {
     "parameters' gradients are read": STEP.replace(
         "opt_D.step()", "opt_D.step()\n    seen = sum(p.grad.abs().sum() for p in G.parameters())"
     ),
+    "parameters' gradients are read by name": STEP.replace(
+        "opt_D.step()", "opt_D.step()\n    seen = sum(getattr(p, 'grad').sum() for p in [G.weight])"
+    ),
+    "another program watches": "class log:\n    watch = print\n" + STEP.replace(
+        "opt_D.step()", "opt_D.step()\n    log.watch('G')"
+    ),
+    "weights in common": "shared = nn.Linear(4, 4)\n"
+    "G, D = nn.Sequential(G, shared), nn.Sequential(shared, D)\n"
+    + STEP.replace("D[0].weight", "shared.weight").replace("G.weight", "G[0].weight"),
+    "weights of one for the other": "G = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 8))\n"
+    "G.append(nn.Linear(8, 4))\nD[0].other = G[1]\n" + STEP.replace("G.weight", "G[0].weight"),
     "the norm of the gradients is taken": STEP.replace(
         "opt_D.step()", "opt_D.step()\n    seen = nn.utils.clip_grad_norm_(G.parameters(), 1.0)"
     ),

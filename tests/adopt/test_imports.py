@@ -65,6 +65,32 @@ def test_a_loss_that_differs_from_its_drop_in_stays_with_the_difference(name, or
     assert f"{drop_in.__name__}, whose {name} {why}" in remark.text
 
 
+def test_an_import_of_several_lines_keeps_them():
+    source = "from basicsr.losses import (\n    L1Loss,\n    GANLoss as Gan,\n    PixelLoss,\n)\n"
+    assert propose(source).after == (
+        "from ganloss_fast.compat.basicsr import GANLoss as Gan\n"
+        "from basicsr.losses import (\n    L1Loss,\n    PixelLoss,\n)\n"
+    )
+    assert propose("from basicsr.losses import L1Loss, GANLoss\n").after == (
+        "from ganloss_fast.compat.basicsr import GANLoss\nfrom basicsr.losses import L1Loss\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("use", "why"),
+    [
+        ("class Mine(GANLoss):\n    pass\n", "a class here derives from"),
+        ("if isinstance(criterion, (int, GANLoss)):\n    pass\n", "asked for"),
+    ],
+)
+def test_a_class_that_is_more_than_called_stays(use, why):
+    source = f"from basicsr.losses import GANLoss\n{use}"
+    proposal = propose(source)
+    assert proposal.after == source
+    (remark,) = proposal.left_alone
+    assert why in remark.text
+
+
 SPOKEN_OF = [drop_in for *_, drop_in in drop_ins.OWN_IMPORTS]
 SPOKEN_OF += [*drop_ins.OWN_CALLS.values(), *drop_ins.OWN_FUNCTIONS.values()]
 SPOKEN_OF += drop_ins.OWN_CLASSES.values()

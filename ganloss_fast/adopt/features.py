@@ -206,6 +206,8 @@ def _of_one_critic(outer: _Zip, inner: _Zip, names: Names) -> bool:
     functions = {source.partition(" ")[0] for found in sources for source in found}
     if not sources[0] or not sources[1] or len(functions) != 1:
         return False
+    if sources[0] != sources[1] and any(":" in source for source in sources[0] | sources[1]):
+        return False  # a part of one list, and not of the other
     both_named = all(_MAPS.search(name) for name in (first.value, second.value))
     if not both_named and (sources[0] != sources[1] or len(sources[0]) != 1):
         return False
@@ -218,7 +220,7 @@ def _of_one_critic(outer: _Zip, inner: _Zip, names: Names) -> bool:
 def _sources(maps: cst.Name, names: Names, depth: int) -> set[str]:
     """The calls that lists come from, as function and place: those of a function's callers where
     they are its parameters. Empty where one of them is not seen."""
-    if depth == 0:
+    if depth == 0 or any(_is_changed(read, names) for read in names.reads.get(maps.value, ())):
         return set()
     found = _unpacked(maps, names)
     if found is not None:
@@ -227,6 +229,17 @@ def _sources(maps: cst.Name, names: Names, depth: int) -> set[str]:
     if len(bindings) != 1 or not isinstance(bindings[0].node, cst.Param):
         return set()
     return _handed_over(maps.value, names, depth)
+
+
+def _is_changed(maps: cst.Name, names: Names) -> bool:
+    """Whether a list may be longer or shorter afterwards: ``maps.pop()``, ``del maps[0]``."""
+    parents = names.facts.parents
+    match parents.get(maps):
+        case cst.Attribute():
+            return True
+        case cst.Subscript() as part:
+            return isinstance(parents.get(part), (cst.AssignTarget, cst.AugAssign, cst.Del))
+    return False
 
 
 def _unpacked(maps: cst.Name, names: Names) -> str | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import libcst as cst
-from libcst import matchers as m
 
-from ganloss_fast.adopt import detaching, roles, sums
+from ganloss_fast.adopt import detaching, moving, roles, sums
 from ganloss_fast.adopt.edits import Edits
-from ganloss_fast.adopt.effects import in_place, pure
+from ganloss_fast.adopt.effects import pure
 from ganloss_fast.adopt.names import Names
 from ganloss_fast.adopt.sums import Summand
-from ganloss_fast.adopt.syntax import assigned_name, code, names_in, small
+from ganloss_fast.adopt.syntax import assigned_name, code, small
 from ganloss_fast.adopt.terms import NotUnderstood, Term
 
 Pair = tuple[Summand, Summand]
@@ -156,22 +155,9 @@ def _may_move_down(
         runs = not pure(summand.content.logits, names)
         if runs and (between or not _alone(found, pair, place, names)):
             return False
-        moved = names_in(summand.content.logits)
-        shared = _is_seen_elsewhere(summand.content.logits, names)
-        for statement in between:
-            if assigned_name(statement) is None or in_place(statement):
-                return False
-            if names_in(statement) & moved or (shared and not pure(statement, names)):
-                return False
+        if not moving.may_pass(summand.content.logits, between, names):
+            return False
     return len(where) == len({summand.source for summand in pair} - {""})
-
-
-def _is_seen_elsewhere(logits: cst.BaseExpression, names: Names) -> bool:
-    """Whether another function sees a name that logits are made of, and may give it another value,
-    or change the one it has, when it is called."""
-    parts = m.findall(logits, m.Name())
-    read = {part.value for part in parts if isinstance(part, cst.Name) and names.is_read(part)}
-    return any(name not in names.bindings or names.is_read_within(name) for name in read)
 
 
 def _alone(found: list[Summand], pair: Pair, place: _Place, names: Names) -> bool:

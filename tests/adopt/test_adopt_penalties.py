@@ -35,6 +35,10 @@ SIDE_EFFECTS = {
     "later, or never": GRADIENT + "p = lambda: ((g.norm(2, dim=1) - 1) ** 2).mean()\nout = p()\n",
     "other rows": "rows = 3\n" + GRADIENT + "g = g.view(rows, -1)\n"
     "out = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
+    "rows of another tensor": "rows = x[:3]\n" + GRADIENT + "g = g.view(rows.size(0), -1)\n"
+    "out = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
+    "rows of another tensor, by name": "n = x[:3].shape[0]\n" + GRADIENT + "g = g.reshape(n, -1)\n"
+    "out = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
     "several inputs": "k = x.clone().requires_grad_()\n" + POINTS + "points = [h, k]\n"
     "g = autograd.grad((D(h) + D(k)).sum(), points, create_graph=True)[0]\n"
     "out = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
@@ -65,6 +69,8 @@ def test_a_gradient_with_another_use_is_left_alone_with_a_word(body):
         ("n = g.norm(2, dim=1)\nout = ((n - 1) ** 2).mean()\n", "gn"),
         ("out = 10 * ((1 - g.norm(2, 1)) ** 2).mean()\n", "g"),
         ("g = g.view(len(x), -1)\nout = ((g.norm(2, dim=1) - 1) ** 2).mean()\n", "g"),
+        ("g = g.reshape(h.shape[0], -1)\nout = ((g.norm(2, 1) - 1) ** 2).mean()\n", "g"),
+        ("g = g.view(g.size(0), -1)\nout = ((g.norm(2, 1) - 1) ** 2).mean()\n", "g"),
         ("n = (g.pow(2).flatten(1).sum(1) + 1e-6).sqrt()\nout = (n - 1).pow(2).mean()\n", "gn"),
         ("out = 5 * g.square().sum(1).mean()\n", "g"),
         ("n = torch.norm(g, 2, 1)\nout = ((n - 0.3) ** 2).mean()\n", "gn"),

@@ -40,6 +40,14 @@ OTHERS = {
     "two functions": MAPS + "def other(v):\n    return [v, v], v\nfake_maps, _ = other(G.weight)\n"
     "real_maps, _ = other(G.weight * 2)\nfake_maps = [m for m in fake_maps]\n"
     + LOOP.format("real_maps", "fake_maps", "+="),
+    "a part of one list": MAPS.replace("(x)\nfake", "(x)\nreal_maps = maps_of(x)[0][:1]\nfake")
+    + LOOP.format("real_maps", "fake_maps", "+="),
+    "a list that becomes shorter": MAPS + "real_maps.pop()\n"
+    + LOOP.format("real_maps", "fake_maps", "+="),
+    "a list without its first": MAPS + "del fake_maps[0]\n"
+    + LOOP.format("real_maps", "fake_maps", "+="),
+    "a map of another kind": MAPS + "fake_maps[0] = fake_maps[0][:1]\n"
+    + "for p, q in zip(real_maps, fake_maps):\n    out += torch.mean(torch.abs(p - q))\n",
     "unlike slices": MAPS + LOOP.format("real_maps[:-1]", "fake_maps", "+="),
     "an else": MAPS + LOOP.format("real_maps", "fake_maps", "+=") + "else:\n    out = out * 2\n",
 }  # fmt: skip

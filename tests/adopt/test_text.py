@@ -116,6 +116,14 @@ def step():
     )
 
 
+def test_a_function_begins_without_the_space_that_stood_below_what_went():
+    function = (
+        "def step():\n    real = F.relu(1 - r).mean()\n\n    return real + F.relu(1 + f).mean()\n"
+    )
+    after = propose(HEAD + function).after
+    assert after.endswith('def step():\n    return gf.discriminator_loss(r, f, "hinge")\n')
+
+
 def test_the_cells_of_a_notebook_stay_apart():
     cells = (
         "\n\n# In[1]:\n\n\nreal = F.relu(1 - r).mean()\n\n\n"

@@ -50,12 +50,12 @@ def matching(loop: cst.For, names: Names) -> Matching | None:
     Raises:
         NotUnderstood: if it looks like one and its maps are not seen to be a critic's.
     """
-    outer = _zipped(loop)
+    outer = _zipped(loop, names)
     if outer is None or loop.asynchronous is not None:
         return None
     innermost, statement = outer, _only_statement(loop.body)
     if isinstance(statement, cst.For):
-        inner = _zipped(statement)
+        inner = _zipped(statement, names)
         if inner is None or tuple(map(code, inner.lists)) != outer.entries:
             return None
         innermost, nested, statement = inner, statement, _only_statement(statement.body)
@@ -105,7 +105,7 @@ def looks_like_matching(loop: cst.For, names: Names) -> bool:
     return bool(within) and goes_through and hinted
 
 
-def _zipped(loop: cst.For) -> _Zip | None:
+def _zipped(loop: cst.For, names: Names) -> _Zip | None:
     match loop:
         case cst.For(
             target=cst.Tuple(
@@ -114,8 +114,8 @@ def _zipped(loop: cst.For) -> _Zip | None:
                     cst.Element(value=cst.Name(second)),
                 ]
             ),
-            iter=cst.Call(func=cst.Name("zip"), args=[x, y]),
-        ) if plain(x) and plain(y):
+            iter=cst.Call(func=function, args=[x, y]),
+        ) if names.full_name(function) == "builtins.zip" and plain(x) and plain(y):
             (one, part), (other, same) = _sliced(x.value), _sliced(y.value)
             return _Zip((first, second), (one, other), part) if part == same else None
     return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import libcst as cst
 from libcst import matchers as m
 
-from ganloss_fast.adopt.effects import in_place, pure
+from ganloss_fast.adopt.effects import pure
 from ganloss_fast.adopt.names import Names
 from ganloss_fast.adopt.syntax import assigned_name, names_in
 
@@ -28,7 +28,7 @@ def may_pass(logits: cst.BaseExpression, statements: Sequence[cst.CSTNode], name
     kin: set[str] | None = None
     for statement in statements:
         within = names_in(statement)
-        if assigned_name(statement) is None or in_place(statement) or within & (named | _MODES):
+        if assigned_name(statement) is None or within & (named | _MODES):
             return False
         if pure(statement, names):
             continue

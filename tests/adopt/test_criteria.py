@@ -60,6 +60,7 @@ def test_a_criterion_that_may_have_changed_is_left_alone(body):
         "known = globals().get('x') is not None and 'x' in globals()\n" + LOSS,
         "class Layer(nn.Linear):\n    def __init__(self):\n        super().__init__(1, 1)\n"
         "        self.weight = nn.Parameter(torch.ones(1, 1))\n" + LOSS,
+        "class Scaled:\n    def __init__(self):\n        self.reduction = 'sum'\n" + LOSS,
         "mse = nn.MSELoss().to('cpu')\n" + LOSS.replace("criterion", "mse"),
         BASE + "out = Base().step()\n",
         f"out = nn.MSELoss()(D(x), {TARGET})\n",
@@ -67,6 +68,11 @@ def test_a_criterion_that_may_have_changed_is_left_alone(body):
 )
 def test_a_criterion_that_nobody_changes_is_known(body):
     assert same_numbers(body).changes
+
+
+@pytest.mark.parametrize("options", ["reduction='sum'", "None, None, 'sum'", "*[None]", "**{}"])
+def test_a_criterion_with_options_is_left_alone(options):
+    left_alone(f"mse = nn.MSELoss({options})\nout = mse(D(x), {TARGET})\n")
 
 
 NUMBER = "out = criterion(D(x), torch.full((6, 1), smooth))\n"

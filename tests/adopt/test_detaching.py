@@ -35,6 +35,13 @@ READ = {
         "fake = G(torch.randn(6, 3))",
         "code = torch.randn(6, 3, requires_grad=True)\n    fake = G(code)",
     ),
+    "a leaf that learns, handed over": "def step(code):\n"
+    + "".join(f"    {line}\n" for line in STEP.replace("torch.randn(6, 3)", "code").splitlines())
+    + "    return out\nleaf = torch.randn(6, 3, requires_grad=True)\nout = step(leaf)\n"
+    "learnt = leaf.grad_fn is None and float(leaf._grad.sum())\n",
+    "an encoder, wrapped": WITH_E.replace(
+        "G(torch.randn(6, 3))", "G(autograd.Variable(E(x)).view(6, 3))"
+    ),
     "its gradient is read": STEP.replace(
         "    loss_D =", "    fake.retain_grad()\n    loss_D ="
     ).replace("opt_D.step()", "opt_D.step()\n    seen = fake.grad.norm()"),
@@ -98,3 +105,11 @@ def test_a_fake_whose_gradient_may_be_read_is_not_detached(body):
 )
 def test_a_fake_whose_gradient_is_zeroed_unread_is_detached(body):
     assert "D(fake.detach())" in same_numbers(body).after
+
+
+def test_logits_that_the_generator_learns_from_keep_their_graph():
+    body = STEP.replace("D(fake), ", "logits, ").replace("D(G(z)), ", "logits, ")
+    body = body.replace("    loss_D =", "    logits = D(fake)\n    loss_D =")
+    body = body.replace("loss_D.backward()", "loss_D.backward(retain_graph=True)")
+    body = body.replace("    opt_D.step()\n", "")
+    assert ".detach()" not in same_numbers(body).after

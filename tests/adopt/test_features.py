@@ -48,6 +48,17 @@ OTHERS = {
     + LOOP.format("real_maps", "fake_maps", "+="),
     "a map of another kind": MAPS + "fake_maps[0] = fake_maps[0][:1]\n"
     + "for p, q in zip(real_maps, fake_maps):\n    out += torch.mean(torch.abs(p - q))\n",
+    "no gradient on either side": MAPS + "for p, q in zip(real_maps, fake_maps):\n"
+    "    out += F.l1_loss(q.detach(), p.detach())\nout = out + D(x).sum()\n",
+    "a loop that is awaited": MAPS.replace("out = 0", "async def pairs():\n"
+    "    for pair in zip(real_maps, fake_maps):\n        yield pair\nimport asyncio\n"
+    "async def step(zip):\n    out = 0\n    async for p, q in zip(real_maps, fake_maps):\n"
+    "        out += F.l1_loss(q, p)\n    return out\n"
+    "out = asyncio.run(step(lambda a, b: pairs()))"),
+    "a zip of its own": "def zip(a, b):\n    return [(s, t) for s in a for t in b]\n" + MAPS
+    + LOOP.format("real_maps", "fake_maps", "+="),
+    "a star among the names": MAPS + "real_maps, *_ = maps_of(x)\n"
+    + LOOP.format("real_maps", "fake_maps", "+="),
     "unlike slices": MAPS + LOOP.format("real_maps[:-1]", "fake_maps", "+="),
     "an else": MAPS + LOOP.format("real_maps", "fake_maps", "+=") + "else:\n    out = out * 2\n",
 }  # fmt: skip
@@ -78,6 +89,34 @@ def test_a_loop_over_the_maps_of_one_critic_is_one_call(loop):
     proposal = same_numbers(MAPS + loop, may_vanish=("p", "q"))
     assert "feature_matching_loss(real_maps" in proposal.after
     assert proposal.after.count("#") == (MAPS + loop).count("#")
+
+
+HANDED = """
+def critic(images):
+    first = D[0](images)
+    return D(images), [first, first.tanh()]
+def feature_loss(fmap_r, fmap_g):
+    loss = 0
+    for r, g in zip(fmap_r, fmap_g):
+        loss += torch.mean(torch.abs(r - g))
+    return loss
+_, maps = critic(x)
+_, generated = critic(G(z))
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "out = feature_loss(*[maps, generated])\n",
+        "handed = feature_loss\n"
+        "out = feature_loss(maps, generated) + handed(maps, generated[:1])\n",
+        "out = feature_loss(maps, generated) + feature_loss(maps, generated[:1])\n",
+        "others = [G.weight]\nout = feature_loss(maps, generated) + feature_loss(others, others)\n",
+    ],
+)
+def test_maps_of_a_function_stay_where_a_caller_may_give_others(call):
+    left_alone(HANDED + call)
 
 
 def test_maps_of_a_function_are_those_that_its_callers_give():

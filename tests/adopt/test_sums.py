@@ -146,6 +146,12 @@ def test_a_loss_is_not_moved_past_a_call_that_may_change_its_logits(body):
     assert same_numbers(body).after.count("discriminator_side_loss") == 2
 
 
+def test_a_loss_is_moved_past_nothing_but_assignments():
+    body = "log = []\nr, f = D(x), D(-x)\na = F.relu(1 - r).mean()\nlog.append(f)\n"
+    proposal = same_numbers(body + "b = F.relu(1 + f).mean()\nout = a + b\n")
+    assert proposal.after.count("discriminator_side_loss") == 2
+
+
 def test_a_loss_is_moved_past_calls_that_do_not_see_its_logits():
     body = "r = D(x)\na = F.relu(1 - r.view(-1)).mean()\nf = D(G(z))\nb = F.relu(1 + f).mean()\n"
     proposal = same_numbers(body + "out = a + b\n", may_vanish=("a", "b"))

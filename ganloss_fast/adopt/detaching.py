@@ -142,7 +142,7 @@ def zeroed_before_read(
         if isinstance(call, cst.Call) and isinstance(call.func, cst.Attribute)
     }
     steps = {name for name in steps if not re.search("sched|scaler", name, re.I)}
-    if not steps or not steps <= owners.keys():
+    if not steps <= owners.keys():
         return False
     if any(owners[name] not in ({generator}, {critic}) for name in owners):
         return False

@@ -51,7 +51,7 @@ def matching(loop: cst.For, names: Names) -> Matching | None:
         NotUnderstood: if it looks like one and its maps are not seen to be a critic's.
     """
     outer = _zipped(loop, names)
-    if outer is None or loop.asynchronous is not None:
+    if outer is None:
         return None
     innermost, statement = outer, _only_statement(loop.body)
     if isinstance(statement, cst.For):
@@ -137,7 +137,7 @@ def _written(maps: cst.BaseExpression, nested: bool, part: str) -> str:
 
 
 def _only_statement(body: cst.BaseSuite) -> cst.CSTNode | None:
-    if not isinstance(body, cst.IndentedBlock) or len(body.body) != 1:
+    if len(body.body) != 1:
         return None
     (statement,) = body.body
     return small(statement) or statement

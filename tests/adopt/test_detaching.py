@@ -42,6 +42,11 @@ READ = {
     "an encoder, wrapped": WITH_E.replace(
         "G(torch.randn(6, 3))", "G(autograd.Variable(E(x)).view(6, 3))"
     ),
+    "a leaf that learns, by an option": STEP.replace(
+        "torch.randn(6, 3)", "torch.randn(6, 3, **{'requires_grad': True})"
+    ),
+    "a loss of another name, too": STEP.replace("for _ in", "loss_D = None\nfor _ in"),
+    "no step of the generator": STEP.replace("    opt_G.step()\n", ""),
     "its gradient is read": STEP.replace(
         "    loss_D =", "    fake.retain_grad()\n    loss_D ="
     ).replace("opt_D.step()", "opt_D.step()\n    seen = fake.grad.norm()"),

@@ -59,6 +59,8 @@ OTHERS = {
     + LOOP.format("real_maps", "fake_maps", "+="),
     "a star among the names": MAPS + "real_maps, *_ = maps_of(x)\n"
     + LOOP.format("real_maps", "fake_maps", "+="),
+    "something beside the pair": MAPS + "r = torch.ones(6, 8)\n"
+    "for p, q in zip(real_maps, fake_maps):\n    out += F.l1_loss(q, p - r)\n",
     "unlike slices": MAPS + LOOP.format("real_maps[:-1]", "fake_maps", "+="),
     "an else": MAPS + LOOP.format("real_maps", "fake_maps", "+=") + "else:\n    out = out * 2\n",
 }  # fmt: skip
@@ -81,6 +83,7 @@ def test_a_loop_over_maps_that_is_left_alone_is_spoken_of(kind):
         LOOP.format("real_maps", "fake_maps", "+="),
         LOOP.format("real_maps", "fake_maps", "= out +"),
         LOOP.format("real_maps[:-1]", "fake_maps[:-1]", "+="),
+        "for p, q in zip(real_maps, fake_maps): out += F.l1_loss(p, q)  # each layer\n",
         "for p, q in zip(real_maps, fake_maps):\n    # each layer\n"
         "    out += torch.mean(torch.abs(q - p.detach()))  # L1\n",
     ],
@@ -137,3 +140,15 @@ def test_maps_of_a_function_are_those_that_its_callers_give():
     after = same_numbers(body.replace("[first]]", "[first, first]]")).after
     assert "([maps[:-1] for maps in fmap_r], [maps[:-1] for maps in fmap_g]" in after
     assert "form that is not taken over" in left_alone(body.replace("dr[:-1]", "dr[1:]"))
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for i in range(2):\n    out += F.l1_loss(x, x * i)\n",  # of no maps
+        "for i in range(2):\n    out += real_maps[i].sum()\n",  # of no distances
+        "for p in real_maps:\n    out += F.l1_loss(p, p * 2)\n",  # of no pairs
+    ],
+)
+def test_a_loop_over_anything_else_is_not_spoken_of(loop):
+    assert left_alone(MAPS + loop) == ""

@@ -12,7 +12,8 @@ From the ground up: :mod:`~ganloss_fast.adopt.syntax` is about nodes,
 :mod:`~ganloss_fast.adopt.sums` read a loss, :mod:`~ganloss_fast.adopt.roles` knows the critic and
 the generator, :mod:`~ganloss_fast.adopt.losses` and :mod:`~ganloss_fast.adopt.detaching` say what
 may be moved, dropped and detached. :mod:`~ganloss_fast.adopt.gradients` and
-:mod:`~ganloss_fast.adopt.norms` know penalties, :mod:`~ganloss_fast.adopt.features` loops over maps, :mod:`~ganloss_fast.adopt.transforms` what belongs to a compiler,
+:mod:`~ganloss_fast.adopt.norms` know penalties, :mod:`~ganloss_fast.adopt.features` loops of maps,
+:mod:`~ganloss_fast.adopt.transforms` what belongs to a compiler,
 :mod:`~ganloss_fast.adopt.imports` and :mod:`~ganloss_fast.adopt.drop_ins` what codebases call their
 losses. :mod:`~ganloss_fast.adopt.rewriter` walks over a script and fills its
 :mod:`~ganloss_fast.adopt.edits`, which :mod:`~ganloss_fast.adopt.carried` keeps the comments of;

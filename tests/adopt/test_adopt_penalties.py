@@ -53,6 +53,28 @@ SIDE_EFFECTS = {
     "arguments behind a star": POINTS + "given = (D(h).sum(), h)\n"
     "g = autograd.grad(*given, create_graph=True)[0]\n"
     "out = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
+    "weights behind a star": POINTS + "given = (h, 2 * torch.ones(6, 1))\n"
+    "g = autograd.grad(D(h), *given, create_graph=True)[0]\n"
+    "out = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
+    "a list behind a star": POINTS + "points = [h]\n"
+    "g = autograd.grad(D(h).sum(), [*points], create_graph=True)[0]\n"
+    "out = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
+    "a graph if it is wanted": POINTS + "wanted = False\n"
+    "g = autograd.grad(D(h).sum(), h, create_graph=wanted)[0]\n"
+    "out = ((g.norm(2, dim=1) - 1) ** 2).mean() + D(x).sum()\n",
+    "a tuple of gradients": POINTS + "g = autograd.grad(D(h).sum(), h, create_graph=True)\n"
+    "out = ((g[0].norm(2, dim=1) - 1) ** 2).mean()\n",
+    "one of two points": POINTS + "g = autograd.grad(D(h).sum(), h if len(x) else x, "
+    "create_graph=True)[0]\nout = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
+    "a name within": POINTS + "g = autograd.grad((d := D(h)).sum(), h, create_graph=True)[0]\n"
+    "out = ((g.norm(2, dim=1) - 1) ** 2).mean() + d.sum()\n",
+    "over samples": GRADIENT + "out = ((g.norm(2, dim=0) - 1) ** 2).mean()\n",
+    "over samples, squared": GRADIENT + "out = g.pow(2).sum(0).mean()\n",
+    "over all": GRADIENT + "out = ((g.norm(2) - 1) ** 2).mean()\n",
+    "in another precision": GRADIENT
+    + "out = ((g.norm(2, dim=1, dtype=torch.float64) - 1) ** 2).mean()\n",
+    "a dimension kept": GRADIENT + "out = ((g.norm(2, 1, True) - 1) ** 2).mean()\n",
+    "another norm": GRADIENT + "out = ((g.norm(1, dim=1) - 1) ** 2).mean()\n",
     "a root near zero": GRADIENT + "out = ((g.norm(2, dim=1) - 0) ** 2).mean()\n",
 }  # fmt: skip
 
@@ -79,6 +101,20 @@ def test_a_gradient_with_another_use_is_left_alone_with_a_word(body):
 def test_a_penalty_and_nothing_else_is_one_call(body, vanish):
     proposal = same_numbers(GRADIENT + body, may_vanish=tuple(vanish))
     assert "penalty_from_logits(" in proposal.after
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        "autograd.grad(D(h).sum(), h)[0]",
+        "autograd.grad(D(h).sum(), h, create_graph=False)[0]",
+        "Own.grad(D(h).sum(), h, create_graph=True)[0]",
+    ],
+)
+def test_a_gradient_of_another_kind_is_none_of_a_penalty(gradient):
+    own = "class Own:\n    grad = staticmethod(lambda y, x, create_graph: [x * y])\n"
+    penalty = f"g = {gradient}\nout = ((g.norm(2, dim=1) - 1) ** 2).mean()\n"
+    assert left_alone(own + POINTS + penalty) == ""
 
 
 def test_a_penalty_within_the_sum_leaves_the_terms_beside_it_readable():

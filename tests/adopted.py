@@ -76,7 +76,13 @@ def same_numbers(body: str, may_vanish: tuple[str, ...] = ()) -> Proposal:
 
 
 def left_alone(body: str) -> str:
-    """What is said of a script in which nothing is changed."""
+    """What is said of a script that runs, and in which nothing is changed."""
+    executed(HEAD + textwrap.dedent(body))
+    return said_of(body)
+
+
+def said_of(body: str) -> str:
+    """What is said of a script in which nothing is changed, whether it runs or not."""
     source = HEAD + textwrap.dedent(body)
     proposal = propose(source)
     assert proposal.after == source

@@ -11,6 +11,7 @@ UNKNOWN: cst.BaseExpression = cst.Ellipsis()
 """What a name stands for that is given no value of its own: a parameter, the target of a loop."""
 
 _BY_NAME = {"locals", "globals", "eval", "exec", "setattr"}
+_ASKED = {"get", "items", "keys", "values", "copy"}  # of a namespace, without a change
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Bindings(cst.CSTVisitor):
         self.bindings: dict[str, list[Binding]] = {}
         self.reads: dict[str, list[cst.Name]] = {}
         self.looks_names_up = False  # with locals() or the like
+        self.rebinds_names = False  # at the module's level, with exec() or globals()[...] = ...
+        self.sets_attributes = False  # by a text: setattr(), __dict__
 
     def _bind(
         self,
@@ -126,8 +129,36 @@ class Bindings(cst.CSTVisitor):
         if isinstance(parent, cst.Arg) and parent.keyword is node:
             return
         self.reads.setdefault(node.value, []).append(node)
-        bare_vars = node.value == "vars" and isinstance(parent, cst.Call) and len(parent.args) == 0
+        called = parent if isinstance(parent, cst.Call) and parent.func is node else None
+        bare_vars = node.value == "vars" and called is not None and not called.args
         self.looks_names_up |= bare_vars or node.value in _BY_NAME
+        self.sets_attributes |= node.value == "setattr" or (node.value == "vars" and not bare_vars)
+        if node.value == "exec":
+            self.rebinds_names = True
+        elif node.value == "globals" or (
+            self._depth == 0 and (bare_vars or node.value == "locals")
+        ):
+            self.rebinds_names |= called is None or not self._only_asked(called)
+
+    def visit_Attribute(self, node: cst.Attribute) -> None:
+        self.sets_attributes |= node.attr.value == "__dict__"
+
+    def _only_asked(self, namespace: cst.Call) -> bool:
+        """Whether nothing is put into what ``globals()`` gives."""
+        use = self._parents.get(namespace)
+        match use:
+            case cst.Attribute(attr=cst.Name(name)):
+                return name in _ASKED
+            case cst.Subscript():
+                around = self._parents.get(use)
+                return not isinstance(
+                    around, (cst.AssignTarget, cst.AugAssign, cst.Del, cst.Element)
+                )
+            case cst.Arg(star="**") | cst.ComparisonTarget():
+                return True
+            case cst.BinaryOperation(operator=cst.Modulo()):
+                return True
+        return False
 
 
 def pairs(

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,26 +35,34 @@ def described(proposal: Proposal) -> str:
     return "\n".join(lines)
 
 
+def encoding_of(path: Path) -> str:
+    """What a script says in its first lines, ``# -*- coding: latin-1 -*-``, or UTF-8."""
+    with path.open("rb") as file:
+        return tokenize.detect_encoding(file.readline)[0]
+
+
+def read(path: Path) -> str:
+    with path.open(encoding=encoding_of(path), newline="") as file:
+        return file.read()
+
+
 def write(path: Path, proposal: Proposal) -> Path:
     """Keeps the script as ``script.py.orig`` and puts the new one in its place in one move.
 
     Raises:
         FileExistsError: if there is such a backup already.
     """
+    path = path.resolve()  # a link stays one
+    encoding = encoding_of(path)
     backup = path.with_name(path.name + BACKUP)
-    with backup.open("x", encoding="utf-8", newline="") as file:
+    with backup.open("x", encoding=encoding, newline="") as file:
         file.write(proposal.before)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+    with os.fdopen(handle, "w", encoding=encoding, newline="") as file:
         file.write(proposal.after)
     os.chmod(temporary, path.stat().st_mode)
     os.replace(temporary, path)
     return backup
-
-
-def read(path: Path) -> str:
-    with path.open(encoding="utf-8", newline="") as file:
-        return file.read()
 
 
 def _reason(error: Exception) -> str:

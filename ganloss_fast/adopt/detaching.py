@@ -7,16 +7,17 @@ import re
 import libcst as cst
 from libcst import matchers as m
 
+from ganloss_fast.adopt.bindings import pairs
 from ganloss_fast.adopt.effects import pure
 from ganloss_fast.adopt.names import Names
-from ganloss_fast.adopt.syntax import bare, code, small
+from ganloss_fast.adopt.syntax import bare, code, names_in, small
 
 _NOISE = re.compile(
     r"torch\.(rand|randn|randint|randperm|normal|empty|zeros|ones|full|arange|eye|tensor|from_numpy)"
     r"|numpy\.random\..*"
 )
 _VARIABLE = {"torch.autograd.Variable", "torch.autograd.variable.Variable"}
-_HOOKS = re.compile(r"\.retain_grad\(|register_\w*hook|grad_norm|clip_grad|get_total_norm")
+_HOOKS = re.compile(r"retain_grad\(|register_\w*hook|grad_norm|clip_grad|total_norm|\.watch\(")
 _OPEN_USES = {"backward", "item", "detach", "data", "cpu"}
 
 
@@ -24,7 +25,8 @@ def reads_gradients(module: cst.Module, names: Names) -> bool:
     """Whether a script looks at gradients itself."""
     grads = m.findall(module, m.Attribute(attr=m.Name("grad")))
     own = any(not names.full_name(node).startswith("torch.autograd") for node in grads)
-    return own or _HOOKS.search(module.code) is not None
+    by_text = "grad" in names.facts.strings  # getattr(p, "grad")
+    return own or by_text or _HOOKS.search(module.code) is not None
 
 
 def without_learners(sample: cst.BaseExpression, names: Names, depth: int = 8) -> bool:
@@ -72,6 +74,40 @@ def _made_of_noise(call: cst.Call, names: Names, depth: int) -> bool:
     return False
 
 
+def share_weights(generator: str, critic: str, names: Names) -> bool:
+    """Whether a critic and a generator may have weights in common, which would learn from a fake by
+    both ways: one is given to the other, or both are given a network of the script."""
+    of_generator, of_critic = (_given_to(network, names) for network in (generator, critic))
+    if generator.rpartition(".")[2] in of_critic or critic.rpartition(".")[2] in of_generator:
+        return True
+    bases = {
+        node.name.value
+        for node in m.findall(names.facts.module, m.ClassDef())
+        if isinstance(node, cst.ClassDef) and node.bases
+    }
+    made = [call for name in of_generator & of_critic for call in _assigned(name, names)]
+    made_by = {names.full_name(call.func) for call in made if isinstance(call, cst.Call)}
+    return any(function in bases or function.startswith("torch.nn.") for function in made_by)
+
+
+def _given_to(network: str, names: Names) -> set[str]:
+    """What stands in the values that a network, and what lies in it, are assigned."""
+    return {name for value in _assigned(network, names) for name in names_in(value)}
+
+
+def _assigned(text: str, names: Names) -> list[cst.BaseExpression]:
+    """Every value of a name, of its attributes and its parts."""
+    found = []
+    for node in m.findall(names.facts.module, m.Assign()):
+        assign = cst.ensure_type(node, cst.Assign)
+        for target, value in (
+            pair for part in assign.targets for pair in pairs(part.target, assign.value)
+        ):
+            if code(target) == text or code(target).startswith((f"{text}.", f"{text}[")):
+                found.append(value)
+    return found
+
+
 def only_walked_back(statement: cst.CSTNode, names: Names) -> bool:
     """Whether a loss is walked back once and else only looked at."""
     match small(statement):
@@ -106,7 +142,7 @@ def zeroed_before_read(
         if isinstance(call, cst.Call) and isinstance(call.func, cst.Attribute)
     }
     steps = {name for name in steps if not re.search("sched|scaler", name, re.I)}
-    if not steps or not steps <= owners.keys():
+    if not steps <= owners.keys():
         return False
     if any(owners[name] not in ({generator}, {critic}) for name in owners):
         return False

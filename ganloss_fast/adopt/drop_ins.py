@@ -1,100 +1,85 @@
-"""Which losses of which packages and codebases have a drop-in, as data."""
+"""Which losses of which packages and codebases have a drop-in.
+
+What a drop-in has it says itself; here stands what it cannot say: which module it stands in for,
+and which of its names are not that module's in every respect.
+"""
 
 from __future__ import annotations
 
-_TAMING = {"hinge_d_loss", "vanilla_d_loss", "adopt_weight"}
-_BASICSR = {
-    "GANLoss",
-    "MultiScaleGANLoss",
-    "g_path_regularize",
-    "gradient_penalty_loss",
-    "r1_penalty",
-}
-_AUDIOCRAFT = {
-    "AdversarialLoss",
-    "FeatureMatchingLoss",
-    "get_adv_criterion",
-    "get_fake_criterion",
-    "get_real_criterion",
-}
-_PARALLEL_WAVEGAN = {"DiscriminatorAdversarialLoss", "FeatureMatchLoss", "GeneratorAdversarialLoss"}
-_MMGEN = {
-    "DiscShiftLoss",
-    "GANLoss",
-    "GeneratorPathRegularizer",
-    "GradientPenaltyLoss",
-    "R1GradientPenalty",
-    "disc_shift_loss",
-    "gen_path_regularizer",
-    "gradient_penalty_loss",
-    "r1_gradient_penalty_loss",
-}
-# Without mutual_information_penalty, whose gradient torchgan loses.
-_TORCHGAN_FUNCTIONS = {
-    "auxiliary_classification_loss",
-    "boundary_equilibrium_discriminator_loss",
-    "boundary_equilibrium_generator_loss",
-    "dragan_gradient_penalty",
-    "energy_based_discriminator_loss",
-    "energy_based_generator_loss",
-    "energy_based_pulling_away_term",
-    "least_squares_discriminator_loss",
-    "least_squares_generator_loss",
-    "minimax_discriminator_loss",
-    "minimax_generator_loss",
-    "wasserstein_discriminator_loss",
-    "wasserstein_generator_loss",
-    "wasserstein_gradient_penalty",
-}
-_TORCHGAN = _TORCHGAN_FUNCTIONS | {
-    "AuxiliaryClassifierDiscriminatorLoss",
-    "AuxiliaryClassifierGeneratorLoss",
-    "BoundaryEquilibriumDiscriminatorLoss",
-    "BoundaryEquilibriumGeneratorLoss",
-    "DiscriminatorLoss",
-    "DraganGradientPenalty",
-    "EnergyBasedDiscriminatorLoss",
-    "EnergyBasedGeneratorLoss",
-    "EnergyBasedPullingAwayTerm",
-    "FeatureMatchingGeneratorLoss",
-    "GeneratorLoss",
-    "HistoricalAverageDiscriminatorLoss",
-    "HistoricalAverageGeneratorLoss",
-    "LeastSquaresDiscriminatorLoss",
-    "LeastSquaresGeneratorLoss",
-    "MinimaxDiscriminatorLoss",
-    "MinimaxGeneratorLoss",
-    "WassersteinDiscriminatorLoss",
-    "WassersteinGeneratorLoss",
-    "WassersteinGradientPenalty",
+from types import ModuleType
+
+from ganloss_fast.compat import (
+    audiocraft,
+    basicsr,
+    ctgan,
+    dac,
+    encodec,
+    latent_diffusion,
+    mmagic,
+    mmgeneration,
+    monai,
+    parallel_wavegan,
+    taming,
+    torchgan,
+)
+
+# Module of the original: its drop-in. A drop-in may have more names than one module of the
+# original; those that it lacks are imported from it in no script that runs.
+DROP_INS: dict[str, ModuleType] = {
+    "basicsr.losses": basicsr,
+    "basicsr.losses.gan_loss": basicsr,
+    "basicsr.losses.losses": basicsr,
+    "taming.modules.losses.vqperceptual": taming,
+    "ldm.modules.losses.contperceptual": latent_diffusion,
+    "sgm.modules.autoencoding.losses.discriminator_loss": latent_diffusion,
+    "monai.losses": monai,
+    "monai.losses.adversarial_loss": monai,
+    "parallel_wavegan.losses": parallel_wavegan,
+    "dac.nn.loss": dac,
+    "audiocraft.adversarial": audiocraft,
+    "audiocraft.adversarial.losses": audiocraft,
+    "audiocraft.losses": audiocraft,
+    "audiocraft.losses.balancer": audiocraft,
+    "encodec.balancer": encodec,
+    "ctgan.synthesizers.ctgan": ctgan,
+    "mmagic.models.losses": mmagic,
+    "mmgen.models.losses": mmgeneration,
+    "torchgan.losses": torchgan,
+    "torchgan.losses.functional": torchgan,
 }
 
-# Module of the original: its drop-in, and the names that are to be had there.
-DROP_INS: dict[str, tuple[str, set[str]]] = {
-    "basicsr.losses": ("basicsr", _BASICSR),
-    "basicsr.losses.gan_loss": ("basicsr", _BASICSR),
-    "basicsr.losses.losses": ("basicsr", _BASICSR),
-    "taming.modules.losses.vqperceptual": ("taming", _TAMING),
-    "ldm.modules.losses.contperceptual": ("latent_diffusion", _TAMING),
-    "sgm.modules.autoencoding.losses.discriminator_loss": ("latent_diffusion", _TAMING),
-    "monai.losses": ("monai", {"PatchAdversarialLoss"}),
-    "monai.losses.adversarial_loss": ("monai", {"PatchAdversarialLoss"}),
-    "parallel_wavegan.losses": ("parallel_wavegan", _PARALLEL_WAVEGAN),
-    "dac.nn.loss": ("dac", {"GANLoss"}),
-    "audiocraft.adversarial": ("audiocraft", _AUDIOCRAFT),
-    "audiocraft.adversarial.losses": ("audiocraft", _AUDIOCRAFT),
-    "audiocraft.losses": ("audiocraft", {"Balancer"}),
-    "audiocraft.losses.balancer": ("audiocraft", {"Balancer"}),
-    "encodec.balancer": ("encodec", {"Balancer"}),
-    "ctgan.synthesizers.ctgan": ("ctgan", {"Discriminator"}),
-    "mmagic.models.losses": (
-        "mmagic",
-        {"AdvLoss", "GANLoss", "GradientPenaltyLoss", "R1GradientPenaltyComps"},
-    ),
-    "mmgen.models.losses": ("mmgeneration", _MMGEN),
-    "torchgan.losses": ("torchgan", _TORCHGAN),
-    "torchgan.losses.functional": ("torchgan", _TORCHGAN_FUNCTIONS),
+_TAKES_NETWORKS = "takes as arguments the networks that the original makes"
+_HAS_GRADIENT = "has a gradient, which the original loses"
+
+# Of a drop-in, the names that are not exchanged without being asked: what theirs does otherwise.
+DIFFERENT: dict[ModuleType, dict[str, str]] = {
+    basicsr: {"PerceptualLoss": _TAKES_NETWORKS},
+    taming: {"VQLPIPSWithDiscriminator": _TAKES_NETWORKS},
+    latent_diffusion: {
+        "LPIPSWithDiscriminator": _TAKES_NETWORKS,
+        "VQLPIPSWithDiscriminator": _TAKES_NETWORKS,
+    },
+    mmagic: {
+        "AdvLoss": 'is least squares for "lsgan", for which the original has the absolute distance',
+        "DiscShiftLossComps": "gives the mean of the squares, the original gives the squares",
+        "PerceptualLoss": _TAKES_NETWORKS,
+    },
+    torchgan: {
+        "MutualInformationPenalty": _HAS_GRADIENT,
+        "mutual_information_penalty": _HAS_GRADIENT,
+    },
 }
+
+
+def names_of(drop_in: ModuleType) -> set[str]:
+    """What a drop-in has: its ``__all__``, or what it defines without an underscore."""
+    defined = [
+        name
+        for name, thing in vars(drop_in).items()
+        if getattr(thing, "__module__", "") == drop_in.__name__ and not name.startswith("_")
+    ]
+    return set(getattr(drop_in, "__all__", defined))
+
 
 _HIFIGAN = {"discriminator_loss", "feature_loss", "generator_loss"}
 

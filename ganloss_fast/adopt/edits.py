@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
 from libcst import matchers as m
 
+from ganloss_fast.adopt.carried import Lines, joined, lines_above, lost, without_lines_above
 from ganloss_fast.adopt.names import Facts
-from ganloss_fast.adopt.syntax import OURS, code, comments
+from ganloss_fast.adopt.syntax import OURS, code
 from ganloss_fast.adopt.terms import NotUnderstood
 
 Replacement = cst.CSTNode | cst.FlattenSentinel[cst.SimpleStatementLine]
@@ -87,31 +87,48 @@ class Edits:
     ) -> None:
         """An expression or a loop by what is written for it; statements above that go with it.
 
-        Comments that stood there stand above the statement then.
+        Lines and comments that stood there stand above the statement then.
 
         Raises:
             NotUnderstood: if a comment there is for a tool, which reads it in its line alone.
         """
         written = text.replace(OURS, self._ours)
-        old_parts = (
-            old if isinstance(old, cst.BaseExpression) else old.with_changes(leading_lines=[])
-        )
         new: cst.CSTNode
         if isinstance(old, cst.BaseExpression):
             new = _parenthesised(old, written)
         else:
             new = cst.parse_statement(written)
-        lost = _lost([*taken_over, old_parts], new)
-        if any(_DIRECTIVE.match(comment) for comment in lost):
+        spaces: list[tuple[cst.CSTNode, Lines]] = []
+        going: list[tuple[Lines, cst.CSTNode]] = []
+        for gone in taken_over:
+            space, rest = lines_above(gone)
+            following = self._follows(gone, taken_over, statement)
+            going.append((rest if following else [*space, *rest], gone))
+            spaces += [(following, space)] if following else []
+        lines = lost(going, without_lines_above(old), new)
+        if any(line.comment and _DIRECTIVE.match(line.comment.value) for line in lines):
             raise NotUnderstood("a comment for a tool stands where the loss would be rewritten")
-        hoisted = [cst.EmptyLine(comment=cst.Comment(comment)) for comment in lost]
         if isinstance(new, cst.SimpleStatementLine) and isinstance(old, cst.For):
-            new = new.with_changes(leading_lines=[*old.leading_lines, *hoisted])
-        elif hoisted:
-            self.above.setdefault(statement, []).extend(hoisted)
+            new = new.with_changes(leading_lines=[*old.leading_lines, *lines])
+        else:
+            self._put_above(statement, lines)
+        for following, space in spaces:
+            self._put_above(following, space)
         self.needs_import |= OURS in text
         self.change(old, new, gain)
         self._drop(taken_over)
+
+    def _follows(
+        self, gone: cst.CSTNode, taken_over: Sequence[cst.CSTNode], keeper: cst.CSTNode
+    ) -> cst.CSTNode | None:
+        """What stays between a statement that goes and the keeper, and gets the space in front."""
+        place = self._facts.place(gone)
+        following = keeper if place is None else place[0][place[1] + 1]
+        return None if following is keeper or following in taken_over else following
+
+    def _put_above(self, statement: cst.CSTNode, lines: Lines) -> None:
+        if lines:
+            self.above[statement] = joined(self.above.get(statement, ()), lines)
 
     def _drop(self, statements: Iterable[cst.CSTNode]) -> None:
         """Statements that what is below them has taken over, with what was changed in them."""
@@ -149,17 +166,6 @@ def _parenthesised(old: cst.BaseExpression, written: str) -> cst.BaseExpression:
     if lpar and (multiline or isinstance(new, (cst.BinaryOperation, cst.UnaryOperation))):
         return new.with_changes(lpar=old.lpar, rpar=old.rpar)
     return new
-
-
-def _lost(old: Sequence[cst.CSTNode], new: cst.CSTNode) -> list[str]:
-    kept = Counter(comments([new]))
-    lost = []
-    for comment in comments(old):
-        if kept[comment] > 0:
-            kept[comment] -= 1
-        else:
-            lost.append(comment)
-    return lost
 
 
 def has_comments(node: cst.CSTNode) -> bool:

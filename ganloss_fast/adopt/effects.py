@@ -56,26 +56,3 @@ def pure(node: cst.CSTNode, names: Names, exempt: Container[cst.CSTNode] = ()) -
     visitor = _Effects(names, exempt)
     node.visit(visitor)
     return not visitor.found
-
-
-class _InPlace(cst.CSTVisitor):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = False
-
-    def visit_Attribute(self, node: cst.Attribute) -> None:
-        name = node.attr.value
-        self.found |= name.endswith("_") and not name.endswith("__")
-
-    def visit_NamedExpr(self, node: cst.NamedExpr) -> None:
-        self.found = True
-
-    def visit_Arg(self, node: cst.Arg) -> None:
-        self.found |= node.keyword is not None and node.keyword.value in ("out", "inplace")
-
-
-def in_place(node: cst.CSTNode) -> bool:
-    """Whether a node is seen to change a tensor where it lies."""
-    visitor = _InPlace()
-    node.visit(visitor)
-    return visitor.found

@@ -50,12 +50,12 @@ def matching(loop: cst.For, names: Names) -> Matching | None:
     Raises:
         NotUnderstood: if it looks like one and its maps are not seen to be a critic's.
     """
-    outer = _zipped(loop)
-    if outer is None or loop.asynchronous is not None:
+    outer = _zipped(loop, names)
+    if outer is None:
         return None
     innermost, statement = outer, _only_statement(loop.body)
     if isinstance(statement, cst.For):
-        inner = _zipped(statement)
+        inner = _zipped(statement, names)
         if inner is None or tuple(map(code, inner.lists)) != outer.entries:
             return None
         innermost, nested, statement = inner, statement, _only_statement(statement.body)
@@ -105,7 +105,7 @@ def looks_like_matching(loop: cst.For, names: Names) -> bool:
     return bool(within) and goes_through and hinted
 
 
-def _zipped(loop: cst.For) -> _Zip | None:
+def _zipped(loop: cst.For, names: Names) -> _Zip | None:
     match loop:
         case cst.For(
             target=cst.Tuple(
@@ -114,8 +114,8 @@ def _zipped(loop: cst.For) -> _Zip | None:
                     cst.Element(value=cst.Name(second)),
                 ]
             ),
-            iter=cst.Call(func=cst.Name("zip"), args=[x, y]),
-        ) if plain(x) and plain(y):
+            iter=cst.Call(func=function, args=[x, y]),
+        ) if names.full_name(function) == "builtins.zip" and plain(x) and plain(y):
             (one, part), (other, same) = _sliced(x.value), _sliced(y.value)
             return _Zip((first, second), (one, other), part) if part == same else None
     return None
@@ -137,7 +137,7 @@ def _written(maps: cst.BaseExpression, nested: bool, part: str) -> str:
 
 
 def _only_statement(body: cst.BaseSuite) -> cst.CSTNode | None:
-    if not isinstance(body, cst.IndentedBlock) or len(body.body) != 1:
+    if len(body.body) != 1:
         return None
     (statement,) = body.body
     return small(statement) or statement
@@ -206,6 +206,8 @@ def _of_one_critic(outer: _Zip, inner: _Zip, names: Names) -> bool:
     functions = {source.partition(" ")[0] for found in sources for source in found}
     if not sources[0] or not sources[1] or len(functions) != 1:
         return False
+    if sources[0] != sources[1] and any(":" in source for source in sources[0] | sources[1]):
+        return False  # a part of one list, and not of the other
     both_named = all(_MAPS.search(name) for name in (first.value, second.value))
     if not both_named and (sources[0] != sources[1] or len(sources[0]) != 1):
         return False
@@ -218,7 +220,7 @@ def _of_one_critic(outer: _Zip, inner: _Zip, names: Names) -> bool:
 def _sources(maps: cst.Name, names: Names, depth: int) -> set[str]:
     """The calls that lists come from, as function and place: those of a function's callers where
     they are its parameters. Empty where one of them is not seen."""
-    if depth == 0:
+    if depth == 0 or any(_is_changed(read, names) for read in names.reads.get(maps.value, ())):
         return set()
     found = _unpacked(maps, names)
     if found is not None:
@@ -227,6 +229,17 @@ def _sources(maps: cst.Name, names: Names, depth: int) -> set[str]:
     if len(bindings) != 1 or not isinstance(bindings[0].node, cst.Param):
         return set()
     return _handed_over(maps.value, names, depth)
+
+
+def _is_changed(maps: cst.Name, names: Names) -> bool:
+    """Whether a list may be longer or shorter afterwards: ``maps.pop()``, ``del maps[0]``."""
+    parents = names.facts.parents
+    match parents.get(maps):
+        case cst.Attribute():
+            return True
+        case cst.Subscript() as part:
+            return isinstance(parents.get(part), (cst.AssignTarget, cst.AugAssign, cst.Del))
+    return False
 
 
 def _unpacked(maps: cst.Name, names: Names) -> str | None:

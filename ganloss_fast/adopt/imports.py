@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import ModuleType
+
 import libcst as cst
 
-from ganloss_fast.adopt.drop_ins import DROP_INS, OWN_CALLS, OWN_CLASSES, OWN_FUNCTIONS, OWN_IMPORTS
+from ganloss_fast.adopt.drop_ins import (
+    DIFFERENT,
+    DROP_INS,
+    OWN_CALLS,
+    OWN_CLASSES,
+    OWN_FUNCTIONS,
+    OWN_IMPORTS,
+    names_of,
+)
 from ganloss_fast.adopt.edits import Edits, has_comments
 from ganloss_fast.adopt.names import Names
 from ganloss_fast.adopt.syntax import code
 
+_COMPAT = "ganloss_fast.compat."
+_ASKS = {"builtins.isinstance", "builtins.issubclass"}
 
-def read(statement: cst.SimpleStatementLine, edits: Edits) -> None:
+
+def read(statement: cst.SimpleStatementLine, names: Names, edits: Edits) -> None:
     """The import with its losses taken from a drop-in, what else it imports from where it was."""
     if len(statement.body) != 1:
         return
@@ -22,18 +36,37 @@ def read(statement: cst.SimpleStatementLine, edits: Edits) -> None:
     module = "" if node.module is None else code(node.module)
     if isinstance(node.names, cst.ImportStar):
         if module in DROP_INS and not node.relative:
-            edits.leave(statement, f"all names are imported; {_drop_in(DROP_INS[module][0])}")
+            edits.leave(statement, f"all names are imported; {_drop_in(DROP_INS[module].__name__)}")
         return
-    drop_in, known = DROP_INS.get("" if node.relative else module, ("", set[str]()))
-    ours = [alias for alias in node.names if code(alias.name) in known]
-    if not ours:
+    drop_in = None if node.relative else DROP_INS.get(module)
+    if drop_in is None:
         _speak_of_imported(node, module, statement, edits)
         return
+    ours = []
+    for alias in node.names:
+        if code(alias.name) not in names_of(drop_in):
+            continue
+        why = DIFFERENT.get(drop_in, {}).get(code(alias.name)) or _is_built_upon(alias, names)
+        if why:
+            edits.leave(statement, f"{_drop_in(drop_in.__name__)}, whose {code(alias.name)} {why}")
+        else:
+            ours.append(alias)
     theirs = [alias for alias in node.names if alias not in ours]
-    if theirs and has_comments(node):
-        edits.leave(statement, f"comments stand between the names; {_drop_in(drop_in)}")
-        return
-    edits.change(statement, _split(statement, node, ours, theirs, drop_in), "drop-in")
+    if ours and theirs and has_comments(node):
+        edits.leave(statement, f"comments stand between the names; {_drop_in(drop_in.__name__)}")
+    elif ours:
+        edits.change(statement, _split(statement, node, ours, theirs, drop_in), "drop-in")
+
+
+def _is_built_upon(alias: cst.ImportAlias, names: Names) -> str:
+    """Why a class stays that the script asks for, or derives one from: it may be another's then."""
+    for read in names.reads.get(alias.evaluated_alias or alias.evaluated_name, ()):
+        for above in names.facts.above(read):
+            if isinstance(above, cst.ClassDef) and read in {base.value for base in above.bases}:
+                return "may be built otherwise than the one that a class here derives from"
+            if isinstance(above, cst.Call) and names.full_name(above.func) in _ASKS:
+                return "is another class than the one that is asked for here"
+    return ""
 
 
 def _split(
@@ -41,40 +74,41 @@ def _split(
     node: cst.ImportFrom,
     ours: list[cst.ImportAlias],
     theirs: list[cst.ImportAlias],
-    drop_in: str,
+    drop_in: ModuleType,
 ) -> cst.FlattenSentinel[cst.SimpleStatementLine]:
-    module = cst.parse_expression(f"ganloss_fast.compat.{drop_in}")
-    if not theirs:  # every space and comment stays
+    """One line for the drop-in and one for the original, each with what it had of space."""
+    module = cst.parse_expression(drop_in.__name__)
+    assert isinstance(module, (cst.Name, cst.Attribute))
+    if not theirs:
         return cst.FlattenSentinel(
             [statement.with_changes(body=[node.with_changes(module=module)])]
         )
-    lines = [_line(module, ours), _line(node.module, theirs)]
-    lines[0] = lines[0].with_changes(leading_lines=statement.leading_lines)
+    names = ", ".join(code(alias.with_changes(comma=cst.MaybeSentinel.DEFAULT)) for alias in ours)
+    first = cst.parse_statement(f"from {drop_in.__name__} import {names}")
+    assert isinstance(first, cst.SimpleStatementLine)
+    assert isinstance(node.names, Sequence)
+    comma = node.names[-1].comma  # none behind the last one, unless there was one
+    rest = node.with_changes(names=[*theirs[:-1], theirs[-1].with_changes(comma=comma)])
     trailing = statement.trailing_whitespace  # maybe with a word for a linter
-    return cst.FlattenSentinel([line.with_changes(trailing_whitespace=trailing) for line in lines])
-
-
-def _line(
-    module: cst.BaseExpression | None, aliases: list[cst.ImportAlias]
-) -> cst.SimpleStatementLine:
-    assert module is not None
-    names = ", ".join(code(alias).strip().rstrip(",").strip() for alias in aliases)
-    line = cst.parse_statement(f"from {code(module)} import {names}")
-    assert isinstance(line, cst.SimpleStatementLine)
-    return line
+    return cst.FlattenSentinel(
+        [
+            first.with_changes(leading_lines=statement.leading_lines, trailing_whitespace=trailing),
+            statement.with_changes(body=[rest], leading_lines=[]),
+        ]
+    )
 
 
 # ---- what is only spoken of --------------------------------------------------------------------
 
 
 def _drop_in(name: str) -> str:
-    return f"there is a drop-in: ganloss_fast.compat.{name}"
+    return f"there is a drop-in: {_COMPAT}{name.removeprefix(_COMPAT)}"
 
 
 def _speak_of_module(node: cst.Import, statement: cst.SimpleStatementLine, edits: Edits) -> None:
     for alias in node.names:
         if code(alias.name) in DROP_INS:
-            why = f"imported as a module; {_drop_in(DROP_INS[code(alias.name)][0])}"
+            why = f"imported as a module; {_drop_in(DROP_INS[code(alias.name)].__name__)}"
             edits.leave(statement, why)
 
 

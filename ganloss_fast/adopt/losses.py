@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import libcst as cst
 
-from ganloss_fast.adopt import detaching, roles, sums
+from ganloss_fast.adopt import detaching, moving, roles, sums
 from ganloss_fast.adopt.edits import Edits
-from ganloss_fast.adopt.effects import in_place, pure
+from ganloss_fast.adopt.effects import pure
 from ganloss_fast.adopt.names import Names
 from ganloss_fast.adopt.sums import Summand
-from ganloss_fast.adopt.syntax import assigned_name, code, names_in, small
+from ganloss_fast.adopt.syntax import assigned_name, code, small
 from ganloss_fast.adopt.terms import NotUnderstood, Term
 
 Pair = tuple[Summand, Summand]
@@ -155,12 +155,8 @@ def _may_move_down(
         runs = not pure(summand.content.logits, names)
         if runs and (between or not _alone(found, pair, place, names)):
             return False
-        moved = names_in(summand.content.logits)
-        for statement in between:
-            if assigned_name(statement) is None or in_place(statement):
-                return False
-            if names_in(statement) & moved:
-                return False
+        if not moving.may_pass(summand.content.logits, between, names):
+            return False
     return len(where) == len({summand.source for summand in pair} - {""})
 
 
@@ -223,6 +219,7 @@ def _detached(
         not detaching.reads_gradients(names.facts.module, names)
         and all(detaching.without_learners(a.value, names) for a in made.args if not a.star)
         and not any(a.star for a in made.args)
+        and not detaching.share_weights(code(made.func), code(called.func), names)
         and detaching.only_walked_back(place.statement, names)
         and detaching.zeroed_before_read(
             place.body, place.k, code(made.func), code(called.func), names

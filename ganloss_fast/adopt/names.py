@@ -15,15 +15,9 @@ from libcst.metadata import (
 )
 
 from ganloss_fast.adopt.bindings import UNKNOWN, Binding, Bindings
-from ganloss_fast.adopt.syntax import bare, code, number
+from ganloss_fast.adopt.criteria import KINDS, Criteria
+from ganloss_fast.adopt.syntax import bare, number
 
-CRITERIA = {
-    "torch.nn.BCEWithLogitsLoss": "bce",
-    "torch.nn.MSELoss": "least_squares",
-    "torch.nn.BCELoss": "bce of probabilities",
-    "torch.nn.L1Loss": "l1",
-    "torch.nn.ReLU": "relu",
-}
 FUNCTIONS = {
     "torch.nn.functional.binary_cross_entropy_with_logits": "bce",
     "torch.nn.functional.mse_loss": "least_squares",
@@ -43,9 +37,8 @@ class Facts:
     qualified: dict[cst.CSTNode, set[str]]
     parents: dict[cst.CSTNode, cst.CSTNode]
     positions: dict[cst.CSTNode, cst.metadata.CodeRange]
-    criteria: dict[str, str] = field(default_factory=dict)
-    made_criteria: set[tuple[str, cst.CSTNode | None]] = field(default_factory=set)
-    strings: set[str] = field(default_factory=set)  # __all__, getattr: names that nobody sees
+    criteria: Criteria = field(init=False)
+    strings: set[str] = field(init=False)  # __all__, getattr: names that nobody sees
     _scopes: dict[cst.CSTNode, Names] = field(default_factory=dict)
 
     @classmethod
@@ -64,7 +57,7 @@ class Facts:
             for node in m.findall(facts.module, m.SimpleString())
             if isinstance(node, cst.SimpleString)
         }
-        facts.criteria = _criteria(facts)
+        facts.criteria = Criteria(facts.module, facts.parents, facts.full_name, facts.strings)
         return facts
 
     def full_name(self, function: cst.CSTNode) -> str:
@@ -120,6 +113,7 @@ class Names:
         self.bindings: dict[str, list[Binding]] = found.bindings
         self.reads: dict[str, list[cst.Name]] = found.reads
         self.looks_names_up = found.looks_names_up
+        self._rebinds_names = found.rebinds_names and isinstance(scope, cst.Module)
 
     # ---- functions -----------------------------------------------------------------------------
 
@@ -130,22 +124,11 @@ class Names:
         """What of :data:`FUNCTIONS` a call is, directly or through a criterion made before."""
         if known := FUNCTIONS.get(self.full_name(call.func)):
             return known
-        if known := self._criterion(call.func):
-            return known
         if isinstance(call.func, cst.Call) and not call.func.args:  # nn.ReLU()(x)
-            return CRITERIA.get(self.full_name(call.func.func), "")
-        return ""
-
-    def _criterion(self, function: cst.BaseExpression) -> str:
-        """What kind of criterion a name or an attribute is that the script makes itself."""
-        kind = self.facts.criteria.get(_criterion_key(function), "")
-        if not kind:
+            return KINDS.get(self.full_name(call.func.func), "")
+        if isinstance(call.func, cst.Name) and not self._is_bound(call.func.value):
             return ""
-        if isinstance(function, cst.Name):
-            return kind if self._is_bound(function.value) else ""
-        classes = [node for node in self.facts.above(function) if isinstance(node, cst.ClassDef)]
-        owner = classes[0] if code(function).startswith("self.") and classes else None
-        return kind if (code(function), owner) in self.facts.made_criteria else ""
+        return self.facts.criteria.kind_of(call.func)
 
     def _is_bound(self, name: str) -> bool:
         return name in self.bindings or (self._outer is not None and self._outer._is_bound(name))
@@ -187,7 +170,7 @@ class Names:
     def once(self, name: str) -> cst.BaseExpression | None:
         """What a name was assigned, if only once."""
         bindings = self.bindings.get(name, [])
-        if len(bindings) != 1 or bindings[0].value is UNKNOWN:
+        if len(bindings) != 1 or bindings[0].value is UNKNOWN or self._rebinds_names:
             return None
         return bindings[0].value
 
@@ -195,6 +178,14 @@ class Names:
         """How often a name is read, in functions inside of the scope too."""
         unseen = self.looks_names_up or name in self.facts.strings
         return len(self.reads.get(name, ())) + 1000 * unseen
+
+    def is_read(self, name: cst.Name) -> bool:
+        """Whether a name is that of a value, and not of an attribute or a keyword."""
+        return name in self.reads.get(name.value, ())
+
+    def is_read_within(self, name: str) -> bool:
+        """Whether a function inside of the scope reads a name."""
+        return any(self.facts.names_at(read) is not self for read in self.reads.get(name, ()))
 
     def definition(self, name: cst.Name) -> cst.BaseExpression | None:
         """What a name stands for where it is read: assigned once, or above in the same block."""
@@ -210,6 +201,8 @@ class Names:
 
     def _binding(self, name: cst.Name) -> Binding | None:
         bindings = self.bindings.get(name.value, [])
+        if self._rebinds_names:
+            return None
         if len(bindings) == 1:
             return bindings[0]
         place = self.facts.place(name)
@@ -238,35 +231,3 @@ class Names:
 def plain(argument: cst.Arg, keyword: str = "") -> bool:
     """Whether an argument has no star, and no keyword but this one."""
     return not argument.star and (argument.keyword is None or argument.keyword.value == keyword)
-
-
-def _criterion_key(target: cst.CSTNode) -> str:
-    """Attributes count by their last name: ``trainer.criterion`` may be ``self.criterion``."""
-    return f".{target.attr.value}" if isinstance(target, cst.Attribute) else code(target)
-
-
-def _criteria(facts: Facts) -> dict[str, str]:
-    """Criteria that are made without options and once: ``self.criterion = nn.MSELoss()``."""
-    collector = Bindings(None, facts.parents)
-    facts.module.visit(collector)
-    kinds: dict[str, set[str]] = {}
-    for binding in collector.everything:
-        moved = binding.value
-        while m.matches(moved, m.Call(func=m.Attribute(attr=m.Name("to") | m.Name("cuda")))):
-            moved = cst.ensure_type(cst.ensure_type(moved, cst.Call).func, cst.Attribute).value
-        kind = ""
-        if isinstance(moved, cst.Call) and not moved.args:
-            kind = CRITERIA.get(facts.full_name(moved.func), "")
-        kinds.setdefault(_criterion_key(binding.target), set()).add(kind)
-        text = code(binding.target)
-        owners = [node for node in facts.above(binding.target) if isinstance(node, cst.ClassDef)]
-        owner = owners[0] if text.startswith("self.") and owners else None
-        facts.made_criteria.add((text, owner))
-        if isinstance(binding.target, cst.Attribute):  # criterion.reduction = "sum"
-            kinds.setdefault(_criterion_key(binding.target.value), set()).add("")
-    named = facts.strings if collector.looks_names_up else set()
-    return {
-        name: next(iter(found))
-        for name, found in kinds.items()
-        if len(found) == 1 and "" not in found and name.removeprefix(".") not in named
-    }

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import libcst as cst
 
-from ganloss_fast.adopt import features, gradients, imports
+from ganloss_fast.adopt import features, gradients, imports, norms
+from ganloss_fast.adopt.carried import joined, lines_above
 from ganloss_fast.adopt.edits import Edits, Replacement
 from ganloss_fast.adopt.effects import pure
-from ganloss_fast.adopt.gradients import Gradient, Stage
+from ganloss_fast.adopt.gradients import Gradient
 from ganloss_fast.adopt.losses import read_sum
 from ganloss_fast.adopt.names import Facts, Names
+from ganloss_fast.adopt.norms import Stage
 from ganloss_fast.adopt.syntax import OURS, assigned_name, small, value_of
 from ganloss_fast.adopt.terms import NotUnderstood
+from ganloss_fast.adopt.transforms import transformed
 
 ADAPTIVE_WEIGHT = "calculate_adaptive_weight"  # of taming-transformers and those after it
 _ADAPTIVE = (
     "two gradients of the last layer, then a backward of the sum: every loss is walked back twice; "
     "gf.balanced_backward does it once"
-)
-# What these are given is read by a compiler, or run with tensors of its own.
-_READ_BY_COMPILERS = re.compile(r"jit|script|compile|vmap|jacrev|jacfwd|func\.grad|numba|jax", re.I)
-_HANDED_OVER = re.compile(
-    r"(?:\bscript|\bcompile|\bvmap|\bjacrev|\bjacfwd|func\.grad|checkpoint)\(\s*(\w+)"
 )
 
 
@@ -36,7 +33,7 @@ class Rewriter(cst.CSTTransformer):
         self.edits = Edits(facts, ours)
         self._facts = facts
         self._scopes = [facts.names_of(facts.module)]
-        self._handed_over = set(_HANDED_OVER.findall(facts.module.code))
+        self.edits.compiled |= transformed(facts)
 
     @property
     def names(self) -> Names:
@@ -49,13 +46,11 @@ class Rewriter(cst.CSTTransformer):
             return False
         if isinstance(node, cst.FunctionDef):
             self._scopes.append(self._facts.names_of(node))
-            if self._is_compiled(node):
-                self.edits.compiled.add(node)
+            if node in self.edits.compiled:
                 return False
             if node.name.value == ADAPTIVE_WEIGHT:
                 self.edits.leave(node, _ADAPTIVE)
-        elif isinstance(node, cst.ClassDef) and node.name.value in self._handed_over:
-            self.edits.compiled.add(node)
+        elif node in self.edits.compiled:
             return False
         elif isinstance(node, (cst.Module, cst.IndentedBlock)):
             self._read_block(list(node.body))
@@ -68,19 +63,25 @@ class Rewriter(cst.CSTTransformer):
             self._scopes.pop()
         if original in self.edits.gone:
             return cst.RemoveFromParent()
-        if original in self.edits.above and isinstance(updated, cst.SimpleStatementLine):
-            lines = [*self.edits.above[original], *updated.leading_lines]
-            return updated.with_changes(leading_lines=lines)
-        return self.edits.new.get(original, updated)
+        result = self.edits.new.get(original, updated)
+        if isinstance(original, cst.IndentedBlock) and isinstance(result, cst.IndentedBlock):
+            return self._without_space_first(original, result)
+        if original in self.edits.above and isinstance(
+            result, (cst.SimpleStatementLine, cst.BaseCompoundStatement)
+        ):
+            lines = joined(self.edits.above[original], result.leading_lines)
+            return result.with_changes(leading_lines=lines)
+        return result
 
-    def _is_compiled(self, function: cst.FunctionDef) -> bool:
-        decorated = " ".join(
-            cst.Module([]).code_for_node(decorator.decorator) for decorator in function.decorators
-        )
-        return (
-            _READ_BY_COMPILERS.search(decorated) is not None
-            or function.name.value in self._handed_over
-        )
+    def _without_space_first(
+        self, original: cst.IndentedBlock, updated: cst.IndentedBlock
+    ) -> cst.IndentedBlock:
+        """A block whose first statement went begins without the space that stood below that."""
+        first = updated.body[0]
+        if original.body[0] not in self.edits.gone or lines_above(original.body[0])[0]:
+            return updated
+        begun = first.with_changes(leading_lines=lines_above(first)[1])
+        return updated.with_changes(body=[begun, *updated.body[1:]])
 
     # ---- a block of statements -----------------------------------------------------------------
 
@@ -92,7 +93,7 @@ class Rewriter(cst.CSTTransformer):
                 if isinstance(statement, cst.For) and not self.edits.touched(statement):
                     self._read_loop(statement)
                 elif isinstance(statement, cst.SimpleStatementLine):
-                    imports.read(statement, self.edits)
+                    imports.read(statement, self.names, self.edits)
                 if value_of(statement) is None:
                     continue
                 found = gradients.gradient(statement, self.names)
@@ -133,7 +134,7 @@ class Rewriter(cst.CSTTransformer):
         Raises:
             NotUnderstood: if there is no penalty, or anything else uses the gradient.
         """
-        known = {name: Stage("gradient")}
+        known = {name: Stage("gradient", samples=gradient.samples)}
         for last in range(first + 1, len(body)):
             statement = body[last]
             value = value_of(statement)
@@ -145,7 +146,7 @@ class Rewriter(cst.CSTTransformer):
                 self._write_penalty(body, first, last, set(known), finder.found, gradient)
                 return
             assigned = assigned_name(statement)
-            made = None if assigned is None else gradients.stage(value, known, self.names)
+            made = None if assigned is None else norms.stage(value, known, self.names)
             if made is None or assigned is None:
                 break
             known[assigned] = made
@@ -163,7 +164,7 @@ class Rewriter(cst.CSTTransformer):
         found: list[tuple[cst.Call, Stage, float]],
         gradient: Gradient,
     ) -> None:
-        node, norms, target = found[0]
+        node, reached, target = found[0]
         taken_over, keeper = list(body[first:last]), body[last]
         within = {
             read
@@ -181,7 +182,7 @@ class Rewriter(cst.CSTTransformer):
             raise NotUnderstood(
                 "other calls stand beside the penalty, which it would be moved past"
             )
-        asked = gradients.written(norms, target)
+        asked = norms.written(reached, target)
         call = f"{OURS}.penalty_from_logits({gradient.logits}, {gradient.points}, {asked})"
         self.edits.replace(node, call, "penalty", keeper, taken_over)
 
@@ -222,13 +223,13 @@ class _Expressions(cst.CSTVisitor):
 class _Penalties(cst.CSTVisitor):
     """Penalties on the norm of a gradient, in an expression."""
 
-    def __init__(self, known: gradients.Stages, names: Names) -> None:
+    def __init__(self, known: norms.Stages, names: Names) -> None:
         super().__init__()
         self._known, self._names = known, names
         self.found: list[tuple[cst.Call, Stage, float]] = []
 
     def visit_Call(self, node: cst.Call) -> bool:
-        found = gradients.penalty(node, self._known, self._names)
+        found = norms.penalty(node, self._known, self._names)
         if found is not None:
             self.found.append((node, *found))
         return found is None

@@ -122,8 +122,8 @@ def _called(logits: cst.BaseExpression, names: Names) -> str:
     match bindings[0].node:
         case cst.For(
             target=cst.Tuple(elements=[one, other]),
-            iter=cst.Call(func=cst.Name("zip"), args=[x, y]),
-        ):
+            iter=cst.Call(func=function, args=[x, y]),
+        ) if names.full_name(function) == "builtins.zip":
             source = {code(one.value): x, code(other.value): y}[logits.value].value
             return code(source) if isinstance(source, cst.Name) else logits.value
     return logits.value

@@ -127,8 +127,6 @@ def _only_reads(call: cst.Call, argument: cst.Arg, names: Names) -> bool:
     full = names.full_name(call.func)
     if full == "torch.autograd.grad":
         return keyword == "grad_outputs" or (not keyword and argument in call.args[2:3])
-    if keyword in ("out", "weight"):
-        return False
     kind = names.function_of(call)
     return full in _LIKE or (kind not in ("", "relu"))
 

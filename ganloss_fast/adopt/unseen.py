@@ -12,6 +12,11 @@ from ganloss_fast.adopt.names import Facts, Names
 from ganloss_fast.adopt.syntax import code
 from ganloss_fast.adopt.terms import NotUnderstood, Term, term
 
+_DOUBTFUL = (
+    "the criterion may be another one, or changed: it is known where a name stands for one alone, "
+    "made without options, and nothing in the script can change or exchange it"
+)
+
 
 def unseen(facts: Facts, edits: Edits) -> None:
     """Remarks on losses in places that are not read, on gradients that are not followed, and on
@@ -50,6 +55,9 @@ class _Unseen(cst.CSTVisitor):
             self._edits.leave(
                 node, "a loss in a function that a compiler reads" if compiled else why
             )
+            return
+        if self._facts.criteria.is_doubtful(node.func):
+            self._edits.leave(node, _DOUBTFUL)
             return
         imports.speak_of_called(node, self._names, self._edits)
 

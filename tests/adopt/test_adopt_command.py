@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,41 @@ def test_writing_keeps_the_old_script_and_never_overwrites_one(tmp_path, capsys)
     assert command.main([str(script), "--write"]) == 1
     assert "is there already" in capsys.readouterr().err
     assert script.read_bytes() == source.encode()
+
+
+@pytest.mark.parametrize(
+    ("first", "encoding"),
+    [("# -*- coding: latin-1 -*-", "latin-1"), ("# vim: set fileencoding=cp1252 :", "cp1252")],
+)
+def test_a_script_keeps_the_encoding_that_it_declares(tmp_path, first, encoding):
+    script = tmp_path / "train.py"
+    source = f"{first}\n# caf\u00e9\n{SCRIPTS[0].read_text()}"
+    script.write_text(source, encoding=encoding)
+    assert command.main([str(script), "--write"]) == 0
+    assert (tmp_path / "train.py.orig").read_bytes() == source.encode(encoding)
+    after = script.read_bytes()
+    assert after.startswith(f"{first}\n# caf\u00e9\n".encode(encoding))
+    assert b"ganloss_fast" in after
+
+
+def test_a_byte_order_mark_stays_one(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPTS[0].read_text(), encoding="utf-8-sig")
+    assert command.main([str(script), "--write"]) == 0
+    after = script.read_bytes()
+    assert after.startswith(codecs.BOM_UTF8)
+    assert after.count(codecs.BOM_UTF8) == 1
+    compile(after, str(script), "exec")
+
+
+def test_what_a_link_points_to_is_changed_and_the_link_stays(tmp_path):
+    script, link = tmp_path / "train.py", tmp_path / "link.py"
+    script.write_text(SCRIPTS[0].read_text())
+    link.symlink_to(script)
+    assert command.main([str(link), "--write"]) == 0
+    assert link.is_symlink()
+    assert "ganloss_fast" in script.read_text()
+    assert (tmp_path / "train.py.orig").read_text() == SCRIPTS[0].read_text()
 
 
 def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path, capsys):

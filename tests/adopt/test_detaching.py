@@ -35,6 +35,18 @@ READ = {
         "fake = G(torch.randn(6, 3))",
         "code = torch.randn(6, 3, requires_grad=True)\n    fake = G(code)",
     ),
+    "a leaf that learns, handed over": "def step(code):\n"
+    + "".join(f"    {line}\n" for line in STEP.replace("torch.randn(6, 3)", "code").splitlines())
+    + "    return out\nleaf = torch.randn(6, 3, requires_grad=True)\nout = step(leaf)\n"
+    "learnt = leaf.grad_fn is None and float(leaf._grad.sum())\n",
+    "an encoder, wrapped": WITH_E.replace(
+        "G(torch.randn(6, 3))", "G(autograd.Variable(E(x)).view(6, 3))"
+    ),
+    "a leaf that learns, by an option": STEP.replace(
+        "torch.randn(6, 3)", "torch.randn(6, 3, **{'requires_grad': True})"
+    ),
+    "a loss of another name, too": STEP.replace("for _ in", "loss_D = None\nfor _ in"),
+    "no step of the generator": STEP.replace("    opt_G.step()\n", ""),
     "its gradient is read": STEP.replace(
         "    loss_D =", "    fake.retain_grad()\n    loss_D ="
     ).replace("opt_D.step()", "opt_D.step()\n    seen = fake.grad.norm()"),
@@ -42,6 +54,17 @@ READ = {
     "parameters' gradients are read": STEP.replace(
         "opt_D.step()", "opt_D.step()\n    seen = sum(p.grad.abs().sum() for p in G.parameters())"
     ),
+    "parameters' gradients are read by name": STEP.replace(
+        "opt_D.step()", "opt_D.step()\n    seen = sum(getattr(p, 'grad').sum() for p in [G.weight])"
+    ),
+    "another program watches": "class log:\n    watch = print\n" + STEP.replace(
+        "opt_D.step()", "opt_D.step()\n    log.watch('G')"
+    ),
+    "weights in common": "shared = nn.Linear(4, 4)\n"
+    "G, D = nn.Sequential(G, shared), nn.Sequential(shared, D)\n"
+    + STEP.replace("D[0].weight", "shared.weight").replace("G.weight", "G[0].weight"),
+    "weights of one for the other": "G = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 8))\n"
+    "G.append(nn.Linear(8, 4))\nD[0].other = G[1]\n" + STEP.replace("G.weight", "G[0].weight"),
     "the norm of the gradients is taken": STEP.replace(
         "opt_D.step()", "opt_D.step()\n    seen = nn.utils.clip_grad_norm_(G.parameters(), 1.0)"
     ),
@@ -87,3 +110,11 @@ def test_a_fake_whose_gradient_may_be_read_is_not_detached(body):
 )
 def test_a_fake_whose_gradient_is_zeroed_unread_is_detached(body):
     assert "D(fake.detach())" in same_numbers(body).after
+
+
+def test_logits_that_the_generator_learns_from_keep_their_graph():
+    body = STEP.replace("D(fake), ", "logits, ").replace("D(G(z)), ", "logits, ")
+    body = body.replace("    loss_D =", "    logits = D(fake)\n    loss_D =")
+    body = body.replace("loss_D.backward()", "loss_D.backward(retain_graph=True)")
+    body = body.replace("    opt_D.step()\n", "")
+    assert ".detach()" not in same_numbers(body).after

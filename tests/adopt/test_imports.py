@@ -8,6 +8,7 @@ pytest.importorskip("libcst", reason="adopt reads scripts with libcst")
 
 from ganloss_fast.adopt import drop_ins
 from ganloss_fast.adopt.script import propose
+from ganloss_fast.compat import ctgan, monai
 
 
 def test_losses_of_known_packages_come_from_their_drop_ins():
@@ -24,11 +25,70 @@ def test_losses_of_known_packages_come_from_their_drop_ins():
     )
 
 
-@pytest.mark.parametrize("original", drop_ins.DROP_INS)
-def test_the_drop_ins_have_the_names(original):
-    drop_in, names = drop_ins.DROP_INS[original]
-    module = importlib.import_module(f"ganloss_fast.compat.{drop_in}")
-    assert all(hasattr(module, name) for name in names)
+@pytest.mark.parametrize(
+    "drop_in", dict.fromkeys(drop_ins.DROP_INS.values()), ids=lambda module: module.__name__
+)
+def test_a_drop_in_has_the_names_that_are_taken_from_it(drop_in):
+    names = drop_ins.names_of(drop_in)
+    assert names
+    assert all(hasattr(drop_in, name) for name in names)
+    assert drop_ins.DIFFERENT.get(drop_in, {}).keys() < names, "an exception to no rule"
+
+
+@pytest.mark.parametrize(
+    ("drop_in", "names"),
+    [
+        (monai, {"PatchAdversarialLoss"}),  # without __all__: nothing that it imports itself
+        (ctgan, {"Discriminator", "discriminator_losses"}),
+    ],
+)
+def test_the_names_of_a_drop_in_are_its_own(drop_in, names):
+    assert drop_ins.names_of(drop_in) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "original", "why"),
+    [
+        ("MutualInformationPenalty", "torchgan.losses", "has a gradient"),
+        ("PerceptualLoss", "basicsr.losses", "takes as arguments the networks"),
+        ("AdvLoss", "mmagic.models.losses", "is least squares"),
+    ],
+)
+def test_a_loss_that_differs_from_its_drop_in_stays_with_the_difference(name, original, why):
+    drop_in = drop_ins.DROP_INS[original]
+    other = min(drop_ins.names_of(drop_in) - drop_ins.DIFFERENT[drop_in].keys())
+    proposal = propose(f"from {original} import {name}, {other}\n")
+    assert proposal.after == (
+        f"from {drop_in.__name__} import {other}\nfrom {original} import {name}\n"
+    )
+    (remark,) = proposal.left_alone
+    assert f"{drop_in.__name__}, whose {name} {why}" in remark.text
+
+
+def test_an_import_of_several_lines_keeps_them():
+    source = "from basicsr.losses import (\n    L1Loss,\n    GANLoss as Gan,\n    PixelLoss,\n)\n"
+    assert propose(source).after == (
+        "from ganloss_fast.compat.basicsr import GANLoss as Gan\n"
+        "from basicsr.losses import (\n    L1Loss,\n    PixelLoss,\n)\n"
+    )
+    assert propose("from basicsr.losses import L1Loss, GANLoss\n").after == (
+        "from ganloss_fast.compat.basicsr import GANLoss\nfrom basicsr.losses import L1Loss\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("use", "why"),
+    [
+        ("class Mine(GANLoss):\n    pass\n", "a class here derives from"),
+        ("if isinstance(criterion, (int, GANLoss)):\n    pass\n", "asked for"),
+    ],
+)
+def test_a_class_that_is_more_than_called_stays(use, why):
+    source = f"from basicsr.losses import GANLoss\n{use}"
+    proposal = propose(source)
+    assert proposal.after == source
+    (remark,) = proposal.left_alone
+    assert why in remark.text
 
 
 SPOKEN_OF = [drop_in for *_, drop_in in drop_ins.OWN_IMPORTS]

@@ -78,3 +78,104 @@ def test_what_is_in_no_form_that_is_read_stays_with_a_word(body):
         assert proposal.after == HEAD + body
     ast.parse(proposal.after)
     assert comments(proposal.after) == comments(HEAD + body)
+
+
+DROPPED = """
+def step():
+    x = 1
+
+    # real
+    real = F.relu(1 - r).mean()
+    y = 2
+
+    # fake
+    fake = F.relu(1 + f).mean()
+
+    loss = real + fake
+
+    return loss
+"""
+
+
+def test_empty_lines_stay_between_what_stays():
+    after = propose(HEAD + DROPPED).after
+    assert after.endswith(
+        """
+def step():
+    x = 1
+
+    y = 2
+    # real
+
+    # fake
+
+    loss = gf.discriminator_loss(r, f, "hinge")
+
+    return loss
+"""
+    )
+
+
+def test_a_function_begins_without_the_space_that_stood_below_what_went():
+    function = (
+        "def step():\n    real = F.relu(1 - r).mean()\n\n    return real + F.relu(1 + f).mean()\n"
+    )
+    after = propose(HEAD + function).after
+    assert after.endswith('def step():\n    return gf.discriminator_loss(r, f, "hinge")\n')
+
+
+def test_the_cells_of_a_notebook_stay_apart():
+    cells = (
+        "\n\n# In[1]:\n\n\nreal = F.relu(1 - r).mean()\n\n\n"
+        "# In[2]:\n\n\nloss = real + F.relu(1 + f).mean()\n"
+    )
+    after = propose(HEAD + cells).after
+    assert after.endswith(
+        '\n\n# In[1]:\n\n\n# In[2]:\n\n\nloss = gf.discriminator_loss(r, f, "hinge")\n'
+    )
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_line_ends_stay(newline):
+    source = (HEAD + DROPPED).replace("\n", newline)
+    after = propose(source).after
+    assert after.count("\n") == after.count(newline)
+    assert after.replace(newline, "\n") == propose(HEAD + DROPPED).after
+
+
+def test_the_import_stands_below_what_is_done_ahead_of_torch():
+    """Threads are counted once, when torch is imported."""
+    source = f"import os\nos.environ['OMP_NUM_THREADS'] = '1'\n{HEAD}import sys\nloss = {HINGE}\n"
+    assert "import sys\nimport ganloss_fast as gf\nloss = " in propose(source).after
+
+
+@pytest.mark.parametrize(
+    ("head", "last"),
+    [
+        ("try:\n    import torch\n    import torch.nn.functional as F\n", "except ImportError:\n"),
+        ("with quiet():\n    import torch\n    import torch.nn.functional as F\n", "if torch:\n"),
+    ],
+)
+def test_the_import_stands_in_the_block_of_torchs(head, last):
+    after = propose(f"{head}{last}    pass\nloss = {HINGE}\n").after
+    assert after.startswith(f"{head}    import ganloss_fast as gf\n{last}")
+
+
+def test_a_script_that_imports_torch_in_functions_alone_is_left_alone():
+    indented = "".join(f"    {line}\n" for line in HEAD.splitlines())
+    source = f"def step(r, f):\n{indented}    return {HINGE}\n"
+    proposal = propose(source)
+    assert proposal.after == source
+    (remark,) = proposal.left_alone
+    assert "torch is imported in functions alone" in remark.text
+
+
+def test_a_diff_says_where_a_newline_is_missing():
+    lines = propose(f"{HEAD}loss = {HINGE}").diff().splitlines()
+    assert lines[-5:] == [
+        f"-loss = {HINGE}",
+        "\\ No newline at end of file",
+        "+import ganloss_fast as gf",
+        '+loss = gf.discriminator_loss(r, f, "hinge")',
+        "\\ No newline at end of file",
+    ]

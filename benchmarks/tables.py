@@ -69,7 +69,7 @@ def conditions(record: Record) -> str:
 def _time(microseconds: float) -> str:
     if microseconds < 1e3:
         return f"{microseconds:.0f} us"
-    return f"{microseconds / 1e3:.3g} ms"
+    return f"{microseconds / 1e3:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.3g} s"
 
 
 def _ratio(found: Comparisons, baseline: str) -> str:

@@ -24,7 +24,7 @@ import ganloss_fast
 from benchmarks.gpu_cases import SECOND_ORDER, Case, cases
 from ganloss_fast import backends
 from ganloss_fast.bench import machine, runner, timing
-from ganloss_fast.bench.arguments import folder, positive
+from ganloss_fast.bench.argument_types import folder, positive
 from ganloss_fast.bench.cuda_graph import capture
 from ganloss_fast.bench.recording import CsvFile, write_json
 from ganloss_fast.bench.timing import Clock, Timing, Work

@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks import accuracy, penalties
 from benchmarks.penalty_workloads import workloads as penalty_workloads
 from ganloss_fast.bench import losses, machine, runner, timing
-from ganloss_fast.bench.arguments import device, folder, positive, threads
+from ganloss_fast.bench.argument_types import device, folder, positive, threads
 from ganloss_fast.bench.recording import write_csv, write_json
 from ganloss_fast.bench.runner import Plan
 from ganloss_fast.bench.tables import time_text

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ganloss_fast.bench.results import Row, read_rows
-from ganloss_fast.bench.tables import bounds_text
 from ganloss_fast.bench.workload import BUILT_IN, COMPILE, DROP_IN, EAGER, HELPERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -179,7 +178,7 @@ def steps(records: Mapping[str, Record]) -> str:
 def _gain(row: Row | None) -> str:
     if row is None:
         return ""
-    return f"{row.ratio:.2f}x ({bounds_text(row)})" if row.ratio else row.status
+    return row.ratio_text if row.ratio else row.status
 
 
 def where(records: Mapping[str, Record]) -> str:

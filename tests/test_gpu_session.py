@@ -30,6 +30,13 @@ def run(stages: list[Stage], folder: Path, budget: float = 100.0) -> str:
     return reports[-1]
 
 
+def test_nothing_of_the_session_needs_rich():
+    """A machine with a GPU need not have it, nor a network to get it from."""
+    programs = "benchmarks.gpu, benchmarks.gpu_steps, benchmarks.gpu_kernels, benchmarks.tables"
+    code = f"import sys; sys.modules['rich'] = None; import {programs}"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=60)
+
+
 def test_a_stage_that_fails_does_not_stop_the_next(tmp_path):
     stages = [
         stage("one", "print('first'); raise SystemExit(3)"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,12 +11,19 @@ import torch
 from ganloss_fast.bench import compare as comparing
 from ganloss_fast.bench import gate as gating
 from ganloss_fast.bench import timing
+from ganloss_fast.bench.argument_types import (
+    above_0,
+    device,
+    positive,
+    seed,
+    share,
+    threads,
+)
 from ganloss_fast.bench.profile import target
 from ganloss_fast.bench.workload import BUILT_IN, COMPILE, EAGER, OURS
 
 MOST_MINUTES, QUICK_MINUTES = 18.0, 0.7  # of a run: under twenty, and under one, with all around it
 TRAIN_SECONDS, QUICK_TRAIN_SECONDS = 60.0, 2.0  # of one training
-SEEDS, MOST_DIGITS = 2**32, 20  # what all generators take, also times the steps of a training
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -43,7 +48,7 @@ def _add_list(command: argparse.ArgumentParser) -> None:
 
 def _add_setting(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=threads, default=1)
-    command.add_argument("--seed", type=_seed, default=0)
+    command.add_argument("--seed", type=seed, default=0)
     command.add_argument("--device", type=device, default=torch.device("cpu"))
 
 
@@ -67,10 +72,10 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="small workloads, few rounds: under a minute"
     )
     command.add_argument("--rounds", type=positive, help=f"of each contender ({timing.ROUNDS})")
-    command.add_argument("--seconds", type=_above_0, default=2.0, help="most for one workload (2)")
+    command.add_argument("--seconds", type=above_0, default=2.0, help="most for one workload (2)")
     command.add_argument(
         "--most-minutes",
-        type=_above_0,
+        type=above_0,
         help=f"of the run ({MOST_MINUTES:g}; {QUICK_MINUTES:g} with --quick): rows that do not fit "
         f"in say so, {COMPILE} first",
     )
@@ -96,7 +101,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=positive, help="of each form, at most")
     command.add_argument(
         "--seconds",
-        type=_above_0,
+        type=above_0,
         help=f"most for one training ({TRAIN_SECONDS:g}; {QUICK_TRAIN_SECONDS:g} with --quick)",
     )
     command.add_argument(
@@ -129,7 +134,7 @@ def _add_profile(command: argparse.ArgumentParser) -> None:
 def _add_compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("base", type=Path, help="rows.jsonl, or its folder, held to be right")
     command.add_argument("new", type=Path, help="the same of the run in question")
-    command.add_argument("--tolerance", type=_share, default=comparing.TOLERANCE)
+    command.add_argument("--tolerance", type=share, default=comparing.TOLERANCE)
     command.add_argument("--all", action="store_true", help=f"{COMPILE} and {BUILT_IN} too")
     command.add_argument(
         "--across",
@@ -148,7 +153,7 @@ def _add_gate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--base", type=Path, required=True, help="of an earlier run, or benchmarks/results/cpu.json"
     )
-    command.add_argument("--tolerance", type=_share, default=gating.TOLERANCE)
+    command.add_argument("--tolerance", type=share, default=gating.TOLERANCE)
     command.add_argument(
         "--both-ways",
         action="store_true",
@@ -156,69 +161,3 @@ def _add_gate(command: argparse.ArgumentParser) -> None:
         "hide a slowdown: record afresh",
     )
     command.set_defaults(quick=True, most_minutes=math.inf)  # a gate leaves nothing out
-
-
-def positive(text: str) -> int:
-    value = int(text) if text.isdecimal() and len(text) < MOST_DIGITS else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return value
-
-
-def threads(text: str) -> int:
-    value, cores = positive(text), os.cpu_count() or 1
-    if value > cores:
-        raise argparse.ArgumentTypeError(f"this machine has {cores} cores, got {text!r}")
-    return value
-
-
-def folder(text: str) -> Path:
-    """Made at once, where it is not there: before anything is measured that it is to hold."""
-    path = Path(text)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write to {path}: {error.strerror}") from None
-    if not os.access(path, os.W_OK):
-        raise argparse.ArgumentTypeError(f"cannot write to {path}: Permission denied")
-    return path
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text[:MOST_DIGITS]) >= SEEDS or len(text) >= MOST_DIGITS:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {SEEDS - 1}")
-    return int(text)
-
-
-def _number(text: str, fits: Callable[[float], bool], expected: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan  # fits nothing
-    if not fits(value):
-        raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text!r}")
-    return value
-
-
-def _above_0(text: str) -> float:
-    return _number(text, lambda value: 0 < value < math.inf, "above 0")
-
-
-def _share(text: str) -> float:
-    return _number(text, lambda value: 0 <= value < 1, "from 0 up to 1")
-
-
-def device(text: str) -> torch.device:
-    try:
-        found = torch.device(text)
-    except RuntimeError:
-        found = torch.device("meta")
-    if found.type not in ("cpu", "cuda"):
-        raise argparse.ArgumentTypeError(f"expected cpu or cuda, got {text!r}")
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError("torch finds no GPU: torch.cuda.is_available() is False")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise argparse.ArgumentTypeError(
-            f"torch finds {torch.cuda.device_count()} GPUs, counted from cuda:0, got {text!r}"
-        )
-    return found

@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ganloss_fast.bench.results import Row
-from ganloss_fast.bench.tables import bounds_text
 from ganloss_fast.bench.workload import ALL, DROP_IN, EAGER, HELPERS, OURS
 
 TOLERANCE = 0.1
@@ -127,4 +126,4 @@ def _cell(row: Row | None) -> str:
         return row.status
     if row.ratio is None:
         return "no ratio"
-    return f"{row.ratio:.2f}x ({bounds_text(row)})"
+    return row.ratio_text

@@ -100,6 +100,12 @@ class Row:
         """Whether the bounds of its ratio are the range of too few rounds."""
         return self.p50_us is not None and self.p20_us is None
 
+    @property
+    def ratio_text(self) -> str:
+        """3.10x (2.95-3.21), or 3.10x (range 2.95-3.21): of a row that has a ratio."""
+        what = "range " if self.only_range else ""
+        return f"{self.ratio:.2f}x ({what}{self.ratio_low:.2f}-{self.ratio_high:.2f})"
+
 
 FIELDS = [field.name for field in dataclasses.fields(Row)]
 KINDS = get_type_hints(Row)

@@ -40,17 +40,10 @@ def bytes_text(count: float | None) -> str:
 
 
 def ratio_text(row: Row) -> str:
-    """3.10x (2.95-3.21): the interval is that of the median. 3.10x (range 2.95-3.21) of too few
-    rounds for one."""
+    """Nothing for the code as written, whose ratio is 1."""
     if row.ratio is None or row.contender == EAGER:
         return ""
-    return f"{row.ratio:.2f}x ({bounds_text(row)})"
-
-
-def bounds_text(row: Row) -> str:
-    """Of a row with a ratio."""
-    what = "range " if row.only_range else ""
-    return f"{what}{row.ratio_low:.2f}-{row.ratio_high:.2f}"
+    return row.ratio_text
 
 
 def contender_text(contender: str) -> str:

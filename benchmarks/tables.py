@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ganloss_fast.bench.results import Row, read_rows
-from ganloss_fast.bench.workload import BUILT_IN, COMPILE, DROP_IN, EAGER, HELPERS
+from ganloss_fast.bench.workload import BUILT_IN, COMPILE, DROP_IN, EAGER, HELPERS, OURS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -42,7 +42,7 @@ def read_records() -> dict[str, Record]:
     records = {
         name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("cpu", "penalties")
     }
-    return records | {"steps": {"rows": read_rows(RESULTS / "steps")}}
+    return records | {name: {"rows": read_rows(RESULTS / name)} for name in ("steps", "real")}
 
 
 def comparisons(record: Record, workload: str) -> Comparisons:
@@ -152,11 +152,8 @@ def costs(records: Mapping[str, Record]) -> str:
 
 def steps(records: Mapping[str, Record]) -> str:
     """Whole training steps: how many times faster than as written, with the 95 % interval."""
-    by_workload: dict[str, dict[str, Row]] = {}
-    for row in records["steps"]["rows"]:
-        by_workload.setdefault(row.workload, {})[row.contender] = row
     rows = []
-    for workload, found in by_workload.items():
+    for workload, found in _by_workload(records["steps"]).items():
         switch = next((name for name in found if name.startswith(f"{DROP_IN}, ")), None)
         cells = [
             workload.removesuffix(": whole step"),
@@ -175,6 +172,27 @@ def steps(records: Mapping[str, Record]) -> str:
     return _table(head, rows)
 
 
+def real(records: Mapping[str, Record]) -> str:
+    """Losses and penalties of well-known codebases, how many times faster than as written."""
+    rows = []
+    for workload, found in _by_workload(records["real"]).items():
+        ours = found[OURS]
+        share = "" if ours.of_copy_bandwidth is None else f"{ours.of_copy_bandwidth:.2f}"
+        time = _time(found[EAGER].p50_us)
+        cells = [workload, found[EAGER].shapes, time, _gain(found.get(COMPILE)), _gain(ours), share]
+        rows.append(f"| {' | '.join(cells)} |")
+    head = "| work | sizes | as written | torch.compile | ours | ours, of the speed of a copy |"
+    return _table(head, rows)
+
+
+def _by_workload(record: Record) -> dict[str, dict[str, Row]]:
+    """The rows of a run by workload and contender."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in record["rows"]:
+        found.setdefault(row.workload, {})[row.contender] = row
+    return found
+
+
 def _gain(row: Row | None) -> str:
     if row is None:
         return ""
@@ -189,6 +207,7 @@ TABLES = {
     "five": five,
     "losses": losses,
     "penalties": penalties,
+    "real": real,
     "compiled": compiled,
     "costs": costs,
     "steps": steps,

@@ -101,12 +101,8 @@ def backwards_run_by(run: Callable[..., Any]) -> Iterator[None]:
     """Within the block every backward and autograd.grad, however it was imported, is
     ``run(original, roots, gradients, retain_graph, create_graph, inputs, ...)``."""
     variable: Any = torch.autograd.Variable
-    engine = variable._execution_engine
-    variable._execution_engine = _Engine(run, engine)
-    try:
+    with _changed(variable, "_execution_engine", _Engine(run, variable._execution_engine)):
         yield
-    finally:
-        variable._execution_engine = engine
 
 
 @contextlib.contextmanager
@@ -114,12 +110,18 @@ def quiet_allocator() -> Iterator[None]:
     """Within the block torch's C++ code logs nothing below errors: a memory profile would be warned
     of each block that is freed in it and older than it. (TORCH_CPP_LOG_LEVEL is read at import.)"""
     level = _cpp_log_level()
-    before = level.value
-    level.value = max(before, _ERRORS)
+    with _changed(level, "value", max(level.value, _ERRORS)):
+        yield
+
+
+@contextlib.contextmanager
+def _changed(owner: object, name: str, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        level.value = before
+        setattr(owner, name, before)
 
 
 _ERRORS = 2  # of c10's levels: info, warning, error, fatal

@@ -168,18 +168,9 @@ def _compared(value: cst.BaseExpression, names: Names) -> tuple[str, str] | None
             return None
         return code(value.args[0].value), code(value.args[1].value)
     inner = names.mean_of(value)
-    match None if inner is None else _absolute(inner, names):
+    match None if inner is None else names.operand_of(inner, "abs"):
         case cst.BinaryOperation(left=left, operator=cst.Subtract(), right=right):
             return code(left), code(right)
-    return None
-
-
-def _absolute(value: cst.BaseExpression, names: Names) -> cst.BaseExpression | None:
-    match value:
-        case cst.Call(func=function, args=[argument]) if names.full_name(function) == "torch.abs":
-            return bare(argument.value)
-        case cst.Call(func=cst.Attribute(value=inner, attr=cst.Name("abs")), args=[]):
-            return bare(inner)
     return None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import libcst as cst
 from libcst import matchers as m
 
-from ganloss_fast.adopt.names import Names, plain
+from ganloss_fast.adopt.names import Names
 from ganloss_fast.adopt.syntax import bare, code, names_in, small, value_of
 from ganloss_fast.adopt.targets import constant
 from ganloss_fast.adopt.terms import NotUnderstood
@@ -141,16 +141,8 @@ def _summed(outputs: cst.BaseExpression, names: Names) -> cst.BaseExpression:
         if expression is None:
             continue
         over = names.mean_of(bare(expression))
-        if over is not None or (value is not None and _inside_sum(bare(value), names) is not None):
+        summed = None if value is None else names.operand_of(bare(value), "sum")
+        if over is not None or summed is not None:
             raise NotUnderstood("the gradient is that of one number for the whole batch")
-    inner = _inside_sum(outputs, names)
+    inner = names.operand_of(outputs, "sum")
     return outputs if inner is None else inner
-
-
-def _inside_sum(expression: cst.BaseExpression, names: Names) -> cst.BaseExpression | None:
-    match expression:
-        case cst.Call(func=cst.Attribute(value=value, attr=cst.Name("sum")), args=[]):
-            return value
-        case cst.Call(func=function, args=[argument]) if names.full_name(function) == "torch.sum":
-            return argument.value if plain(argument, "input") else None
-    return None

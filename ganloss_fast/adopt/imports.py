@@ -20,7 +20,6 @@ from ganloss_fast.adopt.edits import Edits, has_comments
 from ganloss_fast.adopt.names import Names
 from ganloss_fast.adopt.syntax import code
 
-_COMPAT = "ganloss_fast.compat."
 _ASKS = {"builtins.isinstance", "builtins.issubclass"}
 
 
@@ -36,7 +35,7 @@ def read(statement: cst.SimpleStatementLine, names: Names, edits: Edits) -> None
     module = "" if node.module is None else code(node.module)
     if isinstance(node.names, cst.ImportStar):
         if module in DROP_INS and not node.relative:
-            edits.leave(statement, f"all names are imported; {_drop_in(DROP_INS[module].__name__)}")
+            edits.leave(statement, f"all names are imported; {_drop_in(DROP_INS[module])}")
         return
     drop_in = None if node.relative else DROP_INS.get(module)
     if drop_in is None:
@@ -48,12 +47,12 @@ def read(statement: cst.SimpleStatementLine, names: Names, edits: Edits) -> None
             continue
         why = DIFFERENT.get(drop_in, {}).get(code(alias.name)) or _is_built_upon(alias, names)
         if why:
-            edits.leave(statement, f"{_drop_in(drop_in.__name__)}, whose {code(alias.name)} {why}")
+            edits.leave(statement, f"{_drop_in(drop_in)}, whose {code(alias.name)} {why}")
         else:
             ours.append(alias)
     theirs = [alias for alias in node.names if alias not in ours]
     if ours and theirs and has_comments(node):
-        edits.leave(statement, f"comments stand between the names; {_drop_in(drop_in.__name__)}")
+        edits.leave(statement, f"comments stand between the names; {_drop_in(drop_in)}")
     elif ours:
         edits.change(statement, _split(statement, node, ours, theirs, drop_in), "drop-in")
 
@@ -101,14 +100,16 @@ def _split(
 # ---- what is only spoken of --------------------------------------------------------------------
 
 
-def _drop_in(name: str) -> str:
-    return f"there is a drop-in: {_COMPAT}{name.removeprefix(_COMPAT)}"
+def _drop_in(drop_in: ModuleType | str) -> str:
+    """Of a module, or of one of ours and what else it may be: ``hifigan (or bigvgan, vits)``."""
+    name = drop_in if isinstance(drop_in, str) else drop_in.__name__.rpartition(".")[2]
+    return f"there is a drop-in: ganloss_fast.compat.{name}"
 
 
 def _speak_of_module(node: cst.Import, statement: cst.SimpleStatementLine, edits: Edits) -> None:
     for alias in node.names:
         if code(alias.name) in DROP_INS:
-            why = f"imported as a module; {_drop_in(DROP_INS[code(alias.name)].__name__)}"
+            why = f"imported as a module; {_drop_in(DROP_INS[code(alias.name)])}"
             edits.leave(statement, why)
 
 

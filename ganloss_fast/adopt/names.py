@@ -135,12 +135,20 @@ class Names:
 
     def mean_of(self, expression: cst.BaseExpression) -> cst.BaseExpression | None:
         """What the mean is taken of, over all elements."""
+        return self.operand_of(expression, "mean")
+
+    def operand_of(
+        self, expression: cst.BaseExpression, function: str
+    ) -> cst.BaseExpression | None:
+        """x of ``torch.sqrt(x)`` and ``x.sqrt()``, where nothing else is given."""
         match expression:
-            case cst.Call(func=cst.Attribute(value=value, attr=cst.Name("mean")), args=[]):
+            case cst.Call(func=cst.Attribute(value=value, attr=cst.Name(method)), args=[]) if (
+                method == function
+            ):
                 return bare(value)
-            case cst.Call(func=function, args=[argument]) if self.full_name(
-                function
-            ) == "torch.mean" and plain(argument, "input"):
+            case cst.Call(func=called, args=[argument]) if self.full_name(
+                called
+            ) == f"torch.{function}" and plain(argument, "input"):
                 return bare(argument.value)
         return None
 
@@ -159,11 +167,7 @@ class Names:
                 self.full_name(function) == "torch.pow" and number(power.value) == 2.0
             ):
                 return bare(base.value)
-            case cst.Call(func=function, args=[base]) if self.full_name(function) == "torch.square":
-                return bare(base.value)
-            case cst.Call(func=cst.Attribute(value=base, attr=cst.Name("square")), args=[]):
-                return bare(base)
-        return None
+        return self.operand_of(expression, "square")
 
     # ---- values --------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ def stage(expression: cst.BaseExpression, known: Stages, names: Names) -> Stage 
         return _next(found, "gradient", "squares")
     if (normed := _norm_of(expression, names)) is not None:
         return _next(stage(normed, known, names), "gradient", "norms")
-    if (rooted := _root_of(expression, names)) is not None:
+    if (rooted := names.operand_of(expression, "sqrt")) is not None:
         return _root(rooted, known, names)
     return _sums(expression, known, names)
 
@@ -71,15 +71,6 @@ def _norm_of(expression: cst.BaseExpression, names: Names) -> cst.BaseExpression
             _over_dimension_1(args, 2)
         ):
             return inner
-    return None
-
-
-def _root_of(expression: cst.BaseExpression, names: Names) -> cst.BaseExpression | None:
-    match expression:
-        case cst.Call(func=function, args=[argument]) if names.full_name(function) == "torch.sqrt":
-            return bare(argument.value)
-        case cst.Call(func=cst.Attribute(value=value, attr=cst.Name("sqrt")), args=[]):
-            return bare(value)
     return None
 
 

@@ -28,7 +28,7 @@ class ValueSum {
 // (1 + p)(1 + t) - 1 is p + t + p t. All three are positive, so that it rounds like a sum.
 template <typename T, typename storage_t, bool kPair>
 class ValueSum<ganloss::math::Softplus<Vector<T>>, Operands<storage_t, kPair, false>> {
-  static_assert(kAdditions < 127, "each factor is at most 2, and a float at most 2^127");
+  static_assert(kAdditions + kUnroll < 127, "a factor is at most 2, and a float at most 2^127");
 
  public:
   HOST_DEVICE ValueSum() { clear(); }

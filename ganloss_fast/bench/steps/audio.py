@@ -29,6 +29,13 @@ def logits_of(maps: Maps) -> list[Tensor]:
     return [of_one[-1] for of_one in maps]
 
 
+def weight_normed(network: nn.Module) -> nn.Module:
+    for part in list(network.modules()):
+        if isinstance(part, (nn.Conv1d, nn.Conv2d)):
+            weight_norm(part)
+    return network
+
+
 class Periods(nn.Module):
     """Two narrow period discriminators: the maps of each."""
 
@@ -41,13 +48,6 @@ class Periods(nn.Module):
 
 
 # ---- HiFi-GAN ----------------------------------------------------------------------------------
-
-
-def weight_normed(network: nn.Module) -> nn.Module:
-    for part in list(network.modules()):
-        if isinstance(part, (nn.Conv1d, nn.Conv2d)):
-            weight_norm(part)
-    return network
 
 
 def hifigan_step(

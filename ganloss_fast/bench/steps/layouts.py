@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ganloss_fast.bench.steps.scales import Maps, Scale, Scales
 from ganloss_fast.bench.steps.training import Form, Training, forms, moved
 from ganloss_fast.compat.spade import GANLoss
 from ganloss_fast.losses.matching import feature_matching_loss
@@ -18,46 +19,23 @@ SCALES, LAYERS = 2, 4  # discriminators, and the layers of each before the last 
 FEATURES = 10.0  # the weight of feature matching
 CLASSES = 8
 
-Maps = list[list[Tensor]]
 LossOf = Callable[[Maps, bool, bool], Tensor]  # the side, and whether the discriminator learns
 
 # ---- the networks ------------------------------------------------------------------------------
 
 
-class _Scale(nn.Module):
-    """One PatchGAN, its inner layers under spectral and instance norm; gives the maps of all."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList()
-        for k in range(LAYERS):
-            wider, stride = width << min(k, 3), 2 if k < LAYERS - 1 else 1
-            layer: nn.Module = nn.Conv2d(channels, wider, 4, stride, 2, bias=k == 0)
-            if k > 0:
-                layer = nn.Sequential(spectral_norm(layer), nn.InstanceNorm2d(wider))
-            self.layers.append(nn.Sequential(layer, nn.LeakyReLU(0.2)))
-            channels = wider
-        self.layers.append(nn.Conv2d(channels, 1, 4, 1, 2))
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        for layer in self.layers:
-            x = layer(x)
-            maps.append(x)
-        return maps
-
-
-class _Scales(nn.Module):
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.scales = nn.ModuleList(_Scale(channels, width) for _ in range(SCALES))
-
-    def forward(self, x: Tensor) -> Maps:
-        found = []
-        for scale in self.scales:
-            found.append(scale(x))
-            x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
-        return found
+def _scale(channels: int, width: int) -> Scale:
+    """One PatchGAN, its inner layers under spectral and instance norm."""
+    found = Scale()
+    for k in range(LAYERS):
+        wider, stride = width << min(k, 3), 2 if k < LAYERS - 1 else 1
+        layer: nn.Module = nn.Conv2d(channels, wider, 4, stride, 2, bias=k == 0)
+        if k > 0:
+            layer = nn.Sequential(spectral_norm(layer), nn.InstanceNorm2d(wider))
+        found.append(nn.Sequential(layer, nn.LeakyReLU(0.2)))
+        channels = wider
+    found.append(nn.Conv2d(channels, 1, 4, 1, 2))
+    return found
 
 
 class _Modulation(nn.Module):
@@ -170,9 +148,11 @@ def spade_step(
     criterion = GANLoss("hinge")
     labels = torch.randint(CLASSES, (batch, size // 8, size // 8)).repeat_interleave(8, 1)
     layout = F.one_hot(labels.repeat_interleave(8, 2), CLASSES).movedim(-1, 1).float()
+    generator = _Generator(width)
+    discriminators = Scales(_scale(CLASSES + 3, width) for _ in range(SCALES))
     tensors = {"layout": layout, "real": torch.randn(batch, 3, size, size).tanh()}
     return forms(
-        Training(_Generator(width), _Scales(CLASSES + 3, width), tensors),
+        Training(generator, discriminators, tensors),
         device,
         lambda t: step(t, _written_loss, helpers=False),
         lambda t: step(t, criterion, helpers=False),

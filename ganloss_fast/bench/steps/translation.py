@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganloss_fast.bench.steps.scales import Maps, Scale, Scales
 from ganloss_fast.bench.steps.training import Form, Training, forms, moved
 from ganloss_fast.compat import pix2pixhd
 from ganloss_fast.losses.adversarial import generator_loss
@@ -18,40 +19,18 @@ LAYERS = 3  # of a discriminator, with stride
 FEATURES = 10.0  # the weight of feature matching
 
 
-class _Scale(nn.Module):
-    """One PatchGAN; gives the maps of all its layers, the logits last."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList()
-        for k in range(LAYERS + 1):
-            wider = width << min(k, 3)
-            layers: list[nn.Module] = [nn.Conv2d(channels, wider, 4, 2 if k < LAYERS else 1, 2)]
-            if k > 0:
-                layers.append(nn.InstanceNorm2d(wider))
-            self.layers.append(nn.Sequential(*layers, nn.LeakyReLU(0.2)))
-            channels = wider
-        self.layers.append(nn.Conv2d(channels, 1, 4, 1, 2))
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        for layer in self.layers:
-            x = layer(x)
-            maps.append(x)
-        return maps
-
-
-class _Scales(nn.Module):
-    def __init__(self, channels: int, width: int, count: int) -> None:
-        super().__init__()
-        self.scales = nn.ModuleList([_Scale(channels, width) for _ in range(count)])
-
-    def forward(self, x: Tensor) -> list[list[Tensor]]:
-        found = []
-        for scale in self.scales:
-            found.append(scale(x))
-            x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
-        return found
+def _scale(channels: int, width: int) -> Scale:
+    """One PatchGAN."""
+    found = Scale()
+    for k in range(LAYERS + 1):
+        wider = width << min(k, 3)
+        layers: list[nn.Module] = [nn.Conv2d(channels, wider, 4, 2 if k < LAYERS else 1, 2)]
+        if k > 0:
+            layers.append(nn.InstanceNorm2d(wider))
+        found.append(nn.Sequential(*layers, nn.LeakyReLU(0.2)))
+        channels = wider
+    found.append(nn.Conv2d(channels, 1, 4, 1, 2))
+    return found
 
 
 def pix2pixhd_step(
@@ -62,7 +41,7 @@ def pix2pixhd_step(
     fills gradients of the discriminators that nobody reads."""
     of_map = FEATURES * 4.0 / (LAYERS + 1) / scales
 
-    def written_loss(predictions: list[list[Tensor]], is_real: bool) -> Tensor:
+    def written_loss(predictions: Maps, is_real: bool) -> Tensor:
         loss = torch.zeros((), device=predictions[0][-1].device)
         for prediction in predictions:
             logits = prediction[-1]
@@ -116,7 +95,7 @@ def pix2pixhd_step(
     )
     batch = {name: torch.randn(1, 3, size, size) for name in ("labels", "real")}
     return forms(
-        Training(generator, _Scales(6, width, scales), batch),
+        Training(generator, Scales(_scale(6, width) for _ in range(scales)), batch),
         device,
         lambda t: step(t, written_loss),
         lambda t: step(t, criterion),

@@ -68,7 +68,7 @@ class Budget:
     def _without_compiling(self) -> float:
         """Seconds of a workload without its compilation: the mean of those so far."""
         if not self.taken:
-            return min(FIRST_GUESS, self.share() / 2)
+            return min(FIRST_GUESS, self.share() / (2 * RESERVE))
         return mean(self.taken) - sum(self.compiling) / len(self.taken)
 
     def expected(self) -> float:

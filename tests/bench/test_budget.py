@@ -81,6 +81,12 @@ def test_compilations_give_way_first_and_the_rest_still_comes(clock):
     assert not found["7", COMPILE].failed
 
 
+def test_the_first_of_many_is_compiled_before_anything_is_known(clock):
+    found = run([workload(str(k), clock, work=1.0, compiling=3.0) for k in range(12)], minutes=1.5)
+    assert found["0", COMPILE].measured
+    assert all(found[str(k), name].measured for k in range(12) for name in (OURS, EAGER))
+
+
 def test_a_workload_that_there_was_no_time_for_has_a_row_that_says_so(clock):
     found = run([workload(str(k), clock, work=100.0) for k in range(4)], minutes=3)
     late = {key: row.status for key, row in found.items() if not row.measured}

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ganloss_fast._torch import BatchNorm, FakeTensor, tree_flatten, tree_leaves, tree_unflatten
+from ganloss_fast._torch import FakeTensor, tree_flatten, tree_leaves, tree_unflatten
 from ganloss_fast.checks import check_same_device, check_tensor, describe
-from ganloss_fast.penalties.critic.modules import is_power_iteration
+from ganloss_fast.penalties.critic.modules import is_power_iteration, uses_batch_statistics
 from ganloss_fast.penalties.critic.random_state import RandomState
 from ganloss_fast.penalties.critic.reach import Reach
 from ganloss_fast.penalties.critic.rounding import differ, tolerance_of
@@ -34,20 +34,20 @@ class _Calls:
     due: int = 1
 
 
-def _check_modules(discriminator: Module) -> None:
-    """Refuses what makes one forward another one than two."""
+def what_keeps_apart(discriminator: Module) -> str | None:
+    """Of its modules: what makes one forward another one than two."""
     for part in discriminator.modules():
-        if isinstance(part, BatchNorm) and (part.training or part.running_mean is None):
-            raise ValueError(
-                "discriminator: it normalises by its batch, which would be that of real and fake "
-                "samples together. Run it on either of them."
+        if uses_batch_statistics(part):
+            return (
+                "it normalises by its batch, which would be that of real and fake samples "
+                "together. Run it on either of them."
             )
         if part.training and is_power_iteration(part):
-            raise ValueError(
-                "discriminator: it has a spectral norm in training mode, whose every forward takes "
-                "a step of the power iteration; one in place of two is another training. Run it on "
-                "either side."
+            return (
+                "it has a spectral norm in training mode, whose every forward takes a step of the "
+                "power iteration; one in place of two is another training. Run it on either side."
             )
+    return None
 
 
 def _split(output: object, count: int, whole: int, first: bool) -> Any:
@@ -117,6 +117,13 @@ def _refuse_meetings(
     return all(own for own, _ in reach)
 
 
+def _must_not_wait_for(samples: Tensor) -> bool:
+    """Whether values are not to be had: there are none, or a CUDA graph is being captured."""
+    if samples.is_meta or isinstance(samples, FakeTensor):
+        return True
+    return samples.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def forward_together(
     discriminator: Callable[[Tensor], Any], real: Tensor, fake: Tensor
 ) -> tuple[Any, Any]:
@@ -130,8 +137,9 @@ def forward_together(
 
     Calls 1, 2, 4, 8, ... with a module ask whether its samples meet: whether outputs on one side
     have a gradient at the other, and are those of real samples alone. That costs two steps and
-    waits for the device; inside of torch.compile nothing is asked. Dropout draws one mask for all
-    samples together, and outputs that are random are not compared.
+    waits for the device; inside of torch.compile, and while a CUDA graph is captured, nothing is
+    asked. Dropout draws one mask for all samples together, and outputs that are random are not
+    compared.
 
     Args:
         discriminator: a module, samples to outputs: a tensor, or lists, tuples and dicts of them,
@@ -156,7 +164,9 @@ def forward_together(
         raise ValueError(
             f"fake: expected samples like real, {describe(real)}, got {describe(fake)}."
         )
-    _check_modules(discriminator)
+    apart = what_keeps_apart(discriminator)
+    if apart is not None:
+        raise ValueError(f"discriminator: {apart}")
     count, whole = len(real), len(real) + len(fake)
     outputs = discriminator(torch.cat([real, fake]))
     leaves, structure = tree_flatten(outputs)
@@ -164,8 +174,7 @@ def forward_together(
         tree_unflatten([_split(leaf, count, whole, first) for leaf in leaves], structure)
         for first in (True, False)
     ]
-    has_values = not (real.is_meta or isinstance(real, FakeTensor))
-    if has_values and not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() or _must_not_wait_for(real)):
         calls = _calls.setdefault(discriminator, _Calls())
         calls.made += 1
         if calls.made >= calls.due and count > 0 and whole > count:

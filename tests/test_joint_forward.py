@@ -201,3 +201,18 @@ def test_it_compiles_in_one_graph(fresh_compiler):
 
     compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(real, fake), both(real, fake))
+
+
+def test_a_capture_asks_nothing(monkeypatch):
+    """Reading a value would end the capture of a CUDA graph."""
+
+    class OnTheGpu(torch.Tensor):
+        is_cuda = True
+
+    critic = Maps().double()
+    real, fake = samples()
+    for capturing, forwards in ((True, 1), (True, 1), (False, 4)):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda now=capturing: now)
+        critic.forwards = 0
+        gf.forward_together(critic, real.as_subclass(OnTheGpu), fake)
+        assert critic.forwards == forwards

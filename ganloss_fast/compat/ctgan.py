@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ganloss_fast.checks import check_integer, check_same_device
 from ganloss_fast.losses.adversarial import discriminator_loss
 from ganloss_fast.penalties.gradient_penalty import gradient_penalty
-from ganloss_fast.penalties.packs import PackedCritic, packs
+from ganloss_fast.penalties.packs import packs
 from ganloss_fast.penalties.table import WGANGP
 
 __all__ = ["Discriminator", "discriminator_losses"]
@@ -49,6 +49,10 @@ class Discriminator(nn.Module):
         packed: Tensor = self.seq(packs(input_, self.pac).flatten(1))
         return packed
 
+    def _judge_packs(self, packed: Tensor) -> Tensor:
+        logits: Tensor = self(packed.flatten(0, 1))
+        return logits
+
     def calc_gradient_penalty(
         self,
         real_data: Tensor,
@@ -70,7 +74,7 @@ class Discriminator(nn.Module):
         check_same_device("fake_data", fake_data, "real_data", real_data)
         alpha = torch.rand(real_data.size(0) // pac, 1, 1, device=device).flatten()
         return gradient_penalty(
-            PackedCritic(self, pac),
+            self._judge_packs,
             packs(real_data, pac),
             packs(fake_data.detach(), pac),
             WGANGP(lambda_),

@@ -1,16 +1,87 @@
-"""HiFi-GAN (jik876/hifi-gan): ``models.py``."""
+"""HiFi-GAN (jik876/hifi-gan): the discriminators and losses of ``models.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from ganloss_fast.compat._audio_discriminators import OfPeriod, OfScale, Pairs
 from ganloss_fast.compat._lists import as_numbers, check_maps, generator_terms, side_terms
 from ganloss_fast.losses.matching import feature_matching_loss as matching_loss
 from ganloss_fast.losses.table import LeastSquares
 
+__all__ = [
+    "DiscriminatorP",
+    "DiscriminatorS",
+    "MultiPeriodDiscriminator",
+    "MultiScaleDiscriminator",
+    "discriminator_loss",
+    "feature_loss",
+    "generator_loss",
+]
+
+PERIODS = (2, 3, 5, 7, 11)
 _LEAST_SQUARES = LeastSquares()
+
+
+class DiscriminatorP(OfPeriod):
+    """A discriminator of every ``period``-th sample (Kong et al., 2020): audio [B, 1, T] to logits
+    [B, n] and six maps."""
+
+    def __init__(
+        self, period: int, kernel_size: int = 5, stride: int = 3, use_spectral_norm: bool = False
+    ) -> None:
+        super().__init__(period, kernel_size, stride, use_spectral_norm)
+
+
+class DiscriminatorS(OfScale):
+    """A discriminator of the waveform (Kong et al., 2020, after Kumar et al., 2019): audio
+    [B, 1, T] to logits [B, n] and eight maps."""
+
+    layers = (
+        (128, 15, 1, 1),
+        (128, 41, 2, 4),
+        (256, 41, 2, 16),
+        (512, 41, 4, 16),
+        (1024, 41, 4, 16),
+        (1024, 41, 1, 16),
+        (1024, 5, 1, 1),
+    )
+
+
+class MultiPeriodDiscriminator(Pairs):
+    """Five of :class:`DiscriminatorP`, each by one forward for real and generated audio.
+
+    ``mpd(y, y_hat)`` returns ``(y_d_rs, y_d_gs, fmap_rs, fmap_gs)``, as published, to rounding.
+    Hooks of its parts see both halves in one call.
+
+    Args:
+        detach_real: as published, what is said of real audio has a graph in the generator's step
+            too. True leaves it out wherever the generated audio requires grad, and with it a walk
+            whose gradients the next ``zero_grad`` throws away; the generator learns the same.
+    """
+
+    def __init__(self, *, detach_real: bool = False) -> None:
+        super().__init__((DiscriminatorP(period) for period in PERIODS), detach_real)
+
+
+class MultiScaleDiscriminator(Pairs):
+    """Three of :class:`DiscriminatorS`, on audio at its rate, at half and at a quarter of it.
+
+    ``msd(y, y_hat)`` is as :class:`MultiPeriodDiscriminator`. The first part has a spectral norm,
+    which in training moves with every forward: it judges real and generated audio apart.
+    """
+
+    def __init__(self, *, detach_real: bool = False) -> None:
+        super().__init__((DiscriminatorS(first) for first in (True, False, False)), detach_real)
+        self.meanpools = nn.ModuleList(nn.AvgPool1d(4, 2, padding=2) for _ in range(2))
+
+    def seen(self, audio: Tensor) -> Iterator[Tensor]:
+        yield audio
+        for pool in self.meanpools:
+            audio = pool(audio)
+            yield audio
 
 
 def discriminator_loss(

@@ -108,6 +108,12 @@ def test_the_drop_ins_that_are_spoken_of_exist(text):
         ("from models.networks import GANLoss, cal_gradient_penalty\n", "cyclegan"),
         ("from . import networks\nc = networks.GANLoss('lsgan')\n", "cyclegan"),
         ("from models import feature_loss, generator_loss, discriminator_loss\n", "hifigan"),
+        ("from models import MultiPeriodDiscriminator, generator_loss\n", "hifigan"),
+        (
+            "from models import Generator, MultiPeriodDiscriminator, feature_loss, "
+            "generator_loss, discriminator_loss\n",
+            "hifigan",
+        ),
         ("from training.loss import R3GANLoss\n", "r3gan"),
         ("from training.loss import StyleGAN2Loss\n", "stylegan2_ada"),
         ("from balancer import Balancer\n", "encodec"),

@@ -24,6 +24,7 @@ from ganloss_fast.bench.steps import (
     spectra,
     styles,
     tokenizers,
+    vocoders,
 )
 from ganloss_fast.bench.workload import EAGER
 
@@ -112,11 +113,11 @@ SAMPLES = "gradients of the samples in the discriminator's step, which nothing u
         (audio.dac_step, {WEIGHTS: 0.10}),
         (audio.parallel_wavegan_step, {WEIGHTS: 0.10, AGAIN: 0.10}),
         (
-            lambda device: audio.hifigan_step(device, 1024, audio.Periods(8)),
+            lambda device: vocoders.hifigan_step(device, 1024, vocoders.narrow(8)),
             {WEIGHTS: 0.08, REAL: 0.17},
         ),
         (
-            lambda device: spectra.bigvgan_step(device, 1024, 4),
+            lambda device: vocoders.bigvgan_step(device, 1024, 4),
             {WEIGHTS: 0.085, REAL: 0.16},
         ),
         (lambda device: layouts.spade_step(device, 32, 4), {WEIGHTS: 0.095, SAMPLES: 0.03}),

@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib", reason="the bench extras are not installed")
 pytest.importorskip("rich", reason="the bench extras are not installed")
 
 from ganloss_fast.bench import command, results, runner, timing
-from ganloss_fast.bench.steps import audio, images, penalised
+from ganloss_fast.bench.steps import images, penalised, vocoders
 from ganloss_fast.bench.steps.training import Form
 from ganloss_fast.bench.train import data, runs, side_by_side, speech
 from ganloss_fast.bench.workload import DROP_IN, EAGER, HELPERS
@@ -38,7 +38,9 @@ VOCODER, ESRGAN, TAMING, DIGITS = runs.RUNS
 RUNS = {
     "vocoder": small(
         VOCODER,
-        lambda device: audio.hifigan_step(device, 512, audio.Periods(2), speech.build_generator(8)),
+        lambda device: vocoders.hifigan_step(
+            device, 512, vocoders.narrow(2), speech.build_generator(8)
+        ),
         lambda source: speech.synthesise(20, 512),
     ),
     "ESRGAN": small(ESRGAN, lambda device: images.esrgan_step(device, 32, 4), pictures),

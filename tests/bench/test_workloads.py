@@ -23,6 +23,7 @@ from ganloss_fast.bench.steps import (
     styles,
     tokenizers,
     translation,
+    vocoders,
 )
 from ganloss_fast.bench.steps.training import Form, with_compiled_networks
 from ganloss_fast.bench.workload import COMPILE, DROP_IN, EAGER, HELPERS, OURS, Workload
@@ -91,10 +92,10 @@ def test_ours_and_the_code_as_written_agree(each: Workload):
 
 
 STEPS = {
-    "HiFi-GAN": lambda: audio.hifigan_step(CPU, 512, audio.Periods(2)),
+    "HiFi-GAN": lambda: vocoders.hifigan_step(CPU, 512, vocoders.narrow(2)),
     "ParallelWaveGAN": lambda: audio.parallel_wavegan_step(CPU, samples=512, width=2),
     "DAC": lambda: audio.dac_step(CPU, samples=512, width=2),
-    "BigVGAN v2": lambda: spectra.bigvgan_step(CPU, samples=512, width=2),
+    "BigVGAN v2": lambda: vocoders.bigvgan_step(CPU, samples=512, width=2),
     "EnCodec": lambda: spectra.encodec_step(CPU, samples=512, width=2),
     "taming": lambda: images.taming_step(CPU, size=32, width=4),
     "LlamaGen": lambda: tokenizers.llamagen_step(CPU, size=32, width=4),

@@ -10,6 +10,7 @@ from penalty_oracle import assert_penalty
 from torch import nn
 
 import ganloss_fast as gf
+from ganloss_fast.penalties.critic import modules
 
 
 class Joined(nn.Module):
@@ -266,3 +267,22 @@ def test_packs_as_samples_are_right_and_warn_once_otherwise():
         gf.r1_penalty(critic, x)
     assert [warning.filename for warning in record] == [__file__]
     gf.r1_penalty(critic, x)  # in silence
+
+
+class OfPacks(nn.Linear):
+    def judge(self, z):
+        return self(z.reshape(-1, 8))
+
+
+def test_a_bound_method_is_remembered_though_it_is_another_object_every_time(monkeypatch):
+    critic, x = OfPacks(8, 1), torch.randn(6, 4)
+    looks = []
+    look = modules.before_first_run
+    monkeypatch.setattr(modules, "before_first_run", lambda *of: looks.append(of[0]) or look(*of))
+    with pytest.warns(UserWarning, match="fewer logits"):
+        gf.r1_penalty(critic.judge, x)
+    gf.r1_penalty(critic.judge, x)  # in silence
+    assert looks == [critic.judge]
+    gf.r1_penalty(critic, torch.randn(6, 8))  # another way through the same module
+    gf.r1_penalty(critic.eval().judge, x)
+    assert looks == [critic.judge, critic, critic.judge]

@@ -1,4 +1,4 @@
-"""Vocoders and codecs: HiFi-GAN, ParallelWaveGAN, DAC."""
+"""Vocoders and codecs whose discriminators take one audio a call: ParallelWaveGAN, DAC."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from torch.nn.utils.parametrizations import weight_norm
 from ganloss_fast.bench import hifigan, plain
 from ganloss_fast.bench.steps.training import Form, Training, forms, moved
 from ganloss_fast.compat import dac as compat_dac
-from ganloss_fast.compat import hifigan as compat_hifigan
 from ganloss_fast.compat import parallel_wavegan as compat_pwg
-from ganloss_fast.joint_forward import forward_together
 from ganloss_fast.steps import discriminator_backward, generator_backward
 
 Maps = list[list[Tensor]]
 
 
-def _batch(samples: int) -> dict[str, Tensor]:
+def noise_and_audio(samples: int) -> dict[str, Tensor]:
     return {"noise": torch.randn(1, 1, samples), "audio": torch.randn(1, 1, samples)}
 
 
@@ -45,76 +43,6 @@ class Periods(nn.Module):
 
     def forward(self, audio: Tensor) -> Maps:
         return [part(audio) for part in self.parts]
-
-
-# ---- HiFi-GAN ----------------------------------------------------------------------------------
-
-
-def hifigan_step(
-    device: torch.device,
-    samples: int = 2048,
-    discriminators: nn.Module | None = None,
-    generator: nn.Module | None = None,
-) -> dict[str, Form]:
-    """The eight discriminators at their published widths, a small generator. All are weight-normed;
-    of the first scale the published norm is the spectral one, which moves at every forward."""
-    discriminators = weight_normed(discriminators or hifigan.Discriminators())
-    generator = generator or hifigan.build_generator()
-
-    def written(t: Training) -> Sequence[Tensor]:
-        audio = t.batch["audio"]
-        fake = t.generator(t.batch["noise"])
-        t.of_discriminator.zero_grad()
-        loss = plain.logged_list_discriminator_loss(
-            logits_of(t.discriminator(audio)), logits_of(t.discriminator(fake.detach()))
-        )
-        loss.backward()
-        of_d = moved(t.of_discriminator, t.discriminator)
-        t.of_generator.zero_grad()
-        real_maps, fake_maps = t.discriminator(audio), t.discriminator(fake)
-        matching = plain.feature_loss(
-            [m for maps in real_maps for m in maps], [m for maps in fake_maps for m in maps]
-        )
-        loss = plain.list_generator_loss(logits_of(fake_maps)) + matching
-        (loss + 45 * F.l1_loss(fake, audio)).backward()
-        return of_d, moved(t.of_generator, t.generator)
-
-    def with_compat(t: Training, detach_real: bool, helpers: bool) -> Sequence[Tensor]:
-        audio = t.batch["audio"]
-        fake = t.generator(t.batch["noise"])
-        t.of_discriminator.zero_grad()
-        if helpers:
-            reals, fakes = forward_together(t.discriminator, audio, fake.detach())
-        else:
-            reals, fakes = t.discriminator(audio), t.discriminator(fake.detach())
-        loss, _, _ = compat_hifigan.discriminator_loss(logits_of(reals), logits_of(fakes))
-        loss.backward()
-        of_d = moved(t.of_discriminator, t.discriminator)
-        t.of_generator.zero_grad()
-        if helpers:
-            with torch.no_grad():
-                real_maps = t.discriminator(audio)
-        else:
-            real_maps = t.discriminator(audio)
-        fake_maps = t.discriminator(fake)
-        matching = compat_hifigan.feature_loss(real_maps, fake_maps, detach_real=detach_real)
-        loss = compat_hifigan.generator_loss(logits_of(fake_maps))[0] + matching
-        loss = loss + 45 * F.l1_loss(fake, audio)
-        if helpers:
-            generator_backward(loss, t.generator)
-        else:
-            loss.backward()
-        return of_d, moved(t.of_generator, t.generator)
-
-    training = Training(generator, discriminators, _batch(samples))
-    return forms(
-        training,
-        device,
-        written,
-        partial(with_compat, detach_real=False, helpers=False),
-        partial(with_compat, detach_real=True, helpers=True),
-        {"detach_real": partial(with_compat, detach_real=True, helpers=False)},
-    )
 
 
 # ---- ParallelWaveGAN ---------------------------------------------------------------------------
@@ -190,7 +118,7 @@ def parallel_wavegan_step(
             (of_real + of_fake).backward()
         return moved(t.of_discriminator, t.discriminator), of_g
 
-    training = Training(hifigan.build_generator(), Periods(width), _batch(samples))
+    training = Training(hifigan.build_generator(), Periods(width), noise_and_audio(samples))
     return forms(
         training,
         device,
@@ -237,7 +165,7 @@ def dac_step(device: torch.device, samples: int = 4096, width: int = 16) -> dict
         (adversarial + 2 * matching + 15 * F.l1_loss(fake, audio)).backward()
         return of_d, moved(t.of_generator, t.generator)
 
-    training = Training(hifigan.build_generator(), Periods(width), _batch(samples))
+    training = Training(hifigan.build_generator(), Periods(width), noise_and_audio(samples))
     return forms(
         training,
         device,

@@ -15,6 +15,7 @@ from ganloss_fast.bench.steps import (
     styles,
     tokenizers,
     translation,
+    vocoders,
 )
 from ganloss_fast.bench.steps.training import Build, with_compiled_networks
 from ganloss_fast.bench.workload import Workload
@@ -42,7 +43,7 @@ def _step(
 
 
 WORKLOADS = (
-    _step("HiFi-GAN", "1x1x2048", "jik876/hifi-gan", audio.hifigan_step),
+    _step("HiFi-GAN", "1x1x2048", "jik876/hifi-gan", vocoders.hifigan_step),
     _step(
         "ParallelWaveGAN",
         "1x1x4096",
@@ -57,7 +58,7 @@ WORKLOADS = (
         audio.dac_step,
         compiles=True,
     ),
-    _step("BigVGAN v2", "1x1x4096", "NVIDIA/BigVGAN", spectra.bigvgan_step),
+    _step("BigVGAN v2", "1x1x4096", "NVIDIA/BigVGAN", vocoders.bigvgan_step),
     _step("EnCodec", "2x1x4096", "facebookresearch/encodec", spectra.encodec_step),
     _step("taming", "2x3x64x64", "CompVis/taming-transformers", images.taming_step),
     _step("LlamaGen", "2x3x64x64", "FoundationVision/LlamaGen", tokenizers.llamagen_step),

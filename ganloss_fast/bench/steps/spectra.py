@@ -1,8 +1,8 @@
-"""Vocoders and codecs whose discriminators see spectra: BigVGAN v2, EnCodec."""
+"""EnCodec, whose discriminators see spectra."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from ganloss_fast.balancing.backward import balanced_backward
 from ganloss_fast.balancing.rules import GradientShares
-from ganloss_fast.bench import hifigan, plain
-from ganloss_fast.bench.steps.audio import Maps, Periods, logits_of, weight_normed
+from ganloss_fast.bench.steps.audio import Maps, weight_normed
 from ganloss_fast.bench.steps.training import Form, Training, forms, gradients, moved
-from ganloss_fast.compat import audiocraft, bigvgan, encodec
+from ganloss_fast.compat import audiocraft, encodec
 from ganloss_fast.freezing import frozen
 from ganloss_fast.joint_forward import forward_together
 from ganloss_fast.losses.adversarial import discriminator_loss, generator_loss
-from ganloss_fast.steps import discriminator_backward, generator_backward
+from ganloss_fast.steps import discriminator_backward
 
 FRAMES = (256, 128, 64)  # samples of a frame, of each resolution
 
@@ -31,7 +30,7 @@ def _spectrum(audio: Tensor, frame: int) -> Tensor:
     return found
 
 
-def _spectral_distance(fake: Tensor, real: Tensor) -> Tensor:
+def spectral_distance(fake: Tensor, real: Tensor) -> Tensor:
     """Stands for the distance of mel spectrograms at several resolutions."""
     distance = torch.zeros((), device=real.device)
     for frame in FRAMES:
@@ -39,130 +38,6 @@ def _spectral_distance(fake: Tensor, real: Tensor) -> Tensor:
         distance = distance + F.l1_loss(of_fake.log10(), of_real.log10())
     return distance
 
-
-# ---- BigVGAN -----------------------------------------------------------------------------------
-
-MAX_NORM, MEL_WEIGHT = 500.0, 15.0
-
-
-class _Resolution(nn.Module):
-    """Sees the magnitudes of one resolution; gives the maps of all layers, the logits last."""
-
-    def __init__(self, frame: int, width: int) -> None:
-        super().__init__()
-        self.frame = frame
-        self.layers = nn.ModuleList(
-            [
-                nn.Conv2d(1, width, (3, 9), padding=(1, 4)),
-                nn.Conv2d(width, width, (3, 9), (1, 2), (1, 4)),
-                nn.Conv2d(width, width, (3, 9), (1, 2), (1, 4)),
-                nn.Conv2d(width, width, (3, 9), (1, 2), (1, 4)),
-                nn.Conv2d(width, width, (3, 3), padding=(1, 1)),
-            ]
-        )
-        self.last = nn.Conv2d(width, 1, (3, 3), padding=(1, 1))
-
-    def forward(self, audio: Tensor) -> list[Tensor]:
-        x = _spectrum(audio, self.frame).abs().unsqueeze(1)
-        maps = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), hifigan.LEAK)
-            maps.append(x)
-        return [*maps, self.last(x)]
-
-
-class _Resolutions(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(_Resolution(frame, width) for frame in FRAMES)
-
-    def forward(self, audio: Tensor) -> Maps:
-        return [part(audio) for part in self.parts]
-
-
-class _PeriodsAndResolutions(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.families = nn.ModuleList([Periods(width), _Resolutions(2 * width)])
-
-    def forward(self, audio: Tensor) -> list[Maps]:
-        return [family(audio) for family in self.families]
-
-
-LossesOf = Callable[[Maps, Maps], Tensor]
-
-
-def bigvgan_step(device: torch.device, samples: int = 4096, width: int = 8) -> dict[str, Form]:
-    """HiFi-GAN's losses over two families of weight-normed discriminators, the second of which is
-    the one by resolutions (constant-Q transforms take its place in v2's configuration). Gradients
-    are clipped."""
-
-    def clipped(optimizer: torch.optim.Optimizer, network: nn.Module) -> Tensor:
-        parts = network.families if isinstance(network, _PeriodsAndResolutions) else [network]
-        for part in parts:
-            nn.utils.clip_grad_norm_(part.parameters(), MAX_NORM)
-        return moved(optimizer, network)
-
-    def written_d(reals: Maps, fakes: Maps) -> Tensor:
-        return plain.logged_list_discriminator_loss(logits_of(reals), logits_of(fakes))
-
-    def written_g(reals: Maps, fakes: Maps) -> Tensor:
-        flat = [[fmap for maps in side for fmap in maps] for side in (reals, fakes)]
-        return plain.feature_loss(*flat) + plain.list_generator_loss(logits_of(fakes))
-
-    def drop_in_d(reals: Maps, fakes: Maps) -> Tensor:
-        return bigvgan.discriminator_loss(logits_of(reals), logits_of(fakes))[0]
-
-    def drop_in_g(reals: Maps, fakes: Maps) -> Tensor:
-        matching = bigvgan.feature_loss(reals, fakes)
-        return matching + bigvgan.generator_loss(logits_of(fakes))[0]
-
-    def resting_g(reals: Maps, fakes: Maps) -> Tensor:
-        matching = bigvgan.feature_loss(reals, fakes, detach_real=True)
-        return matching + bigvgan.generator_loss(logits_of(fakes))[0]
-
-    def total(loss_of: LossesOf, reals: Sequence[Maps], fakes: Sequence[Maps]) -> Tensor:
-        """Over both families."""
-        return torch.stack([loss_of(r, f) for r, f in zip(reals, fakes)]).sum()
-
-    def step(t: Training, of_d: LossesOf, of_g: LossesOf) -> Sequence[Tensor]:
-        audio, fake = t.batch["audio"], t.generator(t.batch["noise"])
-        t.of_discriminator.zero_grad()
-        total(of_d, t.discriminator(audio), t.discriminator(fake.detach())).backward()
-        found = clipped(t.of_discriminator, t.discriminator)
-        t.of_generator.zero_grad()
-        distance = MEL_WEIGHT * _spectral_distance(fake, audio)
-        loss = total(of_g, t.discriminator(audio), t.discriminator(fake))
-        (loss + distance).backward()
-        return found, clipped(t.of_generator, t.generator)
-
-    def with_helpers(t: Training) -> Sequence[Tensor]:
-        audio, fake = t.batch["audio"], t.generator(t.batch["noise"])
-        t.of_discriminator.zero_grad()
-        sides = forward_together(t.discriminator, audio, fake.detach())
-        discriminator_backward(total(drop_in_d, *sides), t.discriminator)
-        found = clipped(t.of_discriminator, t.discriminator)
-        t.of_generator.zero_grad()
-        distance = MEL_WEIGHT * _spectral_distance(fake, audio)
-        with torch.no_grad():
-            reals = t.discriminator(audio)
-        loss = total(resting_g, reals, t.discriminator(fake))
-        generator_backward(loss + distance, t.generator)
-        return found, clipped(t.of_generator, t.generator)
-
-    discriminators = weight_normed(_PeriodsAndResolutions(width))
-    batch = {"noise": torch.randn(1, 1, samples), "audio": torch.randn(1, 1, samples)}
-    return forms(
-        Training(hifigan.build_generator(), discriminators, batch),
-        device,
-        lambda t: step(t, written_d, written_g),
-        lambda t: step(t, drop_in_d, drop_in_g),
-        with_helpers,
-        {"detach_real": lambda t: step(t, drop_in_d, resting_g)},
-    )
-
-
-# ---- EnCodec -----------------------------------------------------------------------------------
 
 WEIGHTS = {"adv": 4.0, "feat": 4.0, "l1": 0.1, "msspec": 2.0}
 DECAY = 0.999  # of the balancer's averages
@@ -261,7 +136,7 @@ def encodec_step(device: torch.device, samples: int = 4096, width: int = 16) -> 
     the reconstruction, balanced there. Discriminators rest in the generator's part."""
 
     def distances(fake: Tensor, audio: Tensor) -> dict[str, Tensor]:
-        return {"l1": F.l1_loss(fake, audio), "msspec": _spectral_distance(fake, audio)}
+        return {"l1": F.l1_loss(fake, audio), "msspec": spectral_distance(fake, audio)}
 
     def written(t: Training) -> Sequence[Tensor]:
         audio = t.batch["audio"]

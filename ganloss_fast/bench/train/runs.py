@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ganloss_fast.bench import plain
-from ganloss_fast.bench.steps import audio, images, penalised
+from ganloss_fast.bench.steps import images, penalised, vocoders
 from ganloss_fast.bench.steps.training import Form, Training
 from ganloss_fast.bench.train import speech
 from ganloss_fast.bench.train.data import Source
@@ -63,13 +63,10 @@ def _with_noise(real: Tensor) -> Batch:
 
 def _hifigan_losses(t: Training) -> tuple[Tensor, Tensor]:
     real, fake = t.batch["audio"], t.generator(t.batch["noise"])
-    of_real, of_fake = t.discriminator(real), t.discriminator(fake)
-    reals, fakes = ([maps[-1] for maps in side] for side in (of_real, of_fake))
-    matching = plain.feature_loss(
-        [fmap for maps in of_real for fmap in maps], [fmap for maps in of_fake for fmap in maps]
-    )
-    of_generator = plain.list_generator_loss(fakes) + matching + 45 * F.l1_loss(fake, real)
-    return plain.list_discriminator_loss(reals, fakes), of_generator
+    assert isinstance(t.discriminator, vocoders.Families)
+    judged = t.discriminator.apart(real, fake)
+    of_generator = vocoders.total(vocoders.as_written_g, judged) + 45 * F.l1_loss(fake, real)
+    return vocoders.total(vocoders.as_written_d, judged), of_generator
 
 
 def _esrgan_losses(t: Training) -> tuple[Tensor, Tensor]:
@@ -102,8 +99,8 @@ RUNS = (
         shapes=f"4x1x{SAMPLES}",
         rate=2e-4,
         load=lambda source: source.speech(SAMPLES),
-        build=lambda device: audio.hifigan_step(
-            device, SAMPLES, audio.Periods(16), speech.build_generator()
+        build=lambda device: vocoders.hifigan_step(
+            device, SAMPLES, vocoders.narrow(16), speech.build_generator()
         ),
         batch=_spoken,
         losses=_hifigan_losses,

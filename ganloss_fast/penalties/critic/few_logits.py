@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ganloss_fast._torch import run_by_dynamo
 from ganloss_fast.checks import warn_caller
+from ganloss_fast.penalties.critic.reach import owner_and_part
 
 FEW_LOGITS = (
     "critic: it has fewer logits than samples, but a penalty takes a norm for each sample. Where a "
@@ -21,7 +22,7 @@ FEW_LOGITS = (
     "so are its summands, without this warning."
 )
 
-_warned: weakref.WeakSet[Any] = weakref.WeakSet()
+_warned: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 
 
 def warn_of_few_logits(critic: Any, logits: Sequence[Tensor], samples: int) -> None:
@@ -36,10 +37,12 @@ def warn_of_few_logits(critic: Any, logits: Sequence[Tensor], samples: int) -> N
 
 
 def _warn_once(critic: Any) -> None:
+    owner, part = owner_and_part(critic)
     try:
-        if critic in _warned:
+        parts = _warned.setdefault(owner, set())
+        if part in parts:
             return
-        _warned.add(critic)
+        parts.add(part)
     except TypeError:  # not hashable, or without weak references: Python's filter remembers
         pass
     warn_caller(FEW_LOGITS)

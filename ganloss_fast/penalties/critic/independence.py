@@ -19,7 +19,6 @@ calls, or between rows that never were drawn together.
 
 from __future__ import annotations
 
-import types
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +35,7 @@ from ganloss_fast.penalties.critic.call import CriticCall
 from ganloss_fast.penalties.critic.leaf_gradients import gradients_aside, leaves_of
 from ganloss_fast.penalties.critic.modules import ModuleStates
 from ganloss_fast.penalties.critic.random_state import RandomState
-from ganloss_fast.penalties.critic.reach import Reach
+from ganloss_fast.penalties.critic.reach import Reach, owner_and_part
 from ganloss_fast.penalties.critic.rounding import differ, tolerance_of
 from ganloss_fast.penalties.critic.slices import (
     INTERACTING,
@@ -82,11 +81,9 @@ _records: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], _Record]] = (
 
 
 def _record_of(call: CriticCall, way: tuple[Any, ...]) -> _Record:
-    critic: Any = call.critic
-    if isinstance(critic, types.MethodType):  # a bound method is another object every time
-        critic, way = critic.__self__, (critic.__func__, *way)
+    owner, part = owner_and_part(call.critic)
     try:
-        return _records.setdefault(critic, {}).setdefault(way, _Record())
+        return _records.setdefault(owner, {}).setdefault((part, *way), _Record())
     except TypeError:  # not hashable, or without weak references
         return _Record()
 

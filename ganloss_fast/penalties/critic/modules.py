@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from ganloss_fast._torch import BatchNorm
 from ganloss_fast.checks import warn_caller
-from ganloss_fast.penalties.critic.reach import Reach, unwrapped
+from ganloss_fast.penalties.critic.reach import Reach, owner_and_part, unwrapped
 from ganloss_fast.penalties.critic.wrapped import refuse_wrapper
 
 
@@ -152,16 +152,17 @@ class ModuleStates:
             module.training = True
 
 
-_checked: weakref.WeakKeyDictionary[Any, set[bool]] = weakref.WeakKeyDictionary()
+_checked: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 _warned: weakref.WeakSet[Module] = weakref.WeakSet()
 
 
 @contextlib.contextmanager
 def warns_if_samples_interact(critic: Callable[..., Any]) -> Iterator[None]:
     """Around a forward pass: warns, once, of batch statistics under a per-sample penalty."""
-    mode = getattr(critic, "training", True)
+    owner, part = owner_and_part(critic)
+    way = part, getattr(owner, "training", True)
     try:
-        is_checked = mode in _checked.setdefault(critic, set())
+        is_checked = way in _checked.setdefault(owner, set())
     except TypeError:  # not hashable, or without weak references
         is_checked = False
     if is_checked:
@@ -177,7 +178,7 @@ def warns_if_samples_interact(critic: Callable[..., Any]) -> Iterator[None]:
     with before_first_run(critic, see):
         yield
     with contextlib.suppress(TypeError):
-        _checked[critic].add(mode)
+        _checked[owner].add(way)
     _warned.update(coupling)
     if coupling:
         warn_caller(

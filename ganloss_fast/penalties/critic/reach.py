@@ -35,6 +35,14 @@ def unwrapped(critic: Any) -> Module | None:
             return critic if isinstance(critic, Module) else None
 
 
+def owner_and_part(critic: Any) -> tuple[Any, Any]:
+    """What to remember a critic by: itself, or of a bound method, which is another object every
+    time, what it is bound to and its function."""
+    if isinstance(critic, types.MethodType):
+        return critic.__self__, critic.__func__
+    return critic, None
+
+
 class Reach:
     """The modules of a critic, its generators, and whether torch.compile made a part of it."""
 

@@ -42,6 +42,7 @@ __all__ = [
     "tree_flatten",
     "tree_leaves",
     "tree_unflatten",
+    "weight_of_norm",
     "without_onednn",
 ]
 
@@ -49,6 +50,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 # ---- eager -------------------------------------------------------------------------------------
+
+
+def weight_of_norm(directions: torch.Tensor, magnitudes: torch.Tensor) -> torch.Tensor:
+    """The weight of a weight norm over all axes but the first, by one kernel each way."""
+    weight: torch.Tensor = torch._weight_norm(directions, magnitudes, 0)
+    return weight
 
 
 def is_functorch_active() -> bool:

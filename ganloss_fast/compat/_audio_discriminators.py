@@ -8,40 +8,67 @@ gradients once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
-from torch.nn.utils.parametrizations import weight_norm
 
-from ganloss_fast.checks import check_same_device, check_tensor
+from ganloss_fast._torch import weight_of_norm
+from ganloss_fast.checks import check_same_device, check_tensor, describe
 from ganloss_fast.joint_forward import forward_together, what_keeps_apart
 
 LEAK = 0.1
-# What checkpoints call the magnitudes and directions of a weight norm.
-_PUBLISHED = {"original0": "weight_g", "original1": "weight_v"}
 
 Judged = tuple[Tensor, list[Tensor]]
 JudgedPairs = tuple[list[Tensor], list[Tensor], list[list[Tensor]], list[list[Tensor]]]
 
 
-def _publish_keys(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    for current, published in _PUBLISHED.items():
-        key = f"{prefix}parametrizations.weight.{current}"
-        if key in state:
-            state[prefix + published] = state.pop(key)
+class _WeightNorm(nn.Module):
+    """Before a convolution among the bases: its weight as directions and magnitudes, under the
+    names of PyTorch's first weight norm, which published checkpoints have. (The present one has
+    others, and its modules cannot be pickled.)"""
+
+    convolve: ClassVar[Callable[..., Tensor]]
+    weight: Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        weight = self.weight.detach()
+        del self.weight
+        self.weight_g = nn.Parameter(torch.norm_except_dim(weight, 2, 0))
+        self.weight_v = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = weight_of_norm(self.weight_v, self.weight_g)
+        how = self.stride, self.padding, self.dilation, self.groups
+        return type(self).convolve(x, weight, self.bias, *how)
 
 
-def normed(convolution: nn.Module, use_spectral_norm: bool = False) -> nn.Module:
-    """With one of the two norms; the ``state_dict`` has the keys of published checkpoints."""
+class _WeightNormedConv1d(_WeightNorm, nn.Conv1d):
+    convolve = F.conv1d
+
+
+class _WeightNormedConv2d(_WeightNorm, nn.Conv2d):
+    convolve = F.conv2d
+
+
+_WEIGHT_NORMED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: _WeightNormedConv1d,
+    nn.Conv2d: _WeightNormedConv2d,
+}
+
+
+def normed(
+    kind: type[nn.Module], *args: Any, use_spectral_norm: bool = False, **kwargs: Any
+) -> nn.Module:
+    """A convolution with one of the two norms."""
     if use_spectral_norm:
-        return spectral_norm(convolution)
-    weight_norm(convolution)
-    convolution.register_state_dict_post_hook(_publish_keys)
-    return convolution
+        return spectral_norm(kind(*args, **kwargs))
+    return _WEIGHT_NORMED[kind](*args, **kwargs)
 
 
 class Discriminator(nn.Module):
@@ -82,15 +109,13 @@ class OfPeriod(Discriminator):
     ) -> None:
         widths = [1, *(int(width * multiplier) for width in (32, 128, 512, 1024, 1024))]
         steps = (stride, stride, stride, stride, 1)
+        convolution = partial(normed, nn.Conv2d, use_spectral_norm=use_spectral_norm)
         super().__init__(
             [
-                normed(
-                    nn.Conv2d(before, after, (kernel_size, 1), (step, 1), padding=(2, 0)),
-                    use_spectral_norm,
-                )
+                convolution(before, after, (kernel_size, 1), (step, 1), padding=(2, 0))
                 for before, after, step in zip(widths, widths[1:], steps)
             ],
-            normed(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)), use_spectral_norm),
+            convolution(widths[-1], 1, (3, 1), padding=(1, 0)),
         )
         self.period = period
 
@@ -108,14 +133,19 @@ class OfScale(Discriminator):
     layers: ClassVar[Sequence[tuple[int, int, int, int]]]
 
     def __init__(self, use_spectral_norm: bool = False) -> None:
+        convolution = partial(normed, nn.Conv1d, use_spectral_norm=use_spectral_norm)
         convs, before = [], 1
         for channels, size, stride, groups in self.layers:
-            convolution = nn.Conv1d(
-                before, channels, size, stride, padding=size // 2, groups=groups
-            )
-            convs.append(normed(convolution, use_spectral_norm))
+            half = size // 2
+            convs.append(convolution(before, channels, size, stride, half, groups=groups))
             before = channels
-        super().__init__(convs, normed(nn.Conv1d(before, 1, 3, padding=1), use_spectral_norm))
+        super().__init__(convs, convolution(before, 1, 3, padding=1))
+
+
+def _check_audio(name: str, audio: Tensor) -> Tensor:
+    if check_tensor(name, audio).dim() != 3:
+        raise ValueError(f"{name}: expected audio [B, 1, T], got {describe(audio)}.")
+    return audio
 
 
 def _are_alike(y: Tensor, y_hat: Tensor) -> bool:
@@ -153,7 +183,7 @@ class Pairs(nn.Module):
             y: real audio [B, 1, T].
             y_hat: generated audio, alike. Detached in the discriminator's step.
         """
-        check_same_device("y_hat", check_tensor("y_hat", y_hat), "y", check_tensor("y", y))
+        check_same_device("y_hat", _check_audio("y_hat", y_hat), "y", _check_audio("y", y))
         y_d_rs, y_d_gs, fmap_rs, fmap_gs = [], [], [], []
         for d, real, fake in zip(self.discriminators, self.seen(y), self.seen(y_hat), strict=True):
             (y_d_r, fmap_r), (y_d_g, fmap_g) = self._judged(d, real, fake)

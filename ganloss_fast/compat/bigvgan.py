@@ -62,8 +62,8 @@ class DiscriminatorR(Discriminator):
         width = int(32 * getattr(cfg, "mrd_channel_mult", cfg.discriminator_channel_mult))
 
         def convolution(before: int, after: int, size: int, step: int) -> nn.Module:
-            layer = nn.Conv2d(before, after, (3, size), (1, step), padding=(1, size // 2))
-            return normed(layer, spectral)
+            how = {"stride": (1, step), "padding": (1, size // 2)}
+            return normed(nn.Conv2d, before, after, (3, size), use_spectral_norm=spectral, **how)
 
         super().__init__(
             [

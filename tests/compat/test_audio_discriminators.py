@@ -167,8 +167,9 @@ def test_networks_are_the_published_ones_down_to_their_checkpoints(name):
     saved, published = ours.state_dict(), theirs.state_dict()
     assert set(saved) == set(published)
     assert all(torch.equal(saved[key], published[key]) for key in saved)
-    # An optimizer's state goes by the order of parameters.
-    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
+    # An optimizer's state goes by the order of parameters, its groups perhaps by their names.
+    names = [[name for name, _ in network.named_parameters()] for network in (ours, theirs)]
+    assert names[0] == names[1]
     audio = torch.randn(2, 1, 300)
     for network in (ours, theirs):
         network.train()
@@ -417,14 +418,13 @@ def test_parts_of_ones_own_with_a_batch_norm_are_judged_apart():
     torch.testing.assert_close(family(y, y_hat), plainly(other, y, y_hat))
 
 
-def test_copies_and_pickles_stand_alone(tmp_path):
-    family = built("scales")
+def test_copies_and_files_judge_alike(tmp_path):
+    family = built("periods")
     y, y_hat = audio_pair()
-    family(y, y_hat)
-    torch.save(family.state_dict(), tmp_path / "d.pt")
-    other = built("scales")
-    other.load_state_dict(torch.load(tmp_path / "d.pt"))
-    torch.testing.assert_close(other.eval()(y, y_hat), family.eval()(y, y_hat))
+    wanted = family(y, y_hat)
+    torch.save(family, tmp_path / "d.pt")
+    for other in (copy.deepcopy(family), torch.load(tmp_path / "d.pt", weights_only=False)):
+        torch.testing.assert_close(other(y, y_hat), wanted)
 
 
 def test_pairs_compile(fresh_compiler):
@@ -493,6 +493,7 @@ def test_fifty_steps_agree(name, options):
     ("call", "error", "message"),
     [
         (lambda f, y: f([y], y), TypeError, "y: expected"),
+        (lambda f, y: f(y, y[0]), ValueError, r"y_hat: expected audio \[B, 1, T\], got"),
         (lambda f, y: f(y, y.long()), TypeError, "y_hat: expected"),
         (
             lambda f, y: bigvgan.DiscriminatorR(CONFIGURATION, (32, 8)),

@@ -8,7 +8,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from ganloss_fast.bench import hifigan, plain
 from ganloss_fast.bench.steps.training import Form, Training, forms, moved
@@ -25,13 +24,6 @@ def noise_and_audio(samples: int) -> dict[str, Tensor]:
 
 def logits_of(maps: Maps) -> list[Tensor]:
     return [of_one[-1] for of_one in maps]
-
-
-def weight_normed(network: nn.Module) -> nn.Module:
-    for part in list(network.modules()):
-        if isinstance(part, (nn.Conv1d, nn.Conv2d)):
-            weight_norm(part)
-    return network
 
 
 class Periods(nn.Module):

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from ganloss_fast.balancing.backward import balanced_backward
 from ganloss_fast.balancing.rules import GradientShares
-from ganloss_fast.bench.steps.audio import Maps, weight_normed
+from ganloss_fast.bench.steps.audio import Maps
 from ganloss_fast.bench.steps.training import Form, Training, forms, gradients, moved
 from ganloss_fast.compat import audiocraft, encodec
 from ganloss_fast.freezing import frozen
@@ -37,6 +38,13 @@ def spectral_distance(fake: Tensor, real: Tensor) -> Tensor:
         of_fake, of_real = (_spectrum(x, frame).abs().clamp(min=1e-5) for x in (fake, real))
         distance = distance + F.l1_loss(of_fake.log10(), of_real.log10())
     return distance
+
+
+def _weight_normed(network: nn.Module) -> nn.Module:
+    for part in list(network.modules()):
+        if isinstance(part, (nn.Conv1d, nn.Conv2d)):
+            weight_norm(part)
+    return network
 
 
 WEIGHTS = {"adv": 4.0, "feat": 4.0, "l1": 0.1, "msspec": 2.0}
@@ -208,7 +216,7 @@ def encodec_step(device: torch.device, samples: int = 4096, width: int = 16) -> 
         )
         return found, moved(t.of_generator, t.generator)
 
-    discriminators = weight_normed(_ComplexResolutions(width))
+    discriminators = _weight_normed(_ComplexResolutions(width))
     batch = {"audio": torch.randn(2, 1, samples)}
     return forms(
         Training(_Codec(width), discriminators, batch), device, written, drop_in, with_helpers

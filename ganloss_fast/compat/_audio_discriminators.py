@@ -19,7 +19,7 @@ from torch.nn.utils import spectral_norm
 
 from ganloss_fast._torch import weight_of_norm
 from ganloss_fast.checks import check_same_device, check_tensor, describe
-from ganloss_fast.joint_forward import forward_together, what_keeps_apart
+from ganloss_fast.joint_forward import what_keeps_apart
 
 LEAK = 0.1
 
@@ -95,6 +95,15 @@ class Discriminator(nn.Module):
         maps.append(self.conv_post(x))
         return maps[-1].flatten(1), maps
 
+    def both(self, y: Tensor, y_hat: Tensor) -> tuple[Judged, Judged]:
+        """What it says of either, by one forward."""
+        logits, maps = self(torch.cat([y, y_hat]))
+        real, fake = slice(len(y)), slice(len(y), None)
+        return (
+            (logits[real], [fmap[real] for fmap in maps]),
+            (logits[fake], [fmap[fake] for fmap in maps]),
+        )
+
 
 class OfPeriod(Discriminator):
     """Looks at every ``period``-th sample: audio folded to [B, 1, T / period, period]."""
@@ -156,7 +165,8 @@ class Pairs(nn.Module):
     """Discriminators in a row, each of which judges real and generated audio.
 
     Args:
-        discriminators: from audio to logits and maps, as :class:`Discriminator`.
+        discriminators: of :class:`Discriminator`; others, from audio to logits and maps too, run
+            once for each side.
         detach_real: leaves what is said of real audio without a graph in the generator's step,
             which is told by generated audio that requires grad. The gradients of the generator are
             the same.
@@ -199,12 +209,18 @@ class Pairs(nn.Module):
             with torch.no_grad():
                 of_real = d(y)
             return of_real, d(y_hat)
-        walks_alike = not is_of_generator or (
-            self.matches_real and any(p.requires_grad for p in d.parameters())
-        )
         if torch.is_autocast_enabled(y.device.type):  # a generator's output is in half precision
             dtype = torch.promote_types(y.dtype, y_hat.dtype)
             y, y_hat = y.to(dtype), y_hat.to(dtype)
-        if walks_alike and _are_alike(y, y_hat) and what_keeps_apart(d) is None:
-            return forward_together(d, y, y_hat)
+        if (
+            isinstance(d, Discriminator)
+            and _are_alike(y, y_hat)
+            and what_keeps_apart(d) is None
+            and (not is_of_generator or self._walks_back_from_both(d))
+        ):
+            return d.both(y, y_hat)
         return d(y), d(y_hat)
+
+    def _walks_back_from_both(self, d: nn.Module) -> bool:
+        """Whether the generator's backward walks through what is said of real audio anyway."""
+        return self.matches_real and any(p.requires_grad for p in d.parameters())

@@ -59,7 +59,8 @@ class MultiPeriodDiscriminator(Pairs):
     Args:
         detach_real: as published, what is said of real audio has a graph in the generator's step
             too. True leaves it out wherever the generated audio requires grad, and with it a walk
-            whose gradients the next ``zero_grad`` throws away; the generator learns the same.
+            whose gradients the next ``zero_grad`` throws away; the generator learns the same. In
+            the discriminator's step generated audio then has to be detached, as published.
     """
 
     def __init__(self, *, detach_real: bool = False) -> None:

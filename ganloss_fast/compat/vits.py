@@ -49,7 +49,8 @@ class MultiPeriodDiscriminator(Pairs):
         use_spectral_norm: the norm of all layers, in place of a weight norm. In training it moves
             with every forward, so that there is nothing to be shared.
         detach_real: leaves the graph of what is said of real audio out of the generator's step, and
-            the memory that it holds.
+            the memory that it holds. In the discriminator's step generated audio then has to be
+            detached, as published.
     """
 
     matches_real = False

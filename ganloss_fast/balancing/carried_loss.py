@@ -19,6 +19,7 @@ from ganloss_fast.balancing.loss_graph import (
 from ganloss_fast.balancing.rules import AdaptiveWeight
 from ganloss_fast.checks import Weight
 from ganloss_fast.graph_cut.rows import Node
+from ganloss_fast.ops.terms import autocast_dtype
 
 
 class _Carried(torch.autograd.Function):
@@ -49,11 +50,7 @@ def _graph_to(loss: Tensor, reconstruction: Tensor) -> set[Node] | None:
 
 def _keeps_scale(reconstruction: Tensor) -> bool:
     """Whether gradients of an unscaled loss are good: in float16 they are nothing but zeros."""
-    device = reconstruction.device.type
-    is_half = reconstruction.dtype == torch.float16
-    if torch.is_autocast_enabled(device):
-        is_half = is_half or torch.get_autocast_dtype(device) == torch.float16
-    return not is_half
+    return torch.float16 not in (reconstruction.dtype, autocast_dtype(reconstruction.device))
 
 
 def carried_loss(

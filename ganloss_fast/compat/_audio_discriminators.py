@@ -20,6 +20,7 @@ from torch.nn.utils import spectral_norm
 from ganloss_fast._torch import weight_of_norm
 from ganloss_fast.checks import check_same_device, check_tensor, describe
 from ganloss_fast.joint_forward import what_keeps_apart
+from ganloss_fast.ops.terms import autocast_dtype
 
 LEAK = 0.1
 
@@ -132,7 +133,7 @@ class OfPeriod(Discriminator):
         missing = -x.shape[2] % self.period
         if missing > 0:
             x = F.pad(x, (0, missing), mode="reflect")
-        return x.view(*x.shape[:2], -1, self.period)
+        return x.view(*x.shape[:2], x.shape[2] // self.period, self.period)
 
 
 class OfScale(Discriminator):
@@ -209,7 +210,7 @@ class Pairs(nn.Module):
             with torch.no_grad():
                 of_real = d(y)
             return of_real, d(y_hat)
-        if torch.is_autocast_enabled(y.device.type):  # a generator's output is in half precision
+        if autocast_dtype(y.device) is not None:  # a generator's output is in half precision
             dtype = torch.promote_types(y.dtype, y_hat.dtype)
             y, y_hat = y.to(dtype), y_hat.to(dtype)
         if (

@@ -21,7 +21,7 @@ from ganloss_fast.checks import (
     scaled,
     warn_caller,
 )
-from ganloss_fast.ops.terms import compute_dtype
+from ganloss_fast.ops.terms import autocast_dtype, compute_dtype
 from ganloss_fast.penalties.chunked import check_chunk_size, sum_over_chunks
 from ganloss_fast.penalties.critic.arguments import BatchArgs, CriticArguments, doubled_rows
 from ganloss_fast.penalties.critic.call import (
@@ -332,10 +332,10 @@ def _second_outputs(
             "penalty measures these too. Leave out logits and single_forward: the second forward "
             "pass then draws the same. Or put the critic in evaluation mode.",
         )
-    device = points[0].device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        precisions.add(torch.get_autocast_dtype(device))
     precisions.update(tensor.dtype for tensor in (*points, *logits))
+    autocast = autocast_dtype(points[0].device)
+    if autocast is not None:
+        precisions.add(autocast)
     _warn_if_lost(sigma, {dtype for dtype in precisions if dtype.is_floating_point})
     return logits
 

@@ -337,6 +337,22 @@ def test_a_spectral_norm_that_rests_is_no_reason_for_two_forwards():
     assert runs == [1, 1, 1]
 
 
+@pytest.mark.parametrize("counts", [(0, 2), (0, 0)], ids=str)
+@pytest.mark.parametrize("name", ["periods", "scales", "vits"])
+def test_a_side_without_audio_has_no_logits(name, counts):
+    family = built(name)
+    y, y_hat = audio_pair(counts=counts)
+    torch.testing.assert_close(family.eval()(y, y_hat), plainly(family, y, y_hat))
+
+
+def test_shapes_are_to_be_had_without_values():
+    y, y_hat = audio_pair()
+    family = built("periods")
+    wanted = [tuple(t.shape) for t in family(y, y_hat)[0]]
+    found = family.to("meta")(y.to("meta"), y_hat.to("meta"))[0]
+    assert [tuple(t.shape) for t in found] == wanted
+
+
 def test_power_iterations_move_as_often_as_published():
     ours, theirs = built("scales"), built("scales")
     y, y_hat = audio_pair()

@@ -303,3 +303,17 @@ def test_the_reference_agrees():
         with gf.use_backend(backend):
             values.append(loss(latents.mean(), x, y, 0, 0, model.last.weight)[0])
     torch.testing.assert_close(*values)
+
+
+def test_a_generators_step_may_be_counted_on_the_meta_device():
+    with torch.device("meta"):
+        judge, decoder = torch.nn.Conv2d(3, 1, 4, 2, 1), torch.nn.Conv2d(3, 3, 3, padding=1)
+        loss = taming.VQLPIPSWithDiscriminator(
+            0,
+            perceptual_loss=lambda x, y: (x - y).square().mean(dim=(1, 2, 3), keepdim=True),
+            discriminator=judge.requires_grad_(False),
+        )
+        images = torch.rand(2, 3, 16, 16)
+        total, _ = loss(torch.zeros(()), images, decoder(images), 0, 100, decoder.weight)
+    total.backward()
+    assert decoder.weight.grad.shape == decoder.weight.shape

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ganloss_fast.ops.terms import autocast_dtype
 from ganloss_fast.penalties.critic.leaf_gradients import leaves_of
 
 
 def tolerance_of(outputs: Sequence[Tensor], samples: Sequence[Tensor]) -> float:
     """Relative: the root of the coarsest rounding on the way from samples to outputs."""
-    device = samples[0].device.type
+    device = samples[0].device
     dtypes = {t.dtype for t in (*outputs, *samples, *leaves_of(outputs))}
-    if torch.is_autocast_enabled(device):
-        dtypes.add(torch.get_autocast_dtype(device))
+    autocast = autocast_dtype(device)
+    if autocast is not None:
+        dtypes.add(autocast)
     coarsest = max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
-    if device == "cuda" and coarsest < 1e-3 and torch.float64 not in dtypes:
+    if device.type == "cuda" and coarsest < 1e-3 and torch.float64 not in dtypes:
         coarsest = 2.0**-10  # TF32
     tolerance: float = coarsest**0.5
     return tolerance

@@ -39,7 +39,8 @@ class DiscriminatorS(OfScale):
 
 
 class MultiPeriodDiscriminator(Pairs):
-    """One of :class:`DiscriminatorS` and five of :class:`DiscriminatorP`.
+    """One of :class:`DiscriminatorS` and five of HiFi-GAN's
+    :class:`~ganloss_fast.compat.hifigan.DiscriminatorP`.
 
     ``net_d(y, y_hat)`` returns ``(y_d_rs, y_d_gs, fmap_rs, fmap_gs)``, as published, to rounding.
     In the discriminator's step each part judges real and generated audio by one forward; in the

@@ -50,16 +50,18 @@ def what_keeps_apart(discriminator: Module) -> str | None:
     return None
 
 
-def _split(output: object, count: int, whole: int, first: bool) -> Any:
-    """The samples of one side."""
+def _split(output: object, counts: Sequence[int]) -> Sequence[Any]:
+    """The samples of either side."""
     if not isinstance(output, Tensor):
-        return output
-    if output.dim() == 0 or output.shape[0] != whole:
+        return [output, output]
+    if output.dim() == 0 or output.shape[0] != sum(counts):
         raise ValueError(
-            f"discriminator: expected outputs with {whole} samples in front, those of real and of "
-            f"fake, got {describe(output)}."
+            f"discriminator: expected outputs with {sum(counts)} samples in front, those of real "
+            f"and of fake, got {describe(output)}."
         )
-    return output[:count] if first else output[count:]
+    # Not two slices: the backward would fill up each with zeros, and add them.
+    halves: Sequence[Tensor] = output.split(counts)
+    return halves
 
 
 def _tensors(outputs: object) -> list[Tensor]:
@@ -148,7 +150,8 @@ def forward_together(
         fake: [B', ...], alike but for their number. Detached in the discriminator's step.
 
     Returns:
-        (outputs on real, outputs on fake), each structured as the discriminator's.
+        (outputs on real, outputs on fake), each structured as the discriminator's: views of what
+        it returned, which torch lets nobody change in place.
 
     Raises:
         ValueError: if the samples do not fit each other, if an output has another number of
@@ -167,17 +170,14 @@ def forward_together(
     apart = what_keeps_apart(discriminator)
     if apart is not None:
         raise ValueError(f"discriminator: {apart}")
-    count, whole = len(real), len(real) + len(fake)
-    outputs = discriminator(torch.cat([real, fake]))
-    leaves, structure = tree_flatten(outputs)
-    sides = [
-        tree_unflatten([_split(leaf, count, whole, first) for leaf in leaves], structure)
-        for first in (True, False)
-    ]
+    counts = [len(real), len(fake)]
+    leaves, structure = tree_flatten(discriminator(torch.cat([real, fake])))
+    halves = [_split(leaf, counts) for leaf in leaves]
+    of_real, of_fake = (tree_unflatten([half[k] for half in halves], structure) for k in (0, 1))
     if not (torch.compiler.is_compiling() or _must_not_wait_for(real)):
         calls = _calls.setdefault(discriminator, _Calls())
         calls.made += 1
-        if calls.made >= calls.due and count > 0 and whole > count:
-            shown = _refuse_meetings(discriminator, real, fake, _tensors(sides[0]))
+        if calls.made >= calls.due and min(counts) > 0:
+            shown = _refuse_meetings(discriminator, real, fake, _tensors(of_real))
             calls.due = 2 * calls.made if shown else calls.made + 1
-    return sides[0], sides[1]
+    return of_real, of_fake

@@ -99,11 +99,10 @@ class Discriminator(nn.Module):
     def both(self, y: Tensor, y_hat: Tensor) -> tuple[Judged, Judged]:
         """What it says of either, by one forward."""
         logits, maps = self(torch.cat([y, y_hat]))
-        real, fake = slice(len(y)), slice(len(y), None)
-        return (
-            (logits[real], [fmap[real] for fmap in maps]),
-            (logits[fake], [fmap[fake] for fmap in maps]),
-        )
+        # Not two slices: the backward would fill up each with zeros, and add them.
+        halves = [out.split([len(y), len(y_hat)]) for out in (logits, *maps)]
+        (y_d_r, *fmap_r), (y_d_g, *fmap_g) = zip(*halves)
+        return (y_d_r, fmap_r), (y_d_g, fmap_g)
 
 
 class OfPeriod(Discriminator):

@@ -54,7 +54,8 @@ class MultiPeriodDiscriminator(Pairs):
     """Five of :class:`DiscriminatorP`, each by one forward for real and generated audio.
 
     ``mpd(y, y_hat)`` returns ``(y_d_rs, y_d_gs, fmap_rs, fmap_gs)``, as published, to rounding.
-    Hooks of its parts see both halves in one call.
+    Hooks of its parts see both halves in one call, and what is returned are views, which torch lets
+    nobody change in place.
 
     Args:
         detach_real: as published, what is said of real audio has a graph in the generator's step

@@ -75,6 +75,11 @@ SIDE_EFFECTS = {
     + "out = ((g.norm(2, dim=1, dtype=torch.float64) - 1) ** 2).mean()\n",
     "a dimension kept": GRADIENT + "out = ((g.norm(2, 1, True) - 1) ** 2).mean()\n",
     "another norm": GRADIENT + "out = ((g.norm(1, dim=1) - 1) ** 2).mean()\n",
+    "a cube": GRADIENT + "out = ((g.norm(2, dim=1) - 1) ** 3).mean()\n",
+    "a cube, by a method": GRADIENT + "out = (g.norm(2, dim=1) - 1).pow(3).mean()\n",
+    "a cube, by a function": GRADIENT + "out = torch.pow(g.norm(2, dim=1) - 1, 3).mean()\n",
+    "a power of its own": "def pow(base, exponent):\n    return base * exponent\n" + GRADIENT
+    + "out = pow(g.norm(2, dim=1) - 1, 2).mean()\n",
     "a root near zero": GRADIENT + "out = ((g.norm(2, dim=1) - 0) ** 2).mean()\n",
 }  # fmt: skip
 

@@ -46,6 +46,8 @@ OTHERS = {
     + LOOP.format("real_maps", "fake_maps", "+="),
     "a list without its first": MAPS + "del fake_maps[0]\n"
     + LOOP.format("real_maps", "fake_maps", "+="),
+    "a list under another name": MAPS + "real_maps, real_out = both = maps_of(x)\nboth[0].pop()\n"
+    + LOOP.format("real_maps", "fake_maps", "+="),
     "a map of another kind": MAPS + "fake_maps[0] = fake_maps[0][:1]\n"
     + "for p, q in zip(real_maps, fake_maps):\n    out += torch.mean(torch.abs(p - q))\n",
     "no gradient on either side": MAPS + "for p, q in zip(real_maps, fake_maps):\n"

@@ -146,6 +146,9 @@ class Edits:
             for found in (node, *self._facts.above(node))
         )
 
+    def spoken_within(self, node: cst.CSTNode) -> bool:
+        return any(node in self._facts.above(spoken) for spoken in self.spoken_of)
+
     def changed_within(self, node: cst.CSTNode) -> bool:
         return any(node in self._facts.above(changed) for changed in self._changes)
 

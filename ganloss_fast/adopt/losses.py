@@ -109,7 +109,9 @@ def _is_loss(pair: Pair, expression: cst.BaseExpression, names: Names) -> bool:
 
 def _expandable(place: _Place, names: Names, edits: Edits) -> frozenset[str]:
     """Names that were assigned above, in this block, and are read once."""
-    statements = [s for s in place.body[: place.k] if not edits.has_penalty(s)]
+    statements = [
+        s for s in place.body[: place.k] if not edits.has_penalty(s) and not edits.spoken_within(s)
+    ]
     above = {assigned_name(statement) for statement in statements} - {None}
     return frozenset(
         name

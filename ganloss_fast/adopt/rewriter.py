@@ -212,6 +212,8 @@ class _Expressions(cst.CSTVisitor):
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         self._conditional += isinstance(node, _CONDITIONAL)
+        if isinstance(node, cst.FormattedString):
+            return False  # what is written has quotes of its own
         if isinstance(node, (cst.BinaryOperation, cst.UnaryOperation, cst.Call)):
             return not self._rewriter.read_sum(node, self._statement, self._conditional > 0)
         return True
@@ -227,6 +229,9 @@ class _Penalties(cst.CSTVisitor):
         super().__init__()
         self._known, self._names = known, names
         self.found: list[tuple[cst.Call, Stage, float]] = []
+
+    def visit_FormattedString(self, node: cst.FormattedString) -> bool:
+        return False  # what is written has quotes of its own
 
     def visit_Call(self, node: cst.Call) -> bool:
         found = norms.penalty(node, self._known, self._names)

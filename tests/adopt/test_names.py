@@ -14,6 +14,8 @@ NOT_TORCHS = {
     "a name of another function": "import builtins\ndef made():\n    mse = nn.MSELoss()\n"
     "    return mse\nbuiltins.mse = lambda a, b: a.sum()\nout = mse(D(x), torch.ones(6, 1))\n",
     "an option behind a star": "given = (D(x), 2.0)\nout = F.softplus(*given).mean()\n",
+    "a weight behind a star": "given = (D(x), torch.zeros(6, 1))\n"
+    "out = F.binary_cross_entropy_with_logits(*given, torch.ones(6, 1))\n",
     "a name that exec gives": "r, f = D(x), D(G(z))\nexec('f = N(G(z))')\n"
     "loss = f.mean() - r.mean()\nloss.backward(retain_graph=True)\nout = r.sum()\n",
     "a number of the caller's": "smooth = 0.9\ndef step(smooth):\n"

@@ -313,3 +313,47 @@ def test_what_stands_by_its_name_beside_the_terms_is_not_computed_anew(body):
 def test_a_division_by_zero_is_the_scripts_own():
     after = same_numbers("out = (F.relu(1 - D(x)).mean() / 0).item()\n").after
     assert 'gf.discriminator_side_loss(D(x), True, "hinge") / 0' in after
+
+
+def test_a_loss_that_was_spoken_of_in_its_line_is_left_at_that():
+    proposal = same_numbers(
+        """
+        real = criterion(D(x), torch.rand(6, 1))
+        fake = criterion(D(-x), torch.zeros(6, 1))
+        out = real + fake + criterion(D(2 * x), torch.zeros(6, 1))
+        """
+    )
+    (remark,) = proposal.left_alone
+    assert "the target is no constant" in remark.text
+    assert (
+        'out = real + fake + gf.discriminator_side_loss(D(2 * x), False, "bce")' in proposal.after
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "call"),
+    [
+        ("F.softplus(-D(x)).mean()", 'generator_loss(D(x), "bce")'),
+        ("F.softplus(+D(x)).mean()", 'discriminator_side_loss(+D(x), False, "bce")'),
+        ("F.relu(-D(x) + 1).mean()", 'discriminator_side_loss(D(x), True, "hinge")'),
+        ("F.relu(+D(x) + 1).mean()", 'discriminator_side_loss(+D(x), False, "hinge")'),
+        ("F.relu(1 - D(x)).mean()", 'discriminator_side_loss(D(x), True, "hinge")'),
+        ("F.relu(1 + D(x)).mean()", 'discriminator_side_loss(D(x), False, "hinge")'),
+    ],
+)
+def test_a_sign_tells_the_sides_apart(mean, call):
+    assert f"out = gf.{call}\n" in same_numbers(f"out = {mean}\n").after
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "loss"),
+    [
+        ("D(x) - 1", "D(G(z)) + 1", "gf.LeastSquares(fake_label=-1.0)"),
+        ("1 - D(x)", "1 + D(G(z))", "gf.LeastSquares(fake_label=-1.0)"),
+        ("0.9 - D(x)", "D(G(z))", "gf.LeastSquares(real_label=0.9)"),
+    ],
+)
+def test_a_square_has_the_label_that_it_is_zero_at(real, fake, loss):
+    body = f"loss = (({real}) ** 2).mean() + (({fake}) ** 2).mean()\n"
+    after = same_numbers(body + "loss.backward(retain_graph=True)\nout = loss\n").after
+    assert f"gf.discriminator_loss(D(x), D(G(z)), {loss})" in after

@@ -55,10 +55,17 @@ def test_what_is_rewritten_is_python_and_keeps_its_comments(body):
 
 LEFT = {
     "walrus": "loss = F.relu(1 + (f := D(y))).mean() + F.relu(1 - (r := D(x))).mean()\n",
+    "walrus in a criterion": "loss = F.mse_loss((r := D(x)), torch.ones(3))\n",
+    "await in a criterion": "async def s():\n    loss = F.mse_loss(await D(x), torch.ones(3))\n",
+    "yield in a criterion": "def s():\n    loss = F.mse_loss((yield), torch.ones(3))\n",
     "await within": "async def s():\n    loss = F.relu(1 + await g()).mean()\n",
     "one line": f"if c: loss = {HINGE}\n",
     "one line of a function": f"def hinge(r, f): return {HINGE}\n",
     "semicolons": "a = F.relu(1 - r).mean(); b = F.relu(1 + f).mean(); loss = a + b\n",
+    "a formatted string": 'print(f"{F.relu(1 - r).mean():.3f}")\n',
+    "a formatted string of a pair": f'print(f"{{{HINGE}}}")\n',
+    "a formatted string of a penalty": "g = torch.autograd.grad(y.sum(), x, create_graph=True)[0]\n"
+    'text = f"{((g.norm(2, dim=1) - 1) ** 2).mean()}"\n',
     "a condition of an if": "if F.relu(1 - r).mean() > 0:\n    pass\n",
     "a linter's comment": "def s():\n    real = F.relu(1 - r).mean()  # type: ignore\n"
     "    fake = F.relu(1 + f).mean()\n    return real + fake\n",

@@ -16,7 +16,11 @@ from ganloss_fast.adopt.terms import NotUnderstood
 
 Replacement = cst.CSTNode | cst.FlattenSentinel[cst.SimpleStatementLine]
 
-_DIRECTIVE = re.compile(r"#\s*(noqa|type:|pylint|fmt:|pragma|ruff|mypy)", re.I)
+_DIRECTIVE = re.compile(
+    r"#\s*(noqa|type:|pylint|fmt:|pragma|ruff|mypy|pyright|pyre-|pytype|flake8|isort|yapf|autopep8"
+    r"|nosec|noinspection)",
+    re.I,
+)
 
 GAINS = {
     "loss": "both sides of the loss in one kernel, with their gradients; a smaller part of a step",

@@ -77,6 +77,22 @@ LEFT = {
 }  # fmt: skip
 
 
+TOOLS = ["noqa: E501", "type: ignore[misc]", "pylint: disable=all", "fmt: skip", "pragma: no cover"]
+TOOLS += ["ruff: noqa", "mypy: ignore", "pyright: ignore", "pyre-ignore", "pytype: disable=all"]
+TOOLS += ["NOQA", "flake8: noqa", "isort: skip", "yapf: disable", "autopep8: off", "nosec"]
+TOOLS += ["noinspection PyTypeChecker"]
+
+
+@pytest.mark.parametrize("comment", TOOLS)
+def test_a_comment_for_a_tool_keeps_its_line(comment):
+    line = f"    real = F.relu(1 - r).mean()  # {comment}\n"
+    proposal = propose(f"{HEAD}def s():\n{line}    return real + F.relu(1 + f).mean()\n")
+    assert (
+        f'    real = gf.discriminator_side_loss(r, True, "hinge")  # {comment}\n' in proposal.after
+    )
+    assert any("a comment for a tool" in remark.text for remark in proposal.left_alone)
+
+
 @pytest.mark.parametrize("body", LEFT.values(), ids=LEFT)
 def test_what_is_in_no_form_that_is_read_stays_with_a_word(body):
     proposal = propose(HEAD + body)
@@ -168,13 +184,40 @@ def test_the_import_stands_in_the_block_of_torchs(head, last):
     assert after.startswith(f"{head}    import ganloss_fast as gf\n{last}")
 
 
-def test_a_script_that_imports_torch_in_functions_alone_is_left_alone():
+@pytest.mark.parametrize("around", ["def step(r, f):", "if ready:"])
+def test_a_script_that_imports_torch_in_functions_or_conditions_alone_is_left_alone(around):
     indented = "".join(f"    {line}\n" for line in HEAD.splitlines())
-    source = f"def step(r, f):\n{indented}    return {HINGE}\n"
+    source = f"{around}\n{indented}    loss = {HINGE}\n"
     proposal = propose(source)
     assert proposal.after == source
     (remark,) = proposal.left_alone
-    assert "torch is imported in functions alone" in remark.text
+    assert "torch is imported in functions or under conditions alone" in remark.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os; os.environ['OMP_NUM_THREADS'] = '1'; import torch",
+        "import torch; torch.set_num_threads(1)",
+    ],
+)
+def test_the_import_stands_below_torchs_in_a_line_of_several_statements(line):
+    after = propose(f"{line}\nfrom . import data\nloss = torch.relu(1 - r).mean()\n").after
+    assert after.startswith(f"{line}\nfrom . import data\nimport ganloss_fast as gf\nloss = gf.")
+
+
+@pytest.mark.parametrize("mark", ["\x0c", "x = 'a\u2028b'", "x = '\x1c'"])
+def test_a_diff_has_the_lines_of_the_file(mark):
+    lines = propose(f"{HEAD}{mark}\nloss = {HINGE}\n").diff().split("\n")
+    assert lines[3:] == [
+        " import torch",
+        " import torch.nn.functional as F",
+        "+import ganloss_fast as gf",
+        f" {mark}",
+        f"-loss = {HINGE}",
+        '+loss = gf.discriminator_loss(r, f, "hinge")',
+        "",
+    ]
 
 
 def test_a_diff_says_where_a_newline_is_missing():

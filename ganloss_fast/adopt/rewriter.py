@@ -42,16 +42,12 @@ class Rewriter(cst.CSTTransformer):
     # ---- the walk ------------------------------------------------------------------------------
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if node in self.edits.new or node in self.edits.gone:
-            return False
         if isinstance(node, cst.FunctionDef):
             self._scopes.append(self._facts.names_of(node))
             if node in self.edits.compiled:
                 return False
             if node.name.value == ADAPTIVE_WEIGHT:
                 self.edits.leave(node, _ADAPTIVE)
-        elif node in self.edits.compiled:
-            return False
         elif isinstance(node, (cst.Module, cst.IndentedBlock)):
             self._read_block(list(node.body))
         return True
@@ -66,9 +62,7 @@ class Rewriter(cst.CSTTransformer):
         result = self.edits.new.get(original, updated)
         if isinstance(original, cst.IndentedBlock) and isinstance(result, cst.IndentedBlock):
             return self._without_space_first(original, result)
-        if original in self.edits.above and isinstance(
-            result, (cst.SimpleStatementLine, cst.BaseCompoundStatement)
-        ):
+        if original in self.edits.above and isinstance(result, cst.SimpleStatementLine):
             lines = joined(self.edits.above[original], result.leading_lines)
             return result.with_changes(leading_lines=lines)
         return result

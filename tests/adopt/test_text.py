@@ -145,6 +145,8 @@ def test_a_function_begins_without_the_space_that_stood_below_what_went():
     )
     after = propose(HEAD + function).after
     assert after.endswith('def step():\n    return gf.discriminator_loss(r, f, "hinge")\n')
+    after = propose(HEAD + function.replace("step():\n", "step():\n\n")).after
+    assert after.endswith('def step():\n\n    return gf.discriminator_loss(r, f, "hinge")\n')
 
 
 def test_the_cells_of_a_notebook_stay_apart():

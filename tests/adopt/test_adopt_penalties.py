@@ -33,7 +33,7 @@ SIDE_EFFECTS = {
     "a critic beside": GRADIENT + "out = N(x).mean() + ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
     "a list": GRADIENT + "kept = [g]\nout = ((g.norm(2, dim=1) - 1) ** 2).mean() + kept[0].sum()\n",
     "if it is wanted": GRADIENT
-    + "out = ((g.norm(2, dim=1) - 1) ** 2).mean() if len(x) else D(x).mean()\n",
+    + "out = ((g.norm(2, dim=1) - 1) ** 2).mean() if len(x) else x.sum()\n",
     "unless it is zero": GRADIENT + "out = len(x) and ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
     "later, or never": GRADIENT + "p = lambda: ((g.norm(2, dim=1) - 1) ** 2).mean()\nout = p()\n",
     "other rows": "rows = 3\n" + GRADIENT + "g = g.view(rows, -1)\n"

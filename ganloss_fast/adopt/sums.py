@@ -140,10 +140,13 @@ def side_of(found: Summand) -> str | None:
     return f"{OURS}.generator_loss({logits}, {loss}{weight})"
 
 
+def _contents(found: list[Summand]) -> Iterator[Term]:
+    return (summand.content for summand in found if isinstance(summand.content, Term))
+
+
 def without_means(found: list[Summand]) -> list[Summand]:
-    """Means beside two terms of another kind are no terms of the loss."""
-    kinds = [summand.content.kind for summand in found if isinstance(summand.content, Term)]
-    if sum(kind != "linear" for kind in kinds) != 2:
+    """Means beside terms of another kind are no terms of the loss."""
+    if all(term_.kind == "linear" for term_ in _contents(found)):
         return found
     return [
         replace(summand, content=summand.whole)
@@ -175,10 +178,6 @@ def pairs(found: list[Summand]) -> tuple[Summand, Summand] | None:
     if labels[0] == labels[1]:
         return None
     return (first, second) if labels[0] > labels[1] else (second, first)
-
-
-def _contents(found: list[Summand]) -> Iterator[Term]:
-    return (summand.content for summand in found if isinstance(summand.content, Term))
 
 
 def without(found: list[Summand], pair: tuple[Summand, Summand], call: str) -> str:

@@ -7,7 +7,7 @@ pytest.importorskip("libcst", reason="adopt reads scripts with libcst")
 from adopted import left_alone, same_numbers
 
 BACKWARD = "loss.backward(retain_graph=True)\nout = loss\n"
-TRAINER = "class T:\n    def walk(self, loss):\n        loss.backward(retain_graph=True)\n"
+TRAINER = "class T:\n    def walk(self, value):\n        value.backward(retain_graph=True)\n"
 
 GENERATED = {
     "by another name": ("sample = G(z)\n", "sample"),
@@ -108,7 +108,14 @@ def test_squares_of_parameters_are_told_apart_by_their_names():
 
 
 @pytest.mark.parametrize(
-    ("real", "fake"), [("real", "out"), ("out", "fake"), ("out", "real_fake"), ("fake", "fake_b")]
+    ("real", "fake"),
+    [
+        ("real", "out"),
+        ("out", "fake"),
+        ("out", "real_fake"),
+        ("fake", "fake_b"),
+        ("real", "real_fake"),
+    ],
 )
 def test_squares_of_which_one_name_says_nothing_stay(real, fake):
     left_alone(SQUARES.replace("real_out", real).replace("fake_out", fake))

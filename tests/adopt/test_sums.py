@@ -98,7 +98,7 @@ def test_a_critics_loss_of_means_or_squares_is_one_call(body):
         ("F.relu(1 + N(fake)).mean() + gp(N, x, fake) + F.relu(1 - N(x)).mean()", False),
         ("F.relu(1 + N(fake)).mean() + N(x).sum() / 3 + F.relu(1 - N(x)).mean()", False),
         ("F.relu(1 + N(fake)).mean() + x.mean() % 2 + F.relu(1 - N(x)).mean()", True),
-        ("0.5 * (F.relu(1 + N(fake)).mean() + x.sum() * 10 % 3 + F.relu(1 - N(x)).mean())", True),
+        ("0.5 * (F.relu(1 + N(fake)).mean() + x.sum() % 2 + F.relu(1 - N(x)).mean())", True),
         ("-x.sum() * 2 + F.relu(1 + N(fake)).mean() - x.sum() + F.relu(1 - N(x)).mean()", True),
     ],
 )
@@ -250,7 +250,7 @@ def test_what_a_compiler_or_a_transform_is_given_stays(function):
 @pytest.mark.parametrize(
     "sum_of_terms",
     [
-        "F.relu(1 - a).mean() + (F.relu(1 + b).mean() + F.softplus(b).mean())",  # three
+        "F.relu(1 - a).mean() + (F.relu(1 + b).mean() + F.relu(1 + 2 * b).mean())",  # three
         "F.relu(1 - a).mean() + F.softplus(b).mean()",  # of two kinds
         "F.relu(1 - a).mean() - F.relu(1 + b).mean()",
         "F.softplus(-a).mean() + F.softplus(-b).mean()",  # towards one label
@@ -285,6 +285,12 @@ def test_what_is_no_term_stays_as_it_is_written(rest, written):
     if written is not None:
         call = 'gf.discriminator_loss(D(x), D(-x), "hinge")'
         assert f"out = {written.format(call)}\n" in after
+
+
+def test_a_remainder_is_scaled_as_a_whole():
+    pair = "F.relu(1 - D(x)).mean() + F.relu(1 + D(-x)).mean()"
+    after = same_numbers(f"out = 0.5 * ({pair} + x.sum() % 3)\n").after
+    assert after.endswith(", real_weight=0.5, fake_weight=0.5) + 0.5 * (x.sum() % 3)\n")
 
 
 def test_a_remainder_is_negated_as_a_whole():

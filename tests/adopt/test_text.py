@@ -120,6 +120,17 @@ def step():
 """
 
 
+def test_remarks_stand_in_the_order_of_the_lines():
+    proposal = propose(
+        f"{HEAD}def outer():\n    x = F.mse_loss(a, b)\n    def inner(v=F.mse_loss(a, c)):\n"
+        f"        return {HINGE}\n    y = F.mse_loss(a, d)\n    fake = F.relu(1 + f).mean()\n"
+    )
+    for remarks in (proposal.changes, proposal.left_alone):
+        lines = [remark.line for remark in remarks]
+        assert len(lines) > 1
+        assert lines == sorted(lines)
+
+
 def test_empty_lines_stay_between_what_stays():
     after = propose(HEAD + DROPPED).after
     assert after.endswith(

@@ -118,7 +118,7 @@ class Edits:
             self._put_above(statement, lines)
         for following, space in spaces:
             self._put_above(following, space)
-        self.needs_import |= OURS in text
+        self.needs_import = True
         self.change(old, new, gain)
         self._drop(taken_over)
 

@@ -118,6 +118,16 @@ def test_a_penalty_and_nothing_else_is_one_call(body, vanish):
     assert "penalty_from_logits(" in proposal.after
 
 
+def test_a_penalty_beside_a_mean_square_is_not_taken_for_one():
+    body = GRADIENT + (
+        "p = ((g.norm(2, dim=1) - 1) ** 2).mean()\n"
+        "loss = (D(x) ** 2).mean() + p\nloss.backward(retain_graph=True)\nout = loss\n"
+    )
+    proposal = same_numbers(body, may_vanish=("g",))
+    assert "p = gf.penalty_from_logits(" in proposal.after
+    assert not proposal.left_alone
+
+
 @pytest.mark.parametrize(
     "gradient",
     [

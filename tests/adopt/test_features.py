@@ -96,6 +96,15 @@ def test_a_loop_over_the_maps_of_one_critic_is_one_call(loop):
     assert proposal.after.count("#") == (MAPS + loop).count("#")
 
 
+def test_comments_on_a_loop_stay_in_their_order():
+    loop = "# the maps\nfor p, q in zip(real_maps, fake_maps):  # pairs\n    # each layer\n"
+    after = same_numbers(MAPS + loop + "    out += F.l1_loss(p, q)  # L1\n", ("p", "q")).after
+    assert (
+        "# the maps\n# pairs\n# each layer\n# L1\n"
+        "out += gf.feature_matching_loss(real_maps, fake_maps, detach_real=False)\n"
+    ) in after
+
+
 HANDED = """
 def critic(images):
     first = D[0](images)

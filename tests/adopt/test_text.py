@@ -38,6 +38,9 @@ CHANGED = {
     "await beside": f"async def s():\n    loss = await g() + {HINGE}\n",
     "a star": "loss = F.relu(1 - D(*x)).mean() + F.relu(1 + D(*y)).mean()\n",
     "keywords": "x = F.relu(input=1 - a).mean() + F.relu(input=1 + b).mean()\n",
+    "comments of two losses": "def s():\n    # first\n    a = F.relu(1 - r).mean()  # one\n"
+    "    b = F.relu(1 + f).mean()  # two\n    c = F.softplus(-p).mean()  # three\n"
+    "    d = F.softplus(q).mean()  # four\n    return a + b, c + d\n",
     "a comment within a penalty": "def gp(y, x):\n    # the gradient\n"
     "    g = torch.autograd.grad(\n        y.sum(),\n        x,  # points\n"
     "        create_graph=True,\n    )[0]\n"
@@ -132,8 +135,10 @@ def test_remarks_stand_in_the_order_of_the_lines():
 
 
 def test_empty_lines_stay_between_what_stays():
-    after = propose(HEAD + DROPPED).after
-    assert after.endswith(
+    proposal = propose(HEAD + DROPPED)
+    (change,) = proposal.changes
+    assert proposal.before.splitlines()[change.line - 1] == "    loss = real + fake"
+    assert proposal.after.endswith(
         """
 def step():
     x = 1
@@ -148,6 +153,13 @@ def step():
     return loss
 """
     )
+
+
+def test_empty_lines_stay_above_what_several_lines_became():
+    function = "def step():\n    x = 1\n\n    real = F.relu(1 - r).mean()\n"
+    function += "    fake = F.relu(1 + f).mean()\n    return real + fake\n"
+    after = propose(HEAD + function).after
+    assert after.endswith('    x = 1\n\n    return gf.discriminator_loss(r, f, "hinge")\n')
 
 
 def test_a_function_begins_without_the_space_that_stood_below_what_went():

@@ -170,7 +170,7 @@ def _parenthesised(old: cst.BaseExpression, written: str) -> cst.BaseExpression:
     new = cst.parse_expression(f"({written})" if "\n" in written else written)
     lpar = getattr(old, "lpar", ())
     multiline = any("\n" in code(part) for part in (*lpar, *getattr(old, "rpar", ())))
-    if lpar and (multiline or isinstance(new, (cst.BinaryOperation, cst.UnaryOperation))):
+    if lpar and (multiline or isinstance(new, cst.BinaryOperation)):
         return new.with_changes(lpar=old.lpar, rpar=old.rpar)
     return new
 

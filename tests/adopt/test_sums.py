@@ -273,6 +273,8 @@ def test_two_means_that_are_added_are_no_wasserstein_loss():
         ("{} - (x.sum() + z.sum())", "{} - (x.sum() + z.sum())"),
         ("{} + 10 * z.sum()", "{} + 10 * z.sum()"),
         ("{} + -z.sum()", "{} + -z.sum()"),
+        ("D(x).sum() * ({} + x.sum())", "D(x).sum() * ({} + x.sum())"),
+        ("({} - x.sum()) ** 2", "({} - x.sum()) ** 2"),
         ("-(x.sum() + z.sum()) / 3 + {}", "-(x.sum() + z.sum()) / 3 + {}"),
         ("x.sum() - z.sum() + {}", "x.sum() - z.sum() + {}"),
         ("-(x.sum() - {})", None),
@@ -336,3 +338,20 @@ def test_a_loss_that_was_spoken_of_in_its_line_is_left_at_that():
     assert (
         'out = real + fake + gf.discriminator_side_loss(D(2 * x), False, "bce")' in proposal.after
     )
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [
+        "a = F.relu(1 - N(x)).mean()\nout = a + F.relu(1 + N(-x)).mean()\n",
+        "a: torch.Tensor = F.relu(1 - N(x)).mean()\nb: 'torch.Tensor' = F.relu(1 + N(-x)).mean()\n"
+        "out: torch.Tensor = a + b\n",
+    ],
+)
+def test_a_side_above_the_sum_is_taken_into_it(sides):
+    after = same_numbers(sides, may_vanish=("a", "b")).after
+    assert 'gf.discriminator_loss(N(x), N(-x), "hinge")' in after
+
+
+def test_a_side_with_two_names_stays():
+    same_numbers("a = c = F.relu(1 - D(x)).mean()\nout = a + F.relu(1 + D(-x)).mean()\nout += c\n")

@@ -34,3 +34,11 @@ def test_a_square_has_the_label_that_it_is_zero_at(real, fake, loss):
     body = f"loss = (({real}) ** 2).mean() + (({fake}) ** 2).mean()\n"
     after = same_numbers(body + "loss.backward(retain_graph=True)\nout = loss\n").after
     assert f"gf.discriminator_loss(D(x), D(G(z)), {loss})" in after
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["F.mse_loss(D(x), torch.full((6, 1), +0.9))", "F.mse_loss(D(x), torch.full((6, 1), ~0))"],
+)
+def test_a_number_is_not_negated_by_another_sign(loss):
+    same_numbers(f"out = {loss}\n")

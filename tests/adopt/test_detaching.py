@@ -31,12 +31,14 @@ READ = {
     "an encoder's output by name": WITH_E.replace(
         "fake = G(torch.randn(6, 3))", "code = E(x)\n    fake = G(code)"
     ),
-    "an encoder's output or noise": WITH_E.replace(
+    "a leaf that learns, or noise": STEP.replace(
         "fake = G(torch.randn(6, 3))",
-        "code = E(x)\n    if len(x) == 0:\n        code = torch.randn(6, 3)\n    fake = G(code)",
+        "code = torch.randn(6, 3, requires_grad=True)\n    if len(x) == 0:\n"
+        "        code = torch.randn(6, 3)\n    fake = G(code)",
     ),
-    "an encoder's output by the same name as noise": WITH_E.replace(
-        "fake = G(torch.randn(6, 3))", "_, _ = torch.randn(6, 3), E(x)\n    fake = G(_)"
+    "a leaf that learns, by the same name as noise": STEP.replace(
+        "fake = G(torch.randn(6, 3))",
+        "_, _ = torch.randn(6, 3), torch.randn(6, 3, requires_grad=True)\n    fake = G(_)",
     ),
     "a leaf that learns": STEP.replace(
         "fake = G(torch.randn(6, 3))",

@@ -16,7 +16,11 @@ from ganloss_fast.adopt.terms import NotUnderstood
 
 Replacement = cst.CSTNode | cst.FlattenSentinel[cst.SimpleStatementLine]
 
-_DIRECTIVE = re.compile(r"#\s*(noqa|type:|pylint|fmt:|pragma|ruff|mypy)", re.I)
+_DIRECTIVE = re.compile(
+    r"#\s*(noqa|type:|pylint|fmt:|pragma|ruff|mypy|pyright|pyre-|pytype|flake8|isort|yapf|autopep8"
+    r"|nosec|noinspection)",
+    re.I,
+)
 
 GAINS = {
     "loss": "both sides of the loss in one kernel, with their gradients; a smaller part of a step",
@@ -114,7 +118,7 @@ class Edits:
             self._put_above(statement, lines)
         for following, space in spaces:
             self._put_above(following, space)
-        self.needs_import |= OURS in text
+        self.needs_import = True
         self.change(old, new, gain)
         self._drop(taken_over)
 
@@ -146,6 +150,9 @@ class Edits:
             for found in (node, *self._facts.above(node))
         )
 
+    def spoken_within(self, node: cst.CSTNode) -> bool:
+        return any(node in self._facts.above(spoken) for spoken in self.spoken_of)
+
     def changed_within(self, node: cst.CSTNode) -> bool:
         return any(node in self._facts.above(changed) for changed in self._changes)
 
@@ -163,7 +170,7 @@ def _parenthesised(old: cst.BaseExpression, written: str) -> cst.BaseExpression:
     new = cst.parse_expression(f"({written})" if "\n" in written else written)
     lpar = getattr(old, "lpar", ())
     multiline = any("\n" in code(part) for part in (*lpar, *getattr(old, "rpar", ())))
-    if lpar and (multiline or isinstance(new, (cst.BinaryOperation, cst.UnaryOperation))):
+    if lpar and (multiline or isinstance(new, cst.BinaryOperation)):
         return new.with_changes(lpar=old.lpar, rpar=old.rpar)
     return new
 

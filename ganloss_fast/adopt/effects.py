@@ -19,6 +19,8 @@ _FUNCTIONS = re.compile(
     r"|stack|sum|zeros|zeros_like|device|Size)"
 )
 
+_ACTS = (cst.Await, cst.Asynchronous, cst.Yield, cst.NamedExpr)
+
 
 class _Effects(cst.CSTVisitor):
     def __init__(self, names: Names, exempt: Container[cst.CSTNode]) -> None:
@@ -29,7 +31,7 @@ class _Effects(cst.CSTVisitor):
     def on_visit(self, node: cst.CSTNode) -> bool:
         if node in self._exempt:
             return False
-        self.found |= isinstance(node, (cst.Await, cst.Yield, cst.NamedExpr))
+        self.found |= isinstance(node, _ACTS)
         self.found |= isinstance(node, cst.Call) and not _is_plain(node, self._names)
         return not self.found
 

@@ -76,7 +76,8 @@ def _is_loss(pair: Pair, expression: cst.BaseExpression, names: Names) -> bool:
     if real.kind in ("bce", "hinge") or (real.has_target and fake.has_target):
         return True
     walked = roles.is_walked_back(expression, names, returned=real.of_torch and fake.of_torch)
-    if not roles.one_critic(real.logits, fake.logits, names):
+    calls = roles.calls_of_one_critic(real.logits, fake.logits, names)
+    if calls is None:
         named = roles.named_side(real.logits, fake.logits, names)
         squares = real.kind == "least_squares"
         if squares and real.of_torch and fake.of_torch and named == 1 and walked:
@@ -88,7 +89,7 @@ def _is_loss(pair: Pair, expression: cst.BaseExpression, names: Names) -> bool:
                 f'"{"least_squares" if squares else "wasserstein"}")'
             )
         return False
-    side = roles.generated_side(real.logits, fake.logits, names)
+    side = roles.generated_side(calls, names)
     if walked and side is None:
         raise NotUnderstood("it is not seen which of the critic's two inputs is generated")
     if walked and side == 0:
@@ -108,7 +109,9 @@ def _is_loss(pair: Pair, expression: cst.BaseExpression, names: Names) -> bool:
 
 def _expandable(place: _Place, names: Names, edits: Edits) -> frozenset[str]:
     """Names that were assigned above, in this block, and are read once."""
-    statements = [s for s in place.body[: place.k] if not edits.has_penalty(s)]
+    statements = [
+        s for s in place.body[: place.k] if not edits.has_penalty(s) and not edits.spoken_within(s)
+    ]
     above = {assigned_name(statement) for statement in statements} - {None}
     return frozenset(
         name

@@ -56,7 +56,7 @@ def _with_line(body: Sequence[cst.CSTNode], ours: str) -> list[cst.CSTNode] | No
     for k, statement in enumerate(body):
         if _roots(statement) & _IMPORT_TORCH:
             last = k
-            while last + 1 < len(body) and _roots(body[last + 1]):
+            while last + 1 < len(body) and _only_imports(body[last + 1]):
                 last += 1
             asname = "" if ours == "ganloss_fast" else f" as {ours}"
             line = cst.parse_statement(f"import ganloss_fast{asname}")
@@ -72,18 +72,20 @@ def _with_line(body: Sequence[cst.CSTNode], ours: str) -> list[cst.CSTNode] | No
 
 
 def _roots(statement: cst.CSTNode) -> set[str]:
-    """The packages that a line imports from, if it does nothing else."""
-    if not isinstance(statement, cst.SimpleStatementLine):
-        return set()
+    """The packages that a line imports from."""
     names: list[str] = []
-    for part in statement.body:
+    for part in statement.body if isinstance(statement, cst.SimpleStatementLine) else ():
         if isinstance(part, cst.Import):
             names += [code(alias.name) for alias in part.names]
-        elif isinstance(part, cst.ImportFrom):
-            names.append("." if part.module is None or part.relative else code(part.module))
-        else:
-            return set()
+        elif isinstance(part, cst.ImportFrom) and part.module is not None and not part.relative:
+            names.append(code(part.module))
     return {name.partition(".")[0] for name in names}
+
+
+def _only_imports(statement: cst.CSTNode) -> bool:
+    return isinstance(statement, cst.SimpleStatementLine) and all(
+        isinstance(part, (cst.Import, cst.ImportFrom)) for part in statement.body
+    )
 
 
 def _is_ours(line: cst.CSTNode, ours: str) -> bool:

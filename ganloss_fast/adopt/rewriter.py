@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import libcst as cst
@@ -14,7 +15,7 @@ from ganloss_fast.adopt.gradients import Gradient
 from ganloss_fast.adopt.losses import read_sum
 from ganloss_fast.adopt.names import Facts, Names
 from ganloss_fast.adopt.norms import Stage
-from ganloss_fast.adopt.syntax import OURS, assigned_name, small, value_of
+from ganloss_fast.adopt.syntax import OURS, assigned_name, value_of
 from ganloss_fast.adopt.terms import NotUnderstood
 from ganloss_fast.adopt.transforms import transformed
 
@@ -42,16 +43,12 @@ class Rewriter(cst.CSTTransformer):
     # ---- the walk ------------------------------------------------------------------------------
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if node in self.edits.new or node in self.edits.gone:
-            return False
         if isinstance(node, cst.FunctionDef):
             self._scopes.append(self._facts.names_of(node))
             if node in self.edits.compiled:
                 return False
             if node.name.value == ADAPTIVE_WEIGHT:
                 self.edits.leave(node, _ADAPTIVE)
-        elif node in self.edits.compiled:
-            return False
         elif isinstance(node, (cst.Module, cst.IndentedBlock)):
             self._read_block(list(node.body))
         return True
@@ -66,9 +63,7 @@ class Rewriter(cst.CSTTransformer):
         result = self.edits.new.get(original, updated)
         if isinstance(original, cst.IndentedBlock) and isinstance(result, cst.IndentedBlock):
             return self._without_space_first(original, result)
-        if original in self.edits.above and isinstance(
-            result, (cst.SimpleStatementLine, cst.BaseCompoundStatement)
-        ):
+        if original in self.edits.above and isinstance(result, cst.SimpleStatementLine):
             lines = joined(self.edits.above[original], result.leading_lines)
             return result.with_changes(leading_lines=lines)
         return result
@@ -87,14 +82,15 @@ class Rewriter(cst.CSTTransformer):
 
     def _read_block(self, body: list[cst.CSTNode]) -> None:
         for k, statement in enumerate(body):
-            if statement in self.edits.gone:
+            if self.edits.touched(statement):
                 continue
             try:
-                if isinstance(statement, cst.For) and not self.edits.touched(statement):
+                if isinstance(statement, cst.For):
                     self._read_loop(statement)
                 elif isinstance(statement, cst.SimpleStatementLine):
                     imports.read(statement, self.names, self.edits)
-                if value_of(statement) is None:
+                value = value_of(statement)
+                if value is None:
                     continue
                 found = gradients.gradient(statement, self.names)
                 if found is not None:
@@ -103,10 +99,7 @@ class Rewriter(cst.CSTTransformer):
             except NotUnderstood as why:
                 self.edits.leave(statement, why)
                 continue
-            if statement not in self.edits.gone and not self.edits.touched(statement):
-                value = value_of(statement)
-                assert value is not None
-                value.visit(_Expressions(self, statement))
+            value.visit(_Expressions(self, statement))
 
     def read_sum(
         self, expression: cst.BaseExpression, statement: cst.CSTNode, conditional: bool
@@ -143,7 +136,7 @@ class Rewriter(cst.CSTTransformer):
             finder = _Penalties(known, self.names)
             value.visit(finder)
             if finder.found:
-                self._write_penalty(body, first, last, set(known), finder.found, gradient)
+                self._write_penalty(body, first, last, set(known), finder.found[0], gradient)
                 return
             assigned = assigned_name(statement)
             made = None if assigned is None else norms.stage(value, known, self.names)
@@ -161,10 +154,10 @@ class Rewriter(cst.CSTTransformer):
         first: int,
         last: int,
         made: set[str],
-        found: list[tuple[cst.Call, Stage, float]],
+        found: tuple[cst.Call, Stage, float],
         gradient: Gradient,
     ) -> None:
-        node, reached, target = found[0]
+        node, reached, target = found
         taken_over, keeper = list(body[first:last]), body[last]
         within = {
             read
@@ -172,13 +165,12 @@ class Rewriter(cst.CSTTransformer):
             for read in self.names.reads.get(name, ())
             if any(part in self._facts.above(read) for part in (node, *taken_over))
         }
-        if len(found) > 1 or any(self.names.uses(name) > _among(name, within) for name in made):
+        if any(self.names.uses(name) > _among(name, within) for name in made):
             raise NotUnderstood("the gradient is used for more than the penalty")
         bound = [b for name in made for b in self.names.bindings[name]]
         if any(not set(taken_over) & set(self._facts.above(b.node)) for b in bound):
             raise NotUnderstood("the names of the gradient stand for something else, too")
-        line = small(keeper)
-        if line is None or not pure(line, self.names, {node}) or self._deferred(node, keeper):
+        if not pure(keeper, self.names, {node}) or self._deferred(node, keeper):
             raise NotUnderstood(
                 "other calls stand beside the penalty, which it would be moved past"
             )
@@ -187,12 +179,9 @@ class Rewriter(cst.CSTTransformer):
         self.edits.replace(node, call, "penalty", keeper, taken_over)
 
     def _deferred(self, node: cst.CSTNode, statement: cst.CSTNode) -> bool:
-        for above in self._facts.above(node):
-            if above is statement:
-                return False
-            if isinstance(above, _CONDITIONAL):
-                return True
-        return True
+        """Whether a node is evaluated at another time than its statement, or not always."""
+        within = itertools.takewhile(lambda above: above is not statement, self._facts.above(node))
+        return any(isinstance(above, _CONDITIONAL) for above in within)
 
 
 def _among(name: str, reads: set[cst.Name]) -> int:
@@ -212,6 +201,8 @@ class _Expressions(cst.CSTVisitor):
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         self._conditional += isinstance(node, _CONDITIONAL)
+        if isinstance(node, cst.FormattedString):
+            return False  # what is written has quotes of its own
         if isinstance(node, (cst.BinaryOperation, cst.UnaryOperation, cst.Call)):
             return not self._rewriter.read_sum(node, self._statement, self._conditional > 0)
         return True
@@ -227,6 +218,9 @@ class _Penalties(cst.CSTVisitor):
         super().__init__()
         self._known, self._names = known, names
         self.found: list[tuple[cst.Call, Stage, float]] = []
+
+    def visit_FormattedString(self, node: cst.FormattedString) -> bool:
+        return False  # what is written has quotes of its own
 
     def visit_Call(self, node: cst.Call) -> bool:
         found = norms.penalty(node, self._known, self._names)

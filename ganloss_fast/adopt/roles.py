@@ -83,23 +83,20 @@ def is_generated(sample: cst.BaseExpression, names: Names, depth: int = 8) -> bo
     return any(is_called_generated(name) for name in names_in(sample))
 
 
-def generated_side(
+def calls_of_one_critic(
     first: cst.BaseExpression, second: cst.BaseExpression, names: Names
-) -> int | None:
-    """Which of two logits are one critic's on generated samples; None if that is not seen."""
-    calls = critic_call(first, names), critic_call(second, names)
-    if calls[0] is None or calls[1] is None or code(calls[0].func) != code(calls[1].func):
+) -> tuple[cst.Call, cst.Call] | None:
+    """The two calls that logits come from, if both are of the same network."""
+    one, other = critic_call(first, names), critic_call(second, names)
+    if one is None or other is None or code(one.func) != code(other.func):
         return None
-    generated = [is_generated(call.args[0].value, names) for call in calls if call is not None]
+    return one, other
+
+
+def generated_side(calls: tuple[cst.Call, cst.Call], names: Names) -> int | None:
+    """Which of a critic's two calls is on generated samples; None if that is not seen."""
+    generated = [is_generated(call.args[0].value, names) for call in calls]
     return None if generated[0] == generated[1] else generated.index(True)
-
-
-def one_critic(first: cst.BaseExpression, second: cst.BaseExpression, names: Names) -> bool:
-    """Whether two expressions are calls of the same network."""
-    calls = critic_call(first, names), critic_call(second, names)
-    return (
-        calls[0] is not None and calls[1] is not None and code(calls[0].func) == code(calls[1].func)
-    )
 
 
 def named_side(first: cst.BaseExpression, second: cst.BaseExpression, names: Names) -> int | None:

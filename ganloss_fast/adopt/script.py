@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 from dataclasses import dataclass, field
+from io import StringIO
 
 import libcst as cst
 
@@ -28,7 +29,7 @@ class Proposal:
     left_alone: list[Remark] = field(default_factory=list)
 
     def diff(self) -> str:
-        before, after = (text.splitlines(keepends=True) for text in (self.before, self.after))
+        before, after = (StringIO(text).readlines() for text in (self.before, self.after))
         lines = difflib.unified_diff(before, after, self.path, self.path)
         ended = (line if line.endswith("\n") else f"{line}\n{NO_NEWLINE}\n" for line in lines)
         return "".join(ended)
@@ -57,8 +58,8 @@ def propose(source: str, path: str = "script.py") -> Proposal:
     elif edits.changes and module is None:
         edits.leave_line(
             1,
-            "torch is imported in functions alone: import it at the head of the script, where "
-            "ganloss_fast can be imported below it",
+            "torch is imported in functions or under conditions alone: import it at the head of "
+            "the script, where ganloss_fast can be imported below it",
         )
     elif edits.changes and module is not None:
         proposal.after = module.code

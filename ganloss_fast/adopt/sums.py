@@ -33,7 +33,9 @@ def summands(
         case cst.BinaryOperation(left=left, operator=cst.Add() | cst.Subtract(), right=right):
             sign = 1.0 if isinstance(expression.operator, cst.Add) else -1.0
             first = summands(left, names, expandable)
-            return [*first, *_times(sign, summands(right, names, expandable))]
+            both = [*first, *_times(sign, summands(right, names, expandable))]
+            if any(isinstance(summand.content, Term) for summand in both):
+                return both
         case cst.UnaryOperation(operator=cst.Minus(), expression=operand):
             return _scaled(-1.0, operand, expression, names, expandable)
         case cst.BinaryOperation(left=left, operator=cst.Multiply(), right=right):
@@ -67,11 +69,9 @@ def _scaled(
     expandable: frozenset[str],
 ) -> list[Summand]:
     found = summands(scaled, names, expandable)
-    if not any(isinstance(summand.content, Term) for summand in found):
-        if factor == -1.0 and len(found) == 1:
-            return _times(-1.0, found)
-        return [Summand(1.0, whole)]
-    return _times(factor, found)
+    if any(isinstance(summand.content, Term) for summand in found):
+        return _times(factor, found)
+    return [Summand(1.0, whole)]
 
 
 def _times(factor: float, found: list[Summand]) -> list[Summand]:
@@ -140,10 +140,13 @@ def side_of(found: Summand) -> str | None:
     return f"{OURS}.generator_loss({logits}, {loss}{weight})"
 
 
+def _contents(found: list[Summand]) -> Iterator[Term]:
+    return (summand.content for summand in found if isinstance(summand.content, Term))
+
+
 def without_means(found: list[Summand]) -> list[Summand]:
-    """Means beside two terms of another kind are no terms of the loss."""
-    kinds = [summand.content.kind for summand in found if isinstance(summand.content, Term)]
-    if len(kinds) <= 2 or sum(kind != "linear" for kind in kinds) != 2:
+    """Means beside terms of another kind are no terms of the loss."""
+    if all(term_.kind == "linear" for term_ in _contents(found)):
         return found
     return [
         replace(summand, content=summand.whole)
@@ -175,10 +178,6 @@ def pairs(found: list[Summand]) -> tuple[Summand, Summand] | None:
     if labels[0] == labels[1]:
         return None
     return (first, second) if labels[0] > labels[1] else (second, first)
-
-
-def _contents(found: list[Summand]) -> Iterator[Term]:
-    return (summand.content for summand in found if isinstance(summand.content, Term))
 
 
 def without(found: list[Summand], pair: tuple[Summand, Summand], call: str) -> str:

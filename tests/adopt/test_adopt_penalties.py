@@ -32,6 +32,9 @@ SIDE_EFFECTS = {
     "a use beside": GRADIENT + "out = ((g.norm(2, dim=1) - 1) ** 2).mean() + g.sum()\n",
     "a critic beside": GRADIENT + "out = N(x).mean() + ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
     "a list": GRADIENT + "kept = [g]\nout = ((g.norm(2, dim=1) - 1) ** 2).mean() + kept[0].sum()\n",
+    "if it is wanted": GRADIENT
+    + "out = ((g.norm(2, dim=1) - 1) ** 2).mean() if len(x) else x.sum()\n",
+    "unless it is zero": GRADIENT + "out = len(x) and ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
     "later, or never": GRADIENT + "p = lambda: ((g.norm(2, dim=1) - 1) ** 2).mean()\nout = p()\n",
     "other rows": "rows = 3\n" + GRADIENT + "g = g.view(rows, -1)\n"
     "out = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
@@ -75,6 +78,18 @@ SIDE_EFFECTS = {
     + "out = ((g.norm(2, dim=1, dtype=torch.float64) - 1) ** 2).mean()\n",
     "a dimension kept": GRADIENT + "out = ((g.norm(2, 1, True) - 1) ** 2).mean()\n",
     "another norm": GRADIENT + "out = ((g.norm(1, dim=1) - 1) ** 2).mean()\n",
+    "a question between": "seen = 0.0\n" + GRADIENT + "n = g.norm(2, dim=1)\nif len(x):\n"
+    "    seen = 1.0\nout = ((n - 1) ** 2).mean() + seen\n",
+    "a check between": GRADIENT + "assert len(x)\nout = ((g.norm(2, dim=1) - 1) ** 2).mean()\n",
+    "two penalties": GRADIENT + "n = g.norm(2, dim=1)\n"
+    "out = ((n - 1) ** 2).mean() + ((n - 2) ** 2).mean()\n",
+    "a name that stood for something else": "n = torch.zeros(6)\n" + GRADIENT
+    + "n = g.norm(2, dim=1)\nout = ((n - 1) ** 2).mean()\n",
+    "a cube": GRADIENT + "out = ((g.norm(2, dim=1) - 1) ** 3).mean()\n",
+    "a cube, by a method": GRADIENT + "out = (g.norm(2, dim=1) - 1).pow(3).mean()\n",
+    "a cube, by a function": GRADIENT + "out = torch.pow(g.norm(2, dim=1) - 1, 3).mean()\n",
+    "a power of its own": "def pow(base, exponent):\n    return base * exponent\n" + GRADIENT
+    + "out = pow(g.norm(2, dim=1) - 1, 2).mean()\n",
     "a root near zero": GRADIENT + "out = ((g.norm(2, dim=1) - 0) ** 2).mean()\n",
 }  # fmt: skip
 
@@ -101,6 +116,16 @@ def test_a_gradient_with_another_use_is_left_alone_with_a_word(body):
 def test_a_penalty_and_nothing_else_is_one_call(body, vanish):
     proposal = same_numbers(GRADIENT + body, may_vanish=tuple(vanish))
     assert "penalty_from_logits(" in proposal.after
+
+
+def test_a_penalty_beside_a_mean_square_is_not_taken_for_one():
+    body = GRADIENT + (
+        "p = ((g.norm(2, dim=1) - 1) ** 2).mean()\n"
+        "loss = (D(x) ** 2).mean() + p\nloss.backward(retain_graph=True)\nout = loss\n"
+    )
+    proposal = same_numbers(body, may_vanish=("g",))
+    assert "p = gf.penalty_from_logits(" in proposal.after
+    assert not proposal.left_alone
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,10 @@ def test_a_criterion_that_nobody_changes_is_known(body):
 @pytest.mark.parametrize("options", ["reduction='sum'", "None, None, 'sum'", "*[None]", "**{}"])
 def test_a_criterion_with_options_is_left_alone(options):
     left_alone(f"mse = nn.MSELoss({options})\nout = mse(D(x), {TARGET})\n")
+    left_alone(f"out = nn.MSELoss({options})(D(x), {TARGET})\n")
 
 
-NUMBER = "out = criterion(D(x), torch.full((6, 1), smooth))\n"
+NUMBER = "out = F.mse_loss(D(x), torch.full((6, 1), smooth))\n"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,15 @@ READ = {
     "an encoder's output by name": WITH_E.replace(
         "fake = G(torch.randn(6, 3))", "code = E(x)\n    fake = G(code)"
     ),
+    "a leaf that learns, or noise": STEP.replace(
+        "fake = G(torch.randn(6, 3))",
+        "code = torch.randn(6, 3, requires_grad=True)\n    if len(x) == 0:\n"
+        "        code = torch.randn(6, 3)\n    fake = G(code)",
+    ),
+    "a leaf that learns, by the same name as noise": STEP.replace(
+        "fake = G(torch.randn(6, 3))",
+        "_, _ = torch.randn(6, 3), torch.randn(6, 3, requires_grad=True)\n    fake = G(_)",
+    ),
     "a leaf that learns": STEP.replace(
         "fake = G(torch.randn(6, 3))",
         "code = torch.randn(6, 3, requires_grad=True)\n    fake = G(code)",

@@ -46,6 +46,8 @@ OTHERS = {
     + LOOP.format("real_maps", "fake_maps", "+="),
     "a list without its first": MAPS + "del fake_maps[0]\n"
     + LOOP.format("real_maps", "fake_maps", "+="),
+    "a list under another name": MAPS + "real_maps, real_out = both = maps_of(x)\nboth[0].pop()\n"
+    + LOOP.format("real_maps", "fake_maps", "+="),
     "a map of another kind": MAPS + "fake_maps[0] = fake_maps[0][:1]\n"
     + "for p, q in zip(real_maps, fake_maps):\n    out += torch.mean(torch.abs(p - q))\n",
     "no gradient on either side": MAPS + "for p, q in zip(real_maps, fake_maps):\n"
@@ -92,6 +94,15 @@ def test_a_loop_over_the_maps_of_one_critic_is_one_call(loop):
     proposal = same_numbers(MAPS + loop, may_vanish=("p", "q"))
     assert "feature_matching_loss(real_maps" in proposal.after
     assert proposal.after.count("#") == (MAPS + loop).count("#")
+
+
+def test_comments_on_a_loop_stay_in_their_order():
+    loop = "# the maps\nfor p, q in zip(real_maps, fake_maps):  # pairs\n    # each layer\n"
+    after = same_numbers(MAPS + loop + "    out += F.l1_loss(p, q)  # L1\n", ("p", "q")).after
+    assert (
+        "# the maps\n# pairs\n# each layer\n# L1\n"
+        "out += gf.feature_matching_loss(real_maps, fake_maps, detach_real=False)\n"
+    ) in after
 
 
 HANDED = """

@@ -120,6 +120,9 @@ HEAD = "import torch\nimport torch.nn.functional as F\n"
     "body",
     [
         "x = F.relu(2 - a).mean()",  # another margin
+        "x = F.relu(2 + a).mean()",
+        "x = F.relu(a + 2).mean()",
+        "x = F.relu(a - 1).mean()",  # another side of it
         "x = F.mse_loss(a, torch.ones_like(a), reduction='sum') + F.mse_loss(b, b * 0)",
         "x = F.mse_loss(a, other)",
         "x = a.mean(0) - b.mean(0)",  # not over all elements

@@ -54,6 +54,16 @@ def test_means_and_squares_of_anything_stay(body):
             "which of the critic's two inputs is generated",
         ),
         (
+            "def aug(v):\n    return v * 2\nloss = D(aug(x)).mean() - D(x).mean()\n"
+            "loss.backward(retain_graph=True)\nout = loss",
+            "which of the critic's two inputs is generated",
+        ),
+        (
+            "def step(agents):\n    loss = D(agents).mean() - D(x).mean()\n"
+            "    loss.backward(retain_graph=True)\n    return loss\nout = step(x * 2)",
+            "which of the critic's two inputs is generated",
+        ),
+        (
             "loss = (D(x) ** 2).mean() + ((D(G(z)) - 1) ** 2).mean()\n"
             "loss.backward(retain_graph=True)\nout = loss",
             "the larger label",
@@ -111,6 +121,8 @@ def test_random_numbers_are_drawn_in_the_order_in_which_they_were(total, call):
         "out = a + b + r.sum()\n",
         "r, f = N(x), N(-x)\na = F.relu(1 - r).mean()\nb = F.relu(1 + f).mean()\n"
         "later = lambda: a + b\nr = r * 2\nout = later() + r.sum()\n",
+        "r, f = N(x), N(-x)\na = F.relu(1 - r).mean()\nb = F.relu(1 + f).mean()\n"
+        "later = (a + b for _ in range(2))\nr = r * 2\nout = sum(later) + r.sum()\n",
     ],
 )
 def test_what_was_computed_above_keeps_its_draws_and_values(body):
@@ -233,3 +245,113 @@ def test_a_sum_may_stand_within_a_statement(statement):
 )
 def test_what_a_compiler_or_a_transform_is_given_stays(function):
     assert "a compiler reads" in said_of(function)
+
+
+@pytest.mark.parametrize(
+    "sum_of_terms",
+    [
+        "F.relu(1 - a).mean() + (F.relu(1 + b).mean() + F.relu(1 + 2 * b).mean())",  # three
+        "F.relu(1 - a).mean() + F.softplus(b).mean()",  # of two kinds
+        "F.relu(1 - a).mean() - F.relu(1 + b).mean()",
+        "F.softplus(-a).mean() + F.softplus(-b).mean()",  # towards one label
+    ],
+)
+def test_two_terms_that_are_no_pair_are_taken_over_one_by_one(sum_of_terms):
+    after = same_numbers(f"a, b = D(x), D(-x)\nout = {sum_of_terms}\n").after
+    assert "discriminator_loss(" not in after
+    assert "out = gf." in after
+
+
+def test_two_means_that_are_added_are_no_wasserstein_loss():
+    left_alone("out = D(G(z)).mean() + D(x).mean()\nout.backward(retain_graph=True)\n")
+
+
+@pytest.mark.parametrize(
+    ("rest", "written"),
+    [
+        ("{} + x.mean()", "{} + x.mean()"),
+        ("{} - (x.sum() + z.sum())", "{} - (x.sum() + z.sum())"),
+        ("{} + 10 * z.sum()", "{} + 10 * z.sum()"),
+        ("{} + -z.sum()", "{} + -z.sum()"),
+        ("D(x).sum() * ({} + x.sum())", "D(x).sum() * ({} + x.sum())"),
+        ("({} - x.sum()) ** 2", "({} - x.sum()) ** 2"),
+        ("-(x.sum() + z.sum()) / 3 + {}", "-(x.sum() + z.sum()) / 3 + {}"),
+        ("x.sum() - z.sum() + {}", "x.sum() - z.sum() + {}"),
+        ("-(x.sum() - {})", None),
+        ("-F.relu(1 - D(x)).mean()", '-gf.discriminator_side_loss(D(x), True, "hinge")'),
+    ],
+)
+def test_what_is_no_term_stays_as_it_is_written(rest, written):
+    pair = "F.relu(1 - D(x)).mean() + F.relu(1 + D(-x)).mean()"
+    after = same_numbers(f"out = {rest.format(pair)}\n").after
+    if written is not None:
+        call = 'gf.discriminator_loss(D(x), D(-x), "hinge")'
+        assert f"out = {written.format(call)}\n" in after
+
+
+def test_a_remainder_is_scaled_as_a_whole():
+    pair = "F.relu(1 - D(x)).mean() + F.relu(1 + D(-x)).mean()"
+    after = same_numbers(f"out = 0.5 * ({pair} + x.sum() % 3)\n").after
+    assert after.endswith(", real_weight=0.5, fake_weight=0.5) + 0.5 * (x.sum() % 3)\n")
+
+
+def test_a_remainder_is_negated_as_a_whole():
+    body = "fake = G(z)\nloss = -(x.sum() * 10 % 3 + D(x).mean() - D(fake).mean())\n"
+    after = same_numbers(body + "loss.backward(retain_graph=True)\nout = loss\n").after
+    assert "loss = -(x.sum() * 10 % 3) + gf.discriminator_loss(" in after
+
+
+def test_logits_that_are_named_keep_their_names():
+    body = "f = D(G(z))\nr = D(x)\nloss = f.mean() - r.mean()\n"
+    after = same_numbers(body + "loss.backward(retain_graph=True)\nout = loss\n").after
+    assert 'gf.discriminator_loss(fake=f, real=r, loss="wasserstein")' in after
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "w = D(x).sum()\na = F.relu(1 - r).mean() + w\nw = w * 2\nb = F.relu(1 + f).mean()\n"
+        "out = a + b\n",
+        "w = D(x)\na = w.mean()\nw = w * 2\n"
+        "out = F.relu(1 - r).mean() + F.relu(1 + f).mean() + a\n",
+    ],
+)
+def test_what_stands_by_its_name_beside_the_terms_is_not_computed_anew(body):
+    same_numbers("r, f = D(x), D(-x)\n" + body)
+
+
+def test_a_division_by_zero_is_the_scripts_own():
+    after = same_numbers("out = (F.relu(1 - D(x)).mean() / 0).item()\n").after
+    assert 'gf.discriminator_side_loss(D(x), True, "hinge") / 0' in after
+
+
+def test_a_loss_that_was_spoken_of_in_its_line_is_left_at_that():
+    proposal = same_numbers(
+        """
+        real = criterion(D(x), torch.rand(6, 1))
+        fake = criterion(D(-x), torch.zeros(6, 1))
+        out = real + fake + criterion(D(2 * x), torch.zeros(6, 1))
+        """
+    )
+    (remark,) = proposal.left_alone
+    assert "the target is no constant" in remark.text
+    assert (
+        'out = real + fake + gf.discriminator_side_loss(D(2 * x), False, "bce")' in proposal.after
+    )
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [
+        "a = F.relu(1 - N(x)).mean()\nout = a + F.relu(1 + N(-x)).mean()\n",
+        "a: torch.Tensor = F.relu(1 - N(x)).mean()\nb: 'torch.Tensor' = F.relu(1 + N(-x)).mean()\n"
+        "out: torch.Tensor = a + b\n",
+    ],
+)
+def test_a_side_above_the_sum_is_taken_into_it(sides):
+    after = same_numbers(sides, may_vanish=("a", "b")).after
+    assert 'gf.discriminator_loss(N(x), N(-x), "hinge")' in after
+
+
+def test_a_side_with_two_names_stays():
+    same_numbers("a = c = F.relu(1 - D(x)).mean()\nout = a + F.relu(1 + D(-x)).mean()\nout += c\n")

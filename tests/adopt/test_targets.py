@@ -49,6 +49,14 @@ CHANGED_ELSEWHERE = {
     "out = criterion(D(x), label)\n",
     "filled, and a lambda": "label = torch.full((6, 1), 1.0)\nf = lambda: label.zero_()\nf()\n"
     "label.fill_(0.5)\nf()\nout = criterion(D(x), label)\n",
+    "filled for a lambda": "label = torch.full((6, 1), 1.0)\n"
+    "loss = lambda: criterion(D(x), label)\nD(x).sum().backward()\n"
+    "label.fill_(0.0)\nout = loss()\n",
+    "filled for a generator": "label = torch.full((6, 1), 1.0)\n"
+    "losses = (criterion(D(x), label) for _ in range(2))\nD(x).sum().backward()\n"
+    "label.fill_(0.0)\nout = sum(losses)\n",
+    "filled in an elif": "label = torch.full((6, 1), 1.0)\nlabel.fill_(0.5)\nif len(x) == 0:\n"
+    "    pass\nelif label.zero_().sum() == 0:\n    pass\nout = criterion(D(x), label)\n",
     "filled, and asked in place": "label = torch.full((6, 1), 1.0)\nlabel.fill_(0.5)\n"
     "if label.zero_().sum() == 0:\n    pass\nout = criterion(D(x), label)\n",
     "filled, under two names": "label = other = torch.full((6, 1), 1.0)\nlabel.fill_(0.5)\n"
@@ -88,6 +96,7 @@ def test_a_target_that_may_have_changed_is_left_alone(body):
         "t = torch.ones(6, 1)\nu = t.to('cpu')\nout = criterion(D(x), u)\n",
         "t = 0.9 * torch.ones(6, 1)\n" + LOSS,
         "t = torch.full((6, 1), fill_value=0.8)\n" + LOSS,
+        "t = torch.full((6, 1), -1.0)\nout = F.mse_loss(D(x), t)\n",
         "smooth = 0.9\nt = torch.full((6, 1), smooth)\n" + LOSS,
         "smooth = 0.9\ndef step():\n    return criterion(D(x), torch.full((6, 1), smooth))\n"
         "out = step()\n",

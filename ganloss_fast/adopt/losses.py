@@ -73,6 +73,12 @@ def _is_loss(pair: Pair, expression: cst.BaseExpression, names: Names) -> bool:
     real, fake = (summand.content for summand in pair)
     assert isinstance(real, Term)
     assert isinstance(fake, Term)
+    if real.kind == "clamped hinge":
+        raise NotUnderstood(
+            "a hinge by torch.clamp has the slope 1 at the margin itself, one by torch.min a half, "
+            "and ours none, as F.relu has: where that does not matter, it is "
+            'gf.discriminator_loss(real, fake, "hinge")'
+        )
     if real.kind in ("bce", "hinge") or (real.has_target and fake.has_target):
         return True
     walked = roles.is_walked_back(expression, names, returned=real.of_torch and fake.of_torch)

@@ -55,7 +55,7 @@ def summands(
     if isinstance(inner, cst.Name) and inner.value in expandable:
         value = names.once(inner.value)
         found = None if value is None else mean_of(bare(value), names)
-        if found is not None and found.kind in ("bce", "hinge"):
+        if found is not None and found.kind in ("bce", "hinge", "clamped hinge"):
             return [Summand(1.0, found, source=inner.value)]
     found = term(bare(expression), names)
     return [Summand(1.0, expression if found is None else found, whole=expression)]
@@ -123,7 +123,7 @@ def side_of(found: Summand) -> str | None:
     """One term on its own; None where nothing is gained."""
     part = found.content
     assert isinstance(part, Term)
-    if part.kind == "linear" or found.factor <= 0:
+    if part.kind in ("linear", "clamped hinge") or found.factor <= 0:
         return None  # a mean is one operation already
     if part.kind == "least_squares" and not part.has_target:
         return None  # a mean square may be anything
@@ -172,7 +172,7 @@ def pairs(found: list[Summand]) -> tuple[Summand, Summand] | None:
         if first.factor * second.factor >= 0:
             return None
         return (first, second) if first.factor < 0 else (second, first)
-    if min(first.factor, second.factor) <= 0:
+    if any((s.factor > 0) == term_.negated for s, term_ in zip(both, _contents(both))):
         return None
     labels = [term_.label for term_ in _contents(both)]
     if labels[0] == labels[1]:

@@ -12,7 +12,8 @@ from ganloss_fast.adopt.names import Names, plain
 from ganloss_fast.adopt.syntax import bare, number
 from ganloss_fast.adopt.targets import constant
 
-Kind = Literal["bce", "least_squares", "hinge", "linear"]
+# A clamped hinge is that of torch.clamp or torch.min: a hinge with another slope at its margin.
+Kind = Literal["bce", "least_squares", "hinge", "clamped hinge", "linear"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Term:
     logits: cst.BaseExpression
     has_target: bool = False  # written with a target; a bare mean square may be anything
     of_torch: bool = True  # x.mean() may be NumPy's
+    negated: bool = False  # it is the negative of this
 
 
 class NotUnderstood(Exception):
@@ -95,6 +97,9 @@ def mean_of(inner: cst.BaseExpression, names: Names) -> Term | None:
     squared = names.square_of(inner)
     if squared is not None:
         return _least_squares(squared)
+    clamped = _clamped(inner, names)
+    if clamped is not None:
+        return clamped
     return Term("linear", 0.0, inner, of_torch=False)
 
 
@@ -113,6 +118,52 @@ def _hinge(argument: cst.BaseExpression) -> Term | None:
                     return Term("hinge", 1.0, bare(left.expression))
                 return Term("hinge", -1.0, bare(left))
     return None
+
+
+# Functions that clamp, and of which the hinge is the negative: torch.min(x - 1, zeros).
+_CLAMPS = {"clamp", "clamp_min", "max", "maximum", "min", "minimum"}
+_MINIMA = {"min", "minimum"}
+
+
+def _clamped(inner: cst.BaseExpression, names: Names) -> Term | None:
+    """``(1 - x).clamp(min=0)``, ``torch.maximum(zeros, 1 - x)``, ``torch.min(x - 1, zeros)``."""
+    if not isinstance(inner, cst.Call):
+        return None
+    package, _, function = names.full_name(inner.func).rpartition(".")
+    arguments = [bare(argument.value) for argument in inner.args]
+    if package != "torch" and isinstance(inner.func, cst.Attribute):
+        function = inner.func.attr.value
+        arguments.insert(0, bare(inner.func.value))
+    zeros = [number(argument) == 0.0 or constant(argument, names) == 0.0 for argument in arguments]
+    if function not in _CLAMPS or sorted(zeros) != [False, True]:
+        return None
+    keywords = {argument.keyword.value for argument in inner.args if argument.keyword is not None}
+    negated = function in _MINIMA or "max" in keywords
+    rest = arguments[zeros.index(False)]
+    found = _negated_hinge(rest) if negated else _hinge(rest)
+    return None if found is None else replace(found, kind="clamped hinge", negated=negated)
+
+
+def _negated_hinge(argument: cst.BaseExpression) -> Term | None:
+    """``x - 1`` and ``-x - 1``, in either order."""
+    match argument:
+        case cst.BinaryOperation(left=left, operator=cst.Subtract(), right=right) if (
+            number(right) == 1.0
+        ):
+            rest = left
+        case cst.BinaryOperation(left=left, operator=cst.Add(), right=right) if (
+            number(left) == -1.0
+        ):
+            rest = right
+        case cst.BinaryOperation(left=left, operator=cst.Subtract(), right=right) if (
+            number(left) == -1.0
+        ):
+            return Term("hinge", -1.0, bare(right))
+        case _:
+            return None
+    if isinstance(rest, cst.UnaryOperation) and isinstance(rest.operator, cst.Minus):
+        return Term("hinge", -1.0, bare(rest.expression))
+    return Term("hinge", 1.0, bare(rest))
 
 
 def _least_squares(base: cst.BaseExpression) -> Term:

@@ -90,7 +90,7 @@ def _loss_in(call: cst.Call, names: Names) -> str:
         found = term(call, names)
     except NotUnderstood as why:
         return str(why)
-    if not isinstance(found, Term) or found.kind == "linear":
+    if not isinstance(found, Term) or found.kind in ("linear", "clamped hinge"):
         return ""
     if found.kind == "least_squares" and not found.has_target:
         return ""

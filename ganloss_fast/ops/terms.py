@@ -159,11 +159,11 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """What autocast computes in on a device; None without it, and where there is none (meta)."""
-    kind = device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return None
+    """What autocast computes in on a device; None without it."""
+    # torch raises for the meta device, and Dynamo of 2.11 cannot ask where there is an autocast.
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
 
 
 def result_dtype(tensors: Iterable[Tensor]) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,3 +192,9 @@ def test_the_private_attributes_that_are_read_are_known():
     )
     known = own_private_names() - PRIVATE_ATTRIBUTES | OF_PYTHON_AND_NUMPY
     assert read_somewhere - known == PRIVATE_ATTRIBUTES
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by these, and says so only where both are collected."""
+    names = Counter(file.name for file in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -101,8 +101,37 @@ def test_freezing_leaves_out_the_gradients_that_nobody_uses():
     assert all(p.requires_grad for p in critic.parameters())
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-def test_fifty_steps_agree(freeze):
+def test_real_maps_have_no_graph_in_the_generators_step():
+    critic, fake, real = case(torch.float64)
+    runs = []
+    critic.register_forward_pre_hook(
+        lambda module, inputs: runs.append((inputs[0] is fake, torch.is_grad_enabled()))
+    )
+    dac.GANLoss(critic).generator_loss(fake, real)
+    assert runs == [(True, True), (False, False)]
+
+
+def test_both_sides_in_one_forward():
+    critic, fake, real = case(torch.float64)
+    found = []
+    for together in (False, True):
+        loss = dac.GANLoss(critic, together=together).discriminator_loss(
+            SimpleNamespace(audio_data=fake), real
+        )
+        found.append([loss, *torch.autograd.grad(loss, list(critic.parameters()))])
+    torch.testing.assert_close(*found)
+    runs = []
+    critic.register_forward_pre_hook(lambda module, inputs: runs.append(len(inputs[0])))
+    for _ in range(2):  # the second and the third call: only the second one asks
+        dac.GANLoss(critic, together=True).discriminator_loss(fake, real)
+    assert runs[0] == runs[-1] == 4
+    normalised = dac.GANLoss(nn.Sequential(nn.BatchNorm1d(1), critic), together=True)
+    with pytest.raises(ValueError, match="it normalises by its batch"):
+        normalised.discriminator_loss(fake, real)
+
+
+@pytest.mark.parametrize("switches", [{}, {"freeze": True}, {"together": True}], ids=str)
+def test_fifty_steps_agree(switches):
     def step_with(of_d, of_g):
         def step(generator, critic, of_generator, of_critic, noise, real):
             fake = generator(noise)
@@ -119,8 +148,8 @@ def test_fifty_steps_agree(freeze):
     torch.manual_seed(0)
     assert_training_agrees(
         step_with(
-            lambda critic, *audio: dac.GANLoss(critic).discriminator_loss(*audio),
-            lambda critic, *audio: dac.GANLoss(critic, freeze=freeze).generator_loss(*audio),
+            lambda critic, *audio: dac.GANLoss(critic, **switches).discriminator_loss(*audio),
+            lambda critic, *audio: dac.GANLoss(critic, **switches).generator_loss(*audio),
         ),
         step_with(discriminator_loss, generator_loss),
         (waveform_generator(), Discriminator()),

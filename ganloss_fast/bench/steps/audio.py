@@ -148,7 +148,7 @@ def dac_step(device: torch.device, samples: int = 4096, width: int = 16) -> dict
 
     def with_compat(t: Training, helpers: bool) -> Sequence[Tensor]:
         audio, fake = t.batch["audio"], t.generator(t.batch["noise"])
-        criterion = compat_dac.GANLoss(t.discriminator, freeze=helpers)
+        criterion = compat_dac.GANLoss(t.discriminator, freeze=helpers, together=helpers)
         t.of_discriminator.zero_grad()
         criterion.discriminator_loss(fake, audio).backward()
         of_d = moved(t.of_discriminator, t.discriminator)

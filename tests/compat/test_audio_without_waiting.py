@@ -4,6 +4,7 @@ data."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ganloss_fast.compat import audiocraft as ac
 from ganloss_fast.compat import (
+    bigvgan,
     dac,
     encodec,
     hifigan,
@@ -79,6 +81,16 @@ def judged() -> Tensor:
     return sum(loss(leaf(2, 1, 16), leaf(2, 1, 16)))
 
 
+def paired() -> Tensor:
+    narrow = SimpleNamespace(
+        mpd_reshapes=[2, 3], use_spectral_norm=False, discriminator_channel_mult=0.0625
+    )
+    with torch.device("cuda"):
+        family = bigvgan.MultiPeriodDiscriminator(narrow)
+    _, y_d_gs, fmap_rs, fmap_gs = family(leaf(2, 1, 64), leaf(2, 1, 64))
+    return hifigan.generator_loss(y_d_gs)[0] + hifigan.feature_loss(fmap_rs, fmap_gs)
+
+
 def coded() -> Tensor:
     class Discriminator(nn.Module):
         def forward(self, x):
@@ -102,6 +114,7 @@ CALLS: dict[str, Callable[[], Tensor]] = {
     "parallel_wavegan G": lambda: pwg.GeneratorAdversarialLoss()(maps()),
     "parallel_wavegan D": lambda: sum(pwg.DiscriminatorAdversarialLoss()(maps(), maps())),
     "parallel_wavegan features": lambda: pwg.FeatureMatchLoss()(maps(), maps()),
+    "bigvgan pairs": paired,
     "dac": coded,
     "audiocraft": judged,
     "audiocraft balancer": balanced,

@@ -134,8 +134,10 @@ def _clamped(inner: cst.BaseExpression, names: Names) -> Term | None:
     if package != "torch" and isinstance(inner.func, cst.Attribute):
         function = inner.func.attr.value
         arguments.insert(0, bare(inner.func.value))
+    if function not in _CLAMPS:
+        return None
     zeros = [number(argument) == 0.0 or constant(argument, names) == 0.0 for argument in arguments]
-    if function not in _CLAMPS or sorted(zeros) != [False, True]:
+    if sorted(zeros) != [False, True]:
         return None
     keywords = {argument.keyword.value for argument in inner.args if argument.keyword is not None}
     negated = function in _MINIMA or "max" in keywords

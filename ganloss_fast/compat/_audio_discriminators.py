@@ -105,7 +105,7 @@ class Discriminator(nn.Module):
         return (y_d_r, fmap_r), (y_d_g, fmap_g)
 
 
-class OfPeriod(Discriminator):
+class PeriodDiscriminator(Discriminator):
     """Looks at every ``period``-th sample: audio folded to [B, 1, T / period, period]."""
 
     def __init__(
@@ -135,7 +135,7 @@ class OfPeriod(Discriminator):
         return x.view(*x.shape[:2], x.shape[2] // self.period, self.period)
 
 
-class OfScale(Discriminator):
+class ScaleDiscriminator(Discriminator):
     """Looks at the waveform itself, with grouped convolutions."""
 
     # (channels, size, stride, groups) of each convolution.
@@ -161,7 +161,7 @@ def _are_alike(y: Tensor, y_hat: Tensor) -> bool:
     return (y.shape[1:], y.dtype) == (y_hat.shape[1:], y_hat.dtype)
 
 
-class Pairs(nn.Module):
+class PairedDiscriminators(nn.Module):
     """Discriminators in a row, each of which judges real and generated audio.
 
     Args:

@@ -9,7 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganloss_fast.compat._audio_discriminators import Discriminator, OfPeriod, Pairs, normed
+from ganloss_fast.compat._audio_discriminators import (
+    Discriminator,
+    PairedDiscriminators,
+    PeriodDiscriminator,
+    normed,
+)
 from ganloss_fast.compat.hifigan import discriminator_loss, feature_loss, generator_loss
 
 __all__ = [
@@ -23,7 +28,7 @@ __all__ = [
 ]
 
 
-class DiscriminatorP(OfPeriod):
+class DiscriminatorP(PeriodDiscriminator):
     """A discriminator of every ``period``-th sample: audio [B, 1, T] to logits [B, n] and six maps.
 
     Args:
@@ -88,7 +93,7 @@ class DiscriminatorR(Discriminator):
         return magnitude.unsqueeze(1)
 
 
-class MultiPeriodDiscriminator(Pairs):
+class MultiPeriodDiscriminator(PairedDiscriminators):
     """One of :class:`DiscriminatorP` for each period in ``h.mpd_reshapes``, called as HiFi-GAN's.
 
     Args:
@@ -105,7 +110,7 @@ class MultiPeriodDiscriminator(Pairs):
         )
 
 
-class MultiResolutionDiscriminator(Pairs):
+class MultiResolutionDiscriminator(PairedDiscriminators):
     """One of :class:`DiscriminatorR` for each of the three ``cfg.resolutions``, called alike.
 
     Args:

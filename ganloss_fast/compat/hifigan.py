@@ -6,7 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from ganloss_fast.compat._audio_discriminators import OfPeriod, OfScale, Pairs
+from ganloss_fast.compat._audio_discriminators import (
+    PairedDiscriminators,
+    PeriodDiscriminator,
+    ScaleDiscriminator,
+)
 from ganloss_fast.compat._lists import as_numbers, check_maps, generator_terms, side_terms
 from ganloss_fast.losses.matching import feature_matching_loss as matching_loss
 from ganloss_fast.losses.table import LeastSquares
@@ -25,7 +29,7 @@ PERIODS = (2, 3, 5, 7, 11)
 _LEAST_SQUARES = LeastSquares()
 
 
-class DiscriminatorP(OfPeriod):
+class DiscriminatorP(PeriodDiscriminator):
     """A discriminator of every ``period``-th sample (Kong et al., 2020): audio [B, 1, T] to logits
     [B, n] and six maps."""
 
@@ -35,7 +39,7 @@ class DiscriminatorP(OfPeriod):
         super().__init__(period, kernel_size, stride, use_spectral_norm)
 
 
-class DiscriminatorS(OfScale):
+class DiscriminatorS(ScaleDiscriminator):
     """A discriminator of the waveform (Kong et al., 2020, after Kumar et al., 2019): audio
     [B, 1, T] to logits [B, n] and eight maps."""
 
@@ -50,7 +54,7 @@ class DiscriminatorS(OfScale):
     )
 
 
-class MultiPeriodDiscriminator(Pairs):
+class MultiPeriodDiscriminator(PairedDiscriminators):
     """Five of :class:`DiscriminatorP`, each by one forward for real and generated audio.
 
     ``mpd(y, y_hat)`` returns ``(y_d_rs, y_d_gs, fmap_rs, fmap_gs)``, as published, to rounding.
@@ -68,7 +72,7 @@ class MultiPeriodDiscriminator(Pairs):
         super().__init__((DiscriminatorP(period) for period in PERIODS), detach_real)
 
 
-class MultiScaleDiscriminator(Pairs):
+class MultiScaleDiscriminator(PairedDiscriminators):
     """Three of :class:`DiscriminatorS`, on audio at its rate, at half and at a quarter of it.
 
     ``msd(y, y_hat)`` is as :class:`MultiPeriodDiscriminator`. The first part has a spectral norm,

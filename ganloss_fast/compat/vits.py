@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ganloss_fast.compat import hifigan
-from ganloss_fast.compat._audio_discriminators import OfScale, Pairs
+from ganloss_fast.compat._audio_discriminators import PairedDiscriminators, ScaleDiscriminator
 from ganloss_fast.compat.hifigan import DiscriminatorP, discriminator_loss, generator_loss
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-class DiscriminatorS(OfScale):
+class DiscriminatorS(ScaleDiscriminator):
     """A discriminator of the waveform (Kim et al., 2021): audio [B, 1, T] to logits [B, n] and
     seven maps."""
 
@@ -38,7 +38,7 @@ class DiscriminatorS(OfScale):
     )
 
 
-class MultiPeriodDiscriminator(Pairs):
+class MultiPeriodDiscriminator(PairedDiscriminators):
     """One of :class:`DiscriminatorS` and five of HiFi-GAN's
     :class:`~ganloss_fast.compat.hifigan.DiscriminatorP`.
 

@@ -12,7 +12,7 @@ from drop_in_cases import TOLERANCE, assert_training_agrees, waveform_generator
 from torch import nn
 
 from ganloss_fast.compat import bigvgan, hifigan, vits
-from ganloss_fast.compat._audio_discriminators import OfScale, Pairs
+from ganloss_fast.compat._audio_discriminators import PairedDiscriminators, ScaleDiscriminator
 
 
 class CentredByTheBatch(nn.Module):
@@ -20,7 +20,7 @@ class CentredByTheBatch(nn.Module):
         return x - x.mean(0)
 
 
-class Narrow(OfScale):
+class Narrow(ScaleDiscriminator):
     layers = ((4, 15, 1, 1), (8, 41, 2, 4), (8, 5, 1, 1))
 
 
@@ -236,7 +236,7 @@ def test_parts_of_ones_own_are_judged_apart(norm):
             x = self.norm(self.layer(x))
             return x.flatten(1), [x]
 
-    family = Pairs([Own().double()], detach_real=False)
+    family = PairedDiscriminators([Own().double()], detach_real=False)
     other = copy.deepcopy(family)
     y, y_hat = audio_pair()
     torch.testing.assert_close(family(y, y_hat), plainly(other, y, y_hat))
